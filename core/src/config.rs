@@ -1,0 +1,51 @@
+//! What a node may set about the protocol.
+//!
+//! Does not: decide what is accepted into the log; that depends on bytes alone (DESIGN L4).
+
+use smol_str::SmolStr;
+
+use crate::resources::Resources;
+
+/// Settings of one Machine. Times are in milliseconds.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The name people see, for instance `wren`.
+    pub name: SmolStr,
+    /// What tasks on this node may reserve. Too high: tasks slow each other down. Too low: idle hardware. Default: what the machine has.
+    pub total: Resources,
+    /// Labels that a job may ask for.
+    pub labels: Vec<(SmolStr, SmolStr)>,
+    /// How often presence is published. Low: traffic grows with the square of the cluster. High: deaths and free slots are noticed late. Default 1,000 (DESIGN section 5).
+    pub presence_ms: u64,
+    /// Silence after which a node gets no new work. Low: a hiccup idles it. High: offers to a dead node cost a round trip. Default 3 presences.
+    pub suspect_ms: u64,
+    /// Silence after which a node's unfinished tasks are granted again. Low: tasks run twice after a hiccup. High: tasks wait. Default 6,000.
+    pub dead_ms: u64,
+    /// Shortest time between two anti-entropy exchanges, give or take a quarter. Default 1,000.
+    pub sync_ms: u64,
+    /// The same after ten exchanges that found nothing. Default 10,000.
+    pub sync_idle_ms: u64,
+    /// Longest time an event waits for company before it is written, once writes carry several events. Low: more signatures and syncs. High: latency. Default 2.
+    pub group_commit_ms: u64,
+    /// An offer without an answer is repeated after this long. Default 1,000.
+    pub offer_retry_ms: u64,
+}
+
+impl Config {
+    /// Defaults for a node called `name` that offers `total`.
+    #[must_use]
+    pub fn new(name: &str, total: Resources) -> Self {
+        Self {
+            name: SmolStr::new(name),
+            total,
+            labels: Vec::new(),
+            presence_ms: 1_000,
+            suspect_ms: 3_000,
+            dead_ms: 6_000,
+            sync_ms: 1_000,
+            sync_idle_ms: 10_000,
+            group_commit_ms: 2,
+            offer_retry_ms: 1_000,
+        }
+    }
+}

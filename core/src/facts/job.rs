@@ -1,0 +1,349 @@
+//! What is known of one job: its submission, who was granted which tasks, what the executors report, and what the owner sealed.
+//!
+//! Invariants: a lattice in every part; authority is in the key: an executor's report lies under its own name and counts only where the owner granted
+//! it those tasks, so a forged report is inert (DESIGN section 6).
+//! Does not: decide anything. `status` is a query; seals are the owner's decision.
+
+use minicbor::{Decode, Encode};
+use smol_str::SmolStr;
+
+use crate::event::WorkSpec;
+use crate::ids::{Attempt, GrantNo, NodeId, Term};
+use crate::lattice::{Change, IntervalSet, Lattice, Max, Min, VecMap, WriteOnce};
+use crate::resources::Resources;
+use crate::time::Hlc;
+
+/// How a task ended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum Outcome {
+    /// The process exited with this code.
+    #[n(0)]
+    Exit(#[n(0)] i32),
+    /// The process was ended by this signal.
+    #[n(1)]
+    Signal(#[n(0)] i32),
+    /// The process could not be started: a shell's code (126, 127) and the reason.
+    #[n(2)]
+    NotStarted(#[n(0)] i32, #[cbor(n(1), with = "crate::facts::text")] SmolStr),
+    /// The task ran longer than its limit and was stopped.
+    #[n(3)]
+    TimedOut,
+    /// Somebody cancelled the job.
+    #[n(4)]
+    Cancelled,
+    /// The executor went away and took the result along.
+    #[n(5)]
+    Lost,
+}
+
+impl Outcome {
+    /// Exit code 0.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        *self == Self::Exit(0)
+    }
+
+    /// The code a shell would show: 128 + signal, 124 for a timeout, 125 for a cancel, 75 for a lost task.
+    #[must_use]
+    pub fn code(&self) -> i32 {
+        match self {
+            Self::Exit(code) | Self::NotStarted(code, _) => *code,
+            Self::Signal(signal) => 128 + signal,
+            Self::TimedOut => 124,
+            Self::Cancelled => 125,
+            Self::Lost => 75,
+        }
+    }
+}
+
+/// A submission, as its owner logged it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Submit {
+    /// When.
+    #[n(0)]
+    pub hlc: Hlc,
+    /// The namespace.
+    #[cbor(n(1), with = "crate::facts::text")]
+    pub ns: SmolStr,
+    /// The user's name for the job; may be empty.
+    #[cbor(n(2), with = "crate::facts::text")]
+    pub name: SmolStr,
+    /// The array's indexes.
+    #[n(3)]
+    pub tasks: IntervalSet,
+    /// Higher goes first.
+    #[n(4)]
+    pub priority: i32,
+    /// What each task reserves.
+    #[n(5)]
+    pub need: Resources,
+    /// How often a failed task may be tried again.
+    #[n(6)]
+    pub retries: u16,
+    /// Longest run of a task in milliseconds; 0 for no limit.
+    #[n(7)]
+    pub timeout_ms: u64,
+    /// The client's idempotency key; may be empty.
+    #[cbor(n(8), with = "minicbor::bytes")]
+    pub request: Vec<u8>,
+    /// The whole spec, encoded: queued jobs are many, and only their executor reads all of it.
+    #[cbor(n(9), with = "minicbor::bytes")]
+    spec: Vec<u8>,
+}
+
+impl Submit {
+    /// Reads what every job namespace's spec has in common.
+    #[must_use]
+    pub fn new(hlc: Hlc, ns: SmolStr, priority: i32, tasks: IntervalSet, spec: &WorkSpec) -> Self {
+        Self {
+            hlc,
+            ns,
+            name: spec.text("name").cloned().unwrap_or_default(),
+            tasks,
+            priority,
+            need: Resources {
+                cpu_milli: spec.uint("cpu").unwrap_or(1_000),
+                mem_bytes: spec.uint("memory").unwrap_or(0),
+            },
+            retries: spec.uint("retries").and_then(|count| u16::try_from(count).ok()).unwrap_or(0),
+            timeout_ms: spec.uint("timeout_ms").unwrap_or(0),
+            request: spec.bytes("request").map(<[u8]>::to_vec).unwrap_or_default(),
+            spec: minicbor::to_vec(spec).expect("writing to memory cannot fail"),
+        }
+    }
+
+    /// The whole spec.
+    #[must_use]
+    pub fn spec(&self) -> WorkSpec {
+        minicbor::decode(&self.spec).expect("written by `new`")
+    }
+
+    /// The node that the submitter asked for, if any.
+    #[must_use]
+    pub fn wanted_node(&self) -> Option<SmolStr> {
+        self.spec().text("node").cloned()
+    }
+}
+
+/// The owner's words of a grant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Placed {
+    /// The executor.
+    #[n(0)]
+    pub node: NodeId,
+    /// The attempt these tasks are on.
+    #[n(1)]
+    pub attempt: Attempt,
+    /// The tasks.
+    #[n(2)]
+    pub tasks: IntervalSet,
+    /// When.
+    #[n(3)]
+    pub hlc: Hlc,
+}
+
+/// One executor's words about one grant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Run {
+    /// Tasks it started.
+    #[n(0)]
+    pub started: IntervalSet,
+    /// Tasks that ended, by outcome.
+    #[n(1)]
+    pub ended: VecMap<Outcome, IntervalSet>,
+    /// The first start.
+    #[n(2)]
+    pub first_start: Min<Hlc>,
+    /// The last end.
+    #[n(3)]
+    pub last_end: Max<Hlc>,
+}
+
+impl Run {
+    /// Tasks that ended, however.
+    #[must_use]
+    pub fn all_ended(&self) -> IntervalSet {
+        let mut all = IntervalSet::new();
+        for tasks in self.ended.values() {
+            let _ = all.union_with(tasks);
+        }
+        all
+    }
+}
+
+impl Lattice for Run {
+    fn join(&mut self, other: Self) -> Change {
+        let parts = self.started.join(other.started).or(self.ended.join(other.ended));
+        parts.or(self.first_start.join(other.first_start)).or(self.last_end.join(other.last_end))
+    }
+}
+
+/// A grant and what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Grant {
+    /// The owner's words.
+    #[n(0)]
+    pub placed: WriteOnce<Placed>,
+    /// The owner withdrew it: refused by the executor, or the executor is gone.
+    #[n(1)]
+    pub void: bool,
+    /// Reports by whoever claims to have run it. Only the granted node's counts: see `run`.
+    #[n(2)]
+    runs: VecMap<NodeId, Run>,
+}
+
+impl Grant {
+    /// The granted executor's report.
+    #[must_use]
+    pub fn run(&self) -> Option<&Run> {
+        self.runs.lookup(&self.placed.as_ref()?.node)
+    }
+
+    /// What `node` itself reported, whether or not the grant has arrived here.
+    #[must_use]
+    pub fn run_by(&self, node: &NodeId) -> Option<&Run> {
+        self.runs.lookup(node)
+    }
+}
+
+impl Lattice for Grant {
+    fn join(&mut self, other: Self) -> Change {
+        self.placed.join(other.placed).or(self.void.join(other.void)).or(self.runs.join(other.runs))
+    }
+}
+
+/// Who cancelled a job first, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Cancel {
+    /// When.
+    #[n(0)]
+    pub hlc: Hlc,
+    /// At which node.
+    #[n(1)]
+    pub by: NodeId,
+}
+
+/// All that is known of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Job {
+    /// The submission. Absent while only later events have arrived.
+    #[n(0)]
+    pub submit: WriteOnce<Box<Submit>>,
+    /// Grants.
+    #[n(1)]
+    pub grants: VecMap<GrantNo, Grant>,
+    /// Outcomes the owner made final, by its term.
+    #[n(2)]
+    pub seals: VecMap<Term, VecMap<Outcome, IntervalSet>>,
+    /// The earliest cancel.
+    #[n(3)]
+    pub cancel: Min<Cancel>,
+    /// The latest seal.
+    #[n(4)]
+    pub sealed_at: Max<Hlc>,
+}
+
+impl Lattice for Job {
+    fn join(&mut self, other: Self) -> Change {
+        let parts = self.submit.join(other.submit).or(self.grants.join(other.grants));
+        let parts = parts.or(self.seals.join(other.seals)).or(self.cancel.join(other.cancel));
+        parts.or(self.sealed_at.join(other.sealed_at))
+    }
+}
+
+/// Deltas: what one event adds.
+impl Job {
+    /// A submission.
+    #[must_use]
+    pub fn submitted(submit: Submit) -> Self {
+        Self { submit: WriteOnce::new(Box::new(submit)), ..Self::default() }
+    }
+
+    /// A grant.
+    #[must_use]
+    pub fn granted(no: GrantNo, placed: Placed) -> Self {
+        let grant = Grant { placed: WriteOnce::new(placed), ..Grant::default() };
+        Self { grants: VecMap::one(no, grant), ..Self::default() }
+    }
+
+    /// A withdrawn grant.
+    #[must_use]
+    pub fn voided(no: GrantNo) -> Self {
+        Self { grants: VecMap::one(no, Grant { void: true, ..Grant::default() }), ..Self::default() }
+    }
+
+    /// An executor's report.
+    #[must_use]
+    pub fn reported(no: GrantNo, by: NodeId, run: Run) -> Self {
+        let grant = Grant { runs: VecMap::one(by, run), ..Grant::default() };
+        Self { grants: VecMap::one(no, grant), ..Self::default() }
+    }
+
+    /// A seal.
+    #[must_use]
+    pub fn sealed(term: Term, outcome: Outcome, tasks: IntervalSet, hlc: Hlc) -> Self {
+        let seals = VecMap::one(term, VecMap::one(outcome, tasks));
+        Self { seals, sealed_at: Max::new(hlc), ..Self::default() }
+    }
+
+    /// A cancel.
+    #[must_use]
+    pub fn cancelled(cancel: Cancel) -> Self {
+        Self { cancel: Min::new(cancel), ..Self::default() }
+    }
+}
+
+/// Queries.
+impl Job {
+    /// The tasks whose outcome is final.
+    #[must_use]
+    pub fn sealed_tasks(&self) -> IntervalSet {
+        let mut all = IntervalSet::new();
+        for tasks in self.seals.values().flat_map(VecMap::values) {
+            let _ = all.union_with(tasks);
+        }
+        all
+    }
+
+    /// Final outcomes, each task once: the highest term decides.
+    #[must_use]
+    pub fn outcomes(&self) -> Vec<(Outcome, IntervalSet)> {
+        let mut seen = IntervalSet::new();
+        let mut outcomes = Vec::new();
+        for (outcome, tasks) in self.seals.values().rev().flat_map(VecMap::iter) {
+            let fresh = tasks.difference(&seen);
+            let _ = seen.union_with(&fresh);
+            if !fresh.is_empty() {
+                outcomes.push((outcome.clone(), fresh));
+            }
+        }
+        outcomes
+    }
+
+    /// The final outcome of one task.
+    #[must_use]
+    pub fn outcome(&self, task: u32) -> Option<Outcome> {
+        self.outcomes().into_iter().find(|(_, tasks)| tasks.contains(task)).map(|(outcome, _)| outcome)
+    }
+
+    /// Whether every task is sealed.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.submit.as_ref().is_some_and(|submit| self.sealed_tasks().is_superset(&submit.tasks))
+    }
+
+    /// Tasks that run now, as far as reports tell.
+    #[must_use]
+    pub fn running_tasks(&self) -> IntervalSet {
+        let sealed = self.sealed_tasks();
+        let mut running = IntervalSet::new();
+        for grant in self.grants.values().filter(|grant| !grant.void) {
+            if let Some(run) = grant.run() {
+                let mut active = run.started.difference(&run.all_ended());
+                active.subtract(&sealed);
+                let _ = running.union_with(&active);
+            }
+        }
+        running
+    }
+}

@@ -1,0 +1,194 @@
+//! Names of things: nodes, logs, events, jobs, tasks, grants.
+//!
+//! Invariants: every id is a newtype with a total order; a `NodeId` is an ed25519 public key.
+//! Does not: resolve the names people type (`facts::view` does).
+
+use core::fmt;
+
+use minicbor::{Decode, Encode};
+
+macro_rules! bytes32 {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+        #[cbor(transparent)]
+        pub struct $name(#[cbor(with = "minicbor::bytes")] pub [u8; 32]);
+
+        impl $name {
+            /// The whole value as 64 lower-case hex digits.
+            #[must_use]
+            pub fn to_hex(&self) -> String {
+                self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+            }
+
+            /// The first 8 bytes as a big-endian number: a short, order-preserving digest.
+            #[must_use]
+            pub fn prefix(&self) -> u64 {
+                let mut first = [0; 8];
+                first.copy_from_slice(&self.0[..8]);
+                u64::from_be_bytes(first)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({:08x})", stringify!($name), self.prefix() >> 32)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:08x}", self.prefix() >> 32)
+            }
+        }
+    };
+}
+
+bytes32!(
+    /// A node: its ed25519 public key, which is its libp2p identity too.
+    NodeId
+);
+bytes32!(
+    /// A cluster: a hash of the secret that its members share.
+    ClusterId
+);
+bytes32!(
+    /// A blake3 hash.
+    Hash
+);
+
+impl Default for Hash {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+impl Hash {
+    /// The hash before the first batch of every log.
+    pub const ZERO: Self = Self([0; 32]);
+}
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+        #[cbor(transparent)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number!(
+    /// One uninterrupted life of a node's log; an unclean restart opens the next.
+    Epoch(u64)
+);
+number!(
+    /// A position in one log, counted from 1.
+    Seq(u64)
+);
+number!(
+    /// A job's number in its owner's log, contiguous, counted from 1.
+    JobNo(u64)
+);
+number!(
+    /// One task of a job's array.
+    TaskId(u32)
+);
+number!(
+    /// How often a task was granted, counted from 1.
+    Attempt(u16)
+);
+number!(
+    /// A term of ownership of a job; adoption raises it.
+    Term(u32)
+);
+
+/// One author's log in one epoch. Exactly one process ever writes it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct LogId {
+    /// The author.
+    #[n(0)]
+    pub node: NodeId,
+    /// The author's epoch.
+    #[n(1)]
+    pub epoch: Epoch,
+}
+
+impl fmt::Debug for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.node, self.epoch)
+    }
+}
+
+/// One event: a log and a position in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct Dot {
+    /// The log that holds the event.
+    #[n(0)]
+    pub log: LogId,
+    /// Its position, from 1.
+    #[n(1)]
+    pub seq: Seq,
+}
+
+/// A job: the log of the node that accepted it, and a number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct JobId {
+    /// The log that holds the submission. Its author owns the job.
+    #[n(0)]
+    pub log: LogId,
+    /// The job's number there.
+    #[n(1)]
+    pub no: JobNo,
+}
+
+impl fmt::Debug for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}-{}", self.log, self.no)
+    }
+}
+
+/// A grant's number within its job; later terms sort after earlier ones.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct GrantNo {
+    /// The owner's term when it granted.
+    #[n(0)]
+    pub term: Term,
+    /// The number within the term, from 1.
+    #[n(1)]
+    pub no: u32,
+}
+
+impl fmt::Debug for GrantNo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.term, self.no)
+    }
+}
+
+/// A grant: the owner's permission to one executor to run some tasks of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct GrantId {
+    /// The job.
+    #[n(0)]
+    pub job: JobId,
+    /// The grant's number within the job.
+    #[n(1)]
+    pub no: GrantNo,
+}
+
+/// One start of one task on one executor; unique while the executor's process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(pub u64);
+
+/// A caller's handle for a Command, echoed in its Reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A durable write asked of the disk, echoed when it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WriteId(pub u64);

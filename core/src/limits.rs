@@ -1,0 +1,55 @@
+//! Every bound of the protocol, in one place, related by assertions that hold at compile time.
+//!
+//! Source: DESIGN section 12 unless a line says otherwise.
+
+/// Largest encoded Event, bytes.
+pub const EVENT_BYTES_MAX: usize = 16 * 1024;
+/// Largest encoded Batch with its signature, bytes.
+pub const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// Most Events in one Batch.
+pub const BATCH_EVENTS_MAX: usize = 256;
+/// Bytes a Batch spends beside its events: header, chain hash, signature.
+pub const BATCH_OVERHEAD_BYTES: usize = 256;
+/// Deepest nesting of a value in a WorkSpec.
+pub const VALUE_DEPTH_MAX: usize = 8;
+/// Batches kept per author while a gap before them is being pulled.
+pub const OUT_OF_ORDER_BATCHES_MAX: usize = 64;
+/// Bytes of such batches over all authors.
+pub const OUT_OF_ORDER_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Largest response to one pull, bytes.
+pub const SYNC_RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+/// Pulls in flight at once, over all peers.
+pub const PULLS_MAX: usize = 8;
+/// A pull without an answer is asked of another peer after this long.
+pub const PULL_TIMEOUT_MS: u64 = 3_000;
+/// A task is given up after this many attempts (DESIGN J6).
+pub const ATTEMPTS_MAX: u16 = 16;
+/// How far a remote clock may pull ours ahead of the wall (DESIGN L7).
+pub const HLC_AHEAD_MS_MAX: u64 = 500;
+/// Tasks in one job's array.
+pub const TASKS_MAX: u32 = 10_000_000;
+/// Words of a command line.
+pub const COMMAND_WORDS_MAX: usize = 1_024;
+/// Events waiting for their write. Beyond it a submission is refused as busy.
+pub const OUTBOX_EVENTS_MAX: usize = 8_192;
+/// Submissions waiting for their acknowledgement.
+pub const PENDING_REPLIES_MAX: usize = 16_384;
+/// A `remote1` acknowledgement that no peer confirms falls back to `local` after this long.
+pub const REMOTE_ACK_MS_MAX: u64 = 2_000;
+/// Grants one executor holds at once.
+pub const HELD_GRANTS_MAX: usize = 1_024;
+/// Offers an executor keeps while it waits for the job's submission to arrive.
+pub const PARKED_OFFERS_MAX: usize = 256;
+/// Tasks in one grant, per slot of the executor.
+pub const CHUNK_PER_SLOT_MAX: u32 = 128;
+/// Jobs looked at in one placement pass.
+pub const PLACE_SCAN_MAX: usize = 128;
+/// Nodes whose presence is remembered.
+pub const FLEET_MAX: usize = 4_096;
+/// Fork proofs kept.
+pub const FORKS_MAX: usize = 1_024;
+
+const _: () = assert!(EVENT_BYTES_MAX + BATCH_OVERHEAD_BYTES < BATCH_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX * OUT_OF_ORDER_BATCHES_MAX < OUT_OF_ORDER_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX * 4 <= SYNC_RESPONSE_BYTES_MAX);
+const _: () = assert!(BATCH_EVENTS_MAX * 4 <= OUTBOX_EVENTS_MAX);

@@ -1,0 +1,121 @@
+//! One author's log: an append-only chain of signed batches, as far as this node knows it.
+//!
+//! Two ends matter: the *tail* is what has been accepted and handed to the disk, the *durable* end is what the disk confirmed and Facts contain.
+//! Invariants: positions have no gaps; each batch names its predecessor's head; the durable end never passes the tail and never shrinks.
+//! Does not: hold the batches (`node::storage` does), only where each begins and 8 bytes of its hash, to recognise duplicates and forks.
+
+use std::collections::BTreeMap;
+
+use super::Tip;
+use crate::ids::{Hash, Seq};
+use crate::event::SignedBatch;
+use crate::limits;
+
+/// What a chain makes of one batch.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Placement {
+    /// It continues the tail.
+    Next,
+    /// Held already.
+    Duplicate,
+    /// Something before it is missing.
+    Gap,
+    /// The author signed two different things for one position.
+    Fork,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    first_seq: Seq,
+    head: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chain {
+    tail: Seq,
+    tail_head: Hash,
+    durable: Option<Tip>,
+    marks: Vec<Mark>,
+    /// Batches beyond a gap, by first position.
+    pub(super) waiting: BTreeMap<Seq, SignedBatch>,
+    /// Heads of batches on other branches, folded beside ours.
+    branches: Vec<u64>,
+}
+
+impl Chain {
+    pub(super) fn tail(&self) -> Seq {
+        self.tail
+    }
+
+    pub(super) fn tail_head(&self) -> Hash {
+        self.tail_head
+    }
+
+    pub(super) fn durable(&self) -> Option<Tip> {
+        self.durable
+    }
+
+    pub(super) fn durable_len(&self) -> Seq {
+        self.durable.map_or(Seq(0), |tip| tip.len)
+    }
+
+    pub(super) fn is_forked(&self) -> bool {
+        !self.branches.is_empty()
+    }
+
+    /// The first position of the last batch: where to look again when heads differ.
+    pub(super) fn last_mark(&self) -> Seq {
+        self.marks.last().map_or(Seq(1), |mark| mark.first_seq)
+    }
+
+    pub(super) fn place(&self, batch: &SignedBatch) -> Placement {
+        let header = batch.header();
+        if header.first_seq.0 == self.tail.0 + 1 {
+            return if header.prev == self.tail_head { Placement::Next } else { self.known_branch(batch) };
+        }
+        if header.first_seq > self.tail {
+            return Placement::Gap;
+        }
+        match self.marks.binary_search_by_key(&header.first_seq, |mark| mark.first_seq) {
+            Ok(found) if self.marks[found].head == batch.head().prefix() => Placement::Duplicate,
+            Ok(_) | Err(_) => self.known_branch(batch),
+        }
+    }
+
+    fn known_branch(&self, batch: &SignedBatch) -> Placement {
+        if self.branches.contains(&batch.head().prefix()) { Placement::Duplicate } else { Placement::Fork }
+    }
+
+    /// Remembers a batch of another branch; false once the bound is reached.
+    pub(super) fn add_branch(&mut self, batch: &SignedBatch) -> bool {
+        let room = self.branches.len() < limits::FORKS_MAX;
+        if room {
+            self.branches.push(batch.head().prefix());
+        }
+        room
+    }
+
+    /// Moves the tail over a batch that `place` called `Next`.
+    pub(super) fn extend(&mut self, batch: &SignedBatch) {
+        assert_eq!(batch.header().first_seq.0, self.tail.0 + 1, "only the next batch extends a chain");
+        self.marks.push(Mark { first_seq: batch.header().first_seq, head: batch.head().prefix() });
+        self.tail = batch.header().last_seq();
+        self.tail_head = batch.head();
+    }
+
+    /// The disk holds `batch`.
+    pub(super) fn confirm(&mut self, batch: &SignedBatch) {
+        let tip = Tip { len: batch.header().last_seq(), head: batch.head().prefix() };
+        assert!(tip.len <= self.tail && self.durable.is_none_or(|old| old.len < tip.len), "durability follows the tail");
+        self.durable = Some(tip);
+    }
+
+    /// The disk refused everything after the durable end: forget it, so that it can come again.
+    pub(super) fn retract(&mut self, durable_head: Hash) {
+        let durable = self.durable_len();
+        self.marks.retain(|mark| mark.first_seq <= durable);
+        self.tail = durable;
+        self.tail_head = durable_head;
+        self.waiting.clear();
+    }
+}

@@ -1,0 +1,199 @@
+//! All logs that a node knows: acceptance, gaps, forks, and the frontier.
+//!
+//! Invariants: acceptance depends on bytes and membership only (DESIGN L4), never on clock, load or configuration; what waits for a gap is bounded (L5);
+//! a fork is kept and folded, never subtracted (L6).
+//! Does not: fold, write or send anything.
+
+mod chain;
+mod frontier;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use chain::{Chain, Placement};
+pub use frontier::{Frontier, Tip};
+
+use crate::event::{Entry, SignedBatch, membership_mac};
+use crate::ids::{Epoch, Hash, LogId, NodeId, Seq};
+use crate::limits;
+use crate::namespace::sys;
+
+/// What became of a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ingest {
+    /// Accepted, with any batches that had waited behind it: write them in this order.
+    Ready(Vec<SignedBatch>),
+    /// Held already. Nothing changed.
+    Duplicate,
+    /// Kept until what lies before it arrives.
+    Gap {
+        /// The first missing position.
+        missing_from: Seq,
+    },
+    /// The author signed two different things for one position. Write and fold this one too.
+    Fork(SignedBatch),
+    /// The log does not open with a valid `Admit`: not a member of this cluster. Nothing changed.
+    NotAdmitted,
+    /// Dropped because a bound is reached; anti-entropy brings it again.
+    Overfull,
+}
+
+/// Every author's chain.
+#[derive(Clone, Debug)]
+pub struct LogSet {
+    secret: [u8; 32],
+    chains: BTreeMap<LogId, Chain>,
+    frontier: Frontier,
+    /// Full heads at the durable end, needed to retract.
+    durable_heads: BTreeMap<LogId, Hash>,
+    waiting_bytes: usize,
+}
+
+impl LogSet {
+    /// No logs yet, of the cluster that shares `secret`.
+    #[must_use]
+    pub fn new(secret: [u8; 32]) -> Self {
+        Self { secret, chains: BTreeMap::new(), frontier: Frontier::default(), durable_heads: BTreeMap::new(), waiting_bytes: 0 }
+    }
+
+    /// Takes in one batch.
+    pub fn ingest(&mut self, batch: SignedBatch) -> Ingest {
+        let log = batch.header().log;
+        if batch.header().first_seq == Seq(1) && !self.is_admitted(&batch) {
+            return Ingest::NotAdmitted;
+        }
+        let chain = self.chains.entry(log).or_default();
+        match chain.place(&batch) {
+            Placement::Next => {
+                chain.extend(&batch);
+                let mut ready = vec![batch];
+                self.release_waiting(log, &mut ready);
+                Ingest::Ready(ready)
+            }
+            Placement::Duplicate => Ingest::Duplicate,
+            Placement::Fork => {
+                if chain.add_branch(&batch) { Ingest::Fork(batch) } else { Ingest::Overfull }
+            }
+            Placement::Gap => self.keep_waiting(batch),
+        }
+    }
+
+    fn is_admitted(&self, batch: &SignedBatch) -> bool {
+        let node = batch.header().log.node;
+        let mac = membership_mac(&self.secret, &node);
+        batch.entries().next().is_some_and(|(_, entry)| match entry {
+            Entry::Event(event) => sys::admission_mac(event) == Some(mac.0.as_slice()),
+            Entry::Unread(_) => false,
+        })
+    }
+
+    fn keep_waiting(&mut self, batch: SignedBatch) -> Ingest {
+        let size = batch.bytes().len();
+        let Some(chain) = self.chains.get_mut(&batch.header().log) else {
+            return Ingest::Overfull;
+        };
+        let missing_from = Seq(chain.tail().0 + 1);
+        let first_seq = batch.header().first_seq;
+        if chain.waiting.contains_key(&first_seq) {
+            return Ingest::Gap { missing_from };
+        }
+        if chain.waiting.len() >= limits::OUT_OF_ORDER_BATCHES_MAX
+            || self.waiting_bytes + size > limits::OUT_OF_ORDER_BYTES_MAX
+        {
+            return Ingest::Overfull;
+        }
+        chain.waiting.insert(first_seq, batch);
+        self.waiting_bytes += size;
+        Ingest::Gap { missing_from }
+    }
+
+    fn release_waiting(&mut self, log: LogId, ready: &mut Vec<SignedBatch>) {
+        let Some(chain) = self.chains.get_mut(&log) else { return };
+        while chain.waiting.first_key_value().is_some_and(|(first_seq, _)| first_seq.0 <= chain.tail().0 + 1) {
+            let Some((_, batch)) = chain.waiting.pop_first() else { break };
+            self.waiting_bytes -= batch.bytes().len();
+            // A waiting batch that does not fit after all came from another branch; it will be seen as a fork when it comes again.
+            if chain.place(&batch) == Placement::Next {
+                chain.extend(&batch);
+                ready.push(batch);
+            }
+        }
+    }
+
+    /// The disk holds `batch`: the frontier moves.
+    pub fn confirm(&mut self, batch: &SignedBatch) {
+        let log = batch.header().log;
+        let Some(chain) = self.chains.get_mut(&log) else { return };
+        if batch.header().last_seq() <= chain.durable_len() || batch.header().last_seq() > chain.tail() {
+            return;
+        }
+        chain.confirm(batch);
+        self.durable_heads.insert(log, batch.head());
+        if let Some(tip) = chain.durable() {
+            self.frontier.set(log, tip);
+        }
+    }
+
+    /// The disk refused what was accepted after the durable ends: forget it everywhere.
+    pub fn retract_undurable(&mut self) {
+        for (log, chain) in &mut self.chains {
+            let head = self.durable_heads.get(log).copied().unwrap_or(Hash::ZERO);
+            chain.retract(head);
+        }
+        self.waiting_bytes = 0;
+    }
+
+    /// What this node holds durably.
+    #[must_use]
+    pub fn frontier(&self) -> &Frontier {
+        &self.frontier
+    }
+
+    /// The accepted end of one log and the head there: where its author appends.
+    #[must_use]
+    pub fn tail(&self, log: &LogId) -> (Seq, Hash) {
+        self.chains.get(log).map_or((Seq(0), Hash::ZERO), |chain| (chain.tail(), chain.tail_head()))
+    }
+
+    /// The latest epoch of `node` that any accepted batch opened.
+    #[must_use]
+    pub fn last_epoch(&self, node: &NodeId) -> Option<Epoch> {
+        let range = LogId { node: *node, epoch: Epoch(0) }..=LogId { node: *node, epoch: Epoch(u64::MAX) };
+        self.chains.range(range).rev().find(|(_, chain)| chain.tail() > Seq(0)).map(|(log, _)| log.epoch)
+    }
+
+    /// Logs whose author signed two different things for one position.
+    pub fn forked(&self) -> impl Iterator<Item = &LogId> {
+        self.chains.iter().filter(|(_, chain)| chain.is_forked()).map(|(log, _)| log)
+    }
+
+    /// What `theirs` shows that is missing here: each log and the first position to ask for.
+    #[must_use]
+    pub fn missing(&self, theirs: &Frontier) -> Vec<(LogId, Seq)> {
+        let mut wanted = Vec::new();
+        for (log, tip) in theirs.tips() {
+            let Some(chain) = self.chains.get(log) else {
+                wanted.push((*log, Seq(1)));
+                continue;
+            };
+            if tip.len > chain.tail() {
+                wanted.push((*log, Seq(chain.tail().0 + 1)));
+            } else if let Some(own) = chain.durable()
+                && own.len == tip.len
+                && own.head != tip.head
+                && !chain.is_forked()
+            {
+                wanted.push((*log, chain.last_mark()));
+            }
+        }
+        wanted
+    }
+
+    /// Batches and bytes that wait behind gaps, for `invariants::check`.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        let most = self.chains.values().map(|chain| chain.waiting.len()).max().unwrap_or(0);
+        (most, self.waiting_bytes)
+    }
+}

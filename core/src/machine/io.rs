@@ -1,0 +1,283 @@
+//! What enters the Machine and what leaves it: closed sets, so that every edge and the simulator must treat each case.
+//!
+//! Invariants: nothing here does anything; an `Effect` that must follow a write is only emitted once `Input::Durable` has told of it.
+
+use smol_str::SmolStr;
+
+use crate::event::{SignedBatch, WorkSpec};
+use crate::facts::Outcome;
+use crate::ids::{GrantId, JobId, LogId, NodeId, RequestId, RunId, Seq, WriteId};
+use crate::lattice::IntervalSet;
+use crate::namespace::SchemaError;
+use crate::namespace::batch::Launch;
+use crate::schedule::Presence;
+use crate::sync::Message;
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// Time passed; `Machine::next_deadline` says when to call at the latest.
+    Tick,
+    /// A batch arrived by gossip.
+    Batch {
+        /// From whom.
+        from: NodeId,
+        /// The verified batch.
+        batch: SignedBatch,
+    },
+    /// The answer to a pull.
+    Pulled {
+        /// From whom.
+        from: NodeId,
+        /// Of which log.
+        log: LogId,
+        /// Verified batches, in order; empty if the peer has none.
+        batches: Vec<SignedBatch>,
+        /// Whether the peer holds more.
+        more: bool,
+    },
+    /// A direct message.
+    Message {
+        /// From whom.
+        from: NodeId,
+        /// What it says.
+        message: Message,
+    },
+    /// A node spoke of itself; the edges have checked its signature.
+    Presence(Presence),
+    /// A link is up.
+    LinkUp(NodeId),
+    /// A link is down.
+    LinkDown(NodeId),
+    /// A write is on disk.
+    Durable(WriteId),
+    /// A write failed; none of it, nor of any later one, is on disk.
+    WriteFailed {
+        /// Which.
+        write: WriteId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A user wants something.
+    Command {
+        /// Echoed in the reply.
+        request: RequestId,
+        /// What.
+        command: Command,
+    },
+    /// A process started by `Effect::Spawn` ended, or could not start.
+    TaskEnded {
+        /// Which.
+        run: RunId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A hardware reading, to be sent along with presence.
+    Stats(WorkSpec),
+    /// Where the API and the links listen, to be told in presence.
+    Addresses {
+        /// The API.
+        api: String,
+        /// The links.
+        links: Vec<String>,
+    },
+    /// Stop taking work and write the clean-shutdown marker.
+    Shutdown,
+}
+
+/// How durable a submission must be before it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckLevel {
+    /// On this node's disk.
+    Local,
+    /// On this node's disk and another's. Falls back to `Local`, and says so, where no other node answers.
+    Remote1,
+}
+
+/// A submission.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// The namespace.
+    pub ns: SmolStr,
+    /// The array's indexes.
+    pub tasks: IntervalSet,
+    /// Higher goes first.
+    pub priority: i32,
+    /// The namespace's fields.
+    pub spec: WorkSpec,
+    /// When to acknowledge.
+    pub ack: AckLevel,
+}
+
+/// What users ask that changes something. Questions are answered from `Machine::facts` and `Machine::fleet`.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Submit a job.
+    Submit(Box<Submission>),
+    /// Cancel a job, whoever owns it.
+    Cancel(JobId),
+}
+
+/// Why a command was refused. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// No such namespace.
+    #[error("unknown namespace `{0}`; known are: {1}")]
+    UnknownNamespace(SmolStr, String),
+    /// A namespace without jobs.
+    #[error("namespace `{0}` takes no jobs")]
+    NoJobs(SmolStr),
+    /// The spec does not fit.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// An empty or huge array.
+    #[error("field `tasks`: expected 1 to {max} tasks, got {0}", max = crate::limits::TASKS_MAX)]
+    Tasks(u64),
+    /// The event would not fit.
+    #[error("the spec takes {0} bytes, allowed are {max}; put large inputs into files", max = crate::limits::EVENT_BYTES_MAX)]
+    TooLarge(usize),
+    /// Too much is waiting for the disk.
+    #[error("this node is busy: {0} submissions wait for its disk; try again, or at another node")]
+    Busy(usize),
+    /// The disk refuses writes.
+    #[error("this node cannot write its log ({0}); it keeps what it has acknowledged; submit at another node or make room")]
+    DiskRefuses(String),
+    /// On its way out.
+    #[error("this node is shutting down; submit at another node")]
+    ShuttingDown,
+    /// No such job.
+    #[error("no such job")]
+    UnknownJob,
+    /// Too late.
+    #[error("the job has finished")]
+    AlreadyFinished,
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The job is durable.
+    Submitted {
+        /// The job.
+        job: JobId,
+        /// How durable: the level reached, not the one asked for.
+        level: AckLevel,
+        /// False if the idempotency key had been used: this is that job.
+        fresh: bool,
+    },
+    /// The cancel is in the log.
+    Cancelled,
+    /// Refused.
+    Error(CommandError),
+}
+
+impl PartialOrd for AckLevel {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some((*self as u8).cmp(&(*other as u8)))
+    }
+}
+
+/// One durable record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A batch, ours or another's.
+    Batch(SignedBatch),
+    /// Something only this node needs to remember.
+    Note(Note),
+    /// The log ends here by intention; the next start goes on in the same epoch.
+    CleanShutdown,
+}
+
+/// What only this node needs to remember.
+#[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub enum Note {
+    /// This node accepted tasks under a grant.
+    #[n(0)]
+    Accepted {
+        /// The grant.
+        #[n(0)]
+        grant: GrantId,
+        /// The tasks.
+        #[n(1)]
+        tasks: IntervalSet,
+    },
+}
+
+/// What to do. Carried out in the order given.
+#[derive(Debug)]
+pub enum Effect {
+    /// Append these records and sync, then answer `Input::Durable`, or `Input::WriteFailed`.
+    Write {
+        /// Echoed.
+        write: WriteId,
+        /// In order.
+        records: Vec<Record>,
+    },
+    /// Publish on the log topic.
+    Gossip(SignedBatch),
+    /// Publish on the presence topic, signed.
+    Publish(Presence),
+    /// Send over the link, if it is up.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: Message,
+    },
+    /// Read whole batches that hold events from `from` on, at most `limits::SYNC_RESPONSE_BYTES_MAX`, and send them.
+    Serve {
+        /// To whom.
+        to: NodeId,
+        /// Which log.
+        log: LogId,
+        /// The first event wanted.
+        from: Seq,
+    },
+    /// Start a process; answer `Input::TaskEnded` when it ends.
+    Spawn(Box<Spawn>),
+    /// Stop a process and its group, gently at first.
+    Kill(RunId),
+    /// Answer a command.
+    Reply {
+        /// Whose.
+        request: RequestId,
+        /// What.
+        reply: Reply,
+    },
+    /// Tell local subscribers.
+    Notice(Notice),
+}
+
+/// A process to start.
+#[derive(Clone, Debug)]
+pub struct Spawn {
+    /// The handle.
+    pub run: RunId,
+    /// The grant.
+    pub grant: GrantId,
+    /// The task.
+    pub task: u32,
+    /// The attempt.
+    pub attempt: u16,
+    /// What to run.
+    pub launch: Launch,
+}
+
+/// News for local subscribers. Coalesced by them; a question to Facts gives the whole picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A batch was folded; the Facts contain it.
+    Folded(SignedBatch),
+    /// A node was found dead.
+    NodeDead(NodeId),
+    /// A member signed two different things for one position of its log.
+    Forked(LogId),
+    /// Two nodes with equal frontiers disagree on the Facts: a bug, to be reported.
+    RootMismatch(NodeId),
+    /// The disk refuses writes.
+    DiskRefuses(String),
+    /// The disk takes writes again.
+    DiskAccepts,
+    /// The clean-shutdown marker is on disk: the process may end.
+    Stopped,
+}

@@ -1,0 +1,127 @@
+//! The outbox: everything that waits for the next write, and the write in flight.
+//!
+//! Invariants: one write at a time, so that writes group by themselves; reports and seals of one grant or job merge into one event while they wait; what a failed
+//! write carried comes back, except submissions, which are refused.
+//! Does not: sign or number events; `Machine::flush` does.
+
+use std::collections::BTreeMap;
+
+use super::io::{Note, Record};
+use crate::event::{Event, SignedBatch};
+use crate::facts::Outcome;
+use crate::ids::{GrantId, JobId, WriteId};
+use crate::lattice::IntervalSet;
+use crate::namespace::{batch, sys};
+use crate::schedule::FIRST_TERM;
+use crate::time::{HlcClock, Mono, Wall};
+
+/// Ranges in one event; more are split, so that an event stays far below its limit.
+const RANGES_MAX: usize = 512;
+
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) write: WriteId,
+    pub(super) records: Vec<Record>,
+    pub(super) own: Vec<Event>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    events: Vec<Event>,
+    started: BTreeMap<GrantId, IntervalSet>,
+    finished: BTreeMap<(GrantId, Outcome), IntervalSet>,
+    seals: BTreeMap<(JobId, Outcome), IntervalSet>,
+    pub(super) notes: Vec<Note>,
+    pub(super) remote: Vec<SignedBatch>,
+    pub(super) remote_bytes: usize,
+    pub(super) marker: bool,
+    pub(super) in_flight: Option<InFlight>,
+    next_write: u64,
+    /// Events in the last write, and when it was: with company, later events wait a little for more.
+    pub(super) last_events: usize,
+    pub(super) last_flush: Mono,
+}
+
+impl Outbox {
+    pub(super) fn push(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    /// Forgets submissions that wait: their clients are being told that the disk refuses.
+    pub(super) fn drop_submissions(&mut self) {
+        self.events.retain(|event| event.kind != "SubmitJob");
+    }
+
+    pub(super) fn push_started(&mut self, grant: GrantId, task: u32) {
+        let _ = self.started.entry(grant).or_default().insert(task);
+    }
+
+    pub(super) fn push_finished(&mut self, grant: GrantId, tasks: &IntervalSet, outcome: Outcome) {
+        let _ = self.finished.entry((grant, outcome)).or_default().union_with(tasks);
+    }
+
+    pub(super) fn push_seal(&mut self, job: JobId, tasks: &IntervalSet, outcome: Outcome) {
+        let _ = self.seals.entry((job, outcome)).or_default().union_with(tasks);
+    }
+
+    pub(super) fn push_remote(&mut self, batch: SignedBatch) {
+        self.remote_bytes += batch.bytes().len();
+        self.remote.push(batch);
+    }
+
+    /// Events of this node that wait.
+    pub(super) fn own_len(&self) -> usize {
+        self.events.len() + self.started.len() + self.finished.len() + self.seals.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.own_len() == 0 && self.notes.is_empty() && self.remote.is_empty() && !self.marker
+    }
+
+    pub(super) fn next_write(&mut self) -> WriteId {
+        self.next_write += 1;
+        WriteId(self.next_write)
+    }
+
+    /// Takes this node's events, merged, in the order: statements, starts, ends, seals.
+    pub(super) fn drain_own(&mut self, clock: &mut HlcClock, wall: Wall) -> Vec<Event> {
+        let mut events = core::mem::take(&mut self.events);
+        let finished = core::mem::take(&mut self.finished);
+        let mut started = core::mem::take(&mut self.started);
+        // A task that started and ended since the last write needs no event of its start: its end says so.
+        for ((grant, outcome), tasks) in &finished {
+            if matches!(outcome, Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut)
+                && let Some(starts) = started.get_mut(grant)
+            {
+                starts.subtract(tasks);
+            }
+        }
+        for (grant, tasks) in started {
+            for part in split(tasks) {
+                events.push(batch::job_started(clock.tick(wall), grant, part));
+            }
+        }
+        for ((grant, outcome), tasks) in finished {
+            for part in split(tasks) {
+                events.push(batch::job_finished(clock.tick(wall), grant, part, &outcome));
+            }
+        }
+        for ((job, outcome), tasks) in core::mem::take(&mut self.seals) {
+            for part in split(tasks) {
+                events.push(sys::seal(clock.tick(wall), job, FIRST_TERM, part, &outcome));
+            }
+        }
+        events
+    }
+}
+
+fn split(tasks: IntervalSet) -> Vec<IntervalSet> {
+    if tasks.is_empty() {
+        return Vec::new();
+    }
+    if tasks.ranges().len() <= RANGES_MAX {
+        return vec![tasks];
+    }
+    let parts = tasks.ranges().chunks(RANGES_MAX);
+    parts.filter_map(|part| IntervalSet::from_ranges(part.to_vec()).ok()).collect()
+}

@@ -1,0 +1,205 @@
+//! Peers: batches, messages and presence from other nodes, and this node's own presence.
+//!
+//! Invariants: whatever a peer sends is either used or dropped, never a panic; a gap is pulled at once from the peer that showed it (DESIGN L5).
+
+use super::io::{AckLevel, Effect, Notice};
+use super::Machine;
+use crate::event::SignedBatch;
+use crate::ids::{Epoch, LogId, NodeId, Seq};
+use crate::limits;
+use crate::log::Ingest;
+use crate::namespace::monitor;
+use crate::schedule::Presence;
+use crate::sync::Message;
+use crate::time::{Hlc, Now};
+
+/// A node is asked for work at most this often.
+const ASK_MS: u64 = 100;
+/// Facts roots are taken every so many presences.
+const ROOT_EVERY: u64 = 5;
+
+impl Machine {
+    pub(super) fn on_batch(&mut self, now: Now, from: NodeId, batch: SignedBatch) {
+        let log = batch.header().log;
+        if self.outbox.remote_bytes + batch.bytes().len() > limits::OUT_OF_ORDER_BYTES_MAX {
+            return; // The disk is far behind; anti-entropy brings it again.
+        }
+        match self.logs.ingest(batch) {
+            Ingest::Ready(batches) => {
+                batches.into_iter().for_each(|batch| self.outbox.push_remote(batch));
+                self.note_own_log(log);
+            }
+            Ingest::Gap { .. } => {
+                self.note_own_log(log);
+                self.pull_missing(now, from, log);
+            }
+            Ingest::Fork(batch) => {
+                self.outbox.push_remote(batch);
+                self.note_own_log(log);
+                self.effects.push(Effect::Notice(Notice::Forked(log)));
+            }
+            Ingest::Duplicate | Ingest::NotAdmitted | Ingest::Overfull => {}
+        }
+    }
+
+    /// A peer showed new events under this node's own name: a restored backup or a cloned disk. That epoch is frozen; the next event opens another (DESIGN L3).
+    fn note_own_log(&mut self, log: LogId) {
+        if log.node == self.me && log.epoch >= self.epoch {
+            self.epoch = Epoch(log.epoch.0 + 1);
+        }
+    }
+
+    /// Asks `peer` for what follows this node's end of `log`.
+    pub(super) fn pull_missing(&mut self, now: Now, peer: NodeId, log: LogId) {
+        let from = Seq(self.logs.tail(&log).0.0 + 1);
+        self.pull(now, peer, log, from);
+    }
+
+    fn pull(&mut self, now: Now, peer: NodeId, log: LogId, from: Seq) {
+        if peer != self.me && self.sync.begin_pull(now.mono, log, peer) {
+            self.effects.push(Effect::Send { to: peer, message: Message::Pull { log, from } });
+        }
+    }
+
+    pub(super) fn on_pulled(&mut self, now: Now, from: NodeId, log: LogId, batches: Vec<SignedBatch>, more: bool) {
+        self.sync.end_pull(&log);
+        let before = self.logs.tail(&log).0;
+        for batch in batches {
+            if batch.header().log == log {
+                self.on_batch(now, from, batch);
+            }
+        }
+        let progress = self.logs.tail(&log).0 > before;
+        if more && progress {
+            self.pull_missing(now, from, log);
+        } else if !self.sync.is_pulling() && self.sync.is_linked(&from) {
+            // Perhaps there is more in other logs than the pulls allowed at once.
+            let digest = self.logs.frontier().digest();
+            self.effects.push(Effect::Send { to: from, message: Message::Digest(digest) });
+        }
+    }
+
+    pub(super) fn on_message(&mut self, now: Now, from: NodeId, message: Message) {
+        match message {
+            Message::Digest(digest) => {
+                if digest != self.logs.frontier().digest() {
+                    let tips = self.logs.frontier().clone();
+                    self.effects.push(Effect::Send { to: from, message: Message::Tips(tips) });
+                }
+            }
+            Message::Tips(theirs) => {
+                if !theirs.covers(self.logs.frontier()) {
+                    let tips = self.logs.frontier().clone();
+                    self.effects.push(Effect::Send { to: from, message: Message::TipsBack(tips) });
+                }
+                self.pull_all(now, from, &theirs);
+            }
+            Message::TipsBack(theirs) => self.pull_all(now, from, &theirs),
+            Message::Pull { log, from: seq } => self.effects.push(Effect::Serve { to: from, log, from: seq }),
+            Message::Have { log, len } => {
+                if log.node == self.me {
+                    self.on_have(log, len);
+                }
+            }
+            Message::Offer(offer) => self.on_offer(now, from, offer),
+            Message::OfferReply { grant, accepted, free } => self.on_offer_reply(now, from, grant, accepted, free),
+            Message::Ask { total, free } => {
+                self.owner.on_room(from, total, free);
+                self.place_due = true;
+            }
+        }
+    }
+
+    fn pull_all(&mut self, now: Now, from: NodeId, theirs: &crate::log::Frontier) {
+        for (log, seq) in self.logs.missing(theirs) {
+            self.pull(now, from, log, seq);
+        }
+    }
+
+    pub(super) fn on_link_up(&mut self, peer: NodeId) {
+        self.sync.link_up(peer);
+        let tips = self.logs.frontier().clone();
+        self.effects.push(Effect::Send { to: peer, message: Message::Tips(tips) });
+        self.place_due = true;
+    }
+
+    pub(super) fn on_presence(&mut self, now: Now, presence: Presence) {
+        let node = presence.node;
+        if node == self.me || !self.fleet.hear(now.mono, presence) {
+            return;
+        }
+        let Some(peer) = self.fleet.peer(&node) else { return };
+        let presence = &peer.presence;
+        let (total, free, backlog) = (presence.total, presence.free, presence.backlog);
+        let (digest, root) = (presence.digest, presence.root);
+        self.owner.on_room(node, total, free);
+        self.place_due = true;
+        if backlog > 0 && self.executor.is_idle() && self.sync.is_linked(&node) && !self.stopping {
+            self.ask(now, node);
+        }
+        // Equal frontiers must mean equal Facts; anything else is a bug that the user should hear of.
+        if digest == self.about.digest && root != self.about.root && root != 0 && self.about.root != 0 {
+            self.effects.push(Effect::Notice(Notice::RootMismatch(node)));
+        }
+    }
+
+    fn ask(&mut self, now: Now, node: NodeId) {
+        if self.asked.get(&node).is_some_and(|last| now.mono.since_ms(*last) < ASK_MS) {
+            return;
+        }
+        self.asked.insert(node, now.mono);
+        let message = Message::Ask { total: self.executor.total(), free: self.executor.free() };
+        self.effects.push(Effect::Send { to: node, message });
+    }
+
+    /// Whatever the clock alone brings about.
+    pub(super) fn on_time(&mut self, now: Now) {
+        if now.mono >= self.about.next_presence {
+            self.about.next_presence = now.mono.after_ms(self.rng.jitter(self.config.presence_ms));
+            self.publish_presence(now);
+        }
+        if let Some(peer) = self.sync.round(now.mono, &mut self.rng) {
+            let digest = self.logs.frontier().digest();
+            self.effects.push(Effect::Send { to: peer, message: Message::Digest(digest) });
+        }
+        // Nobody confirmed in time, or nobody is left: the client learns the level that was reached.
+        let alone = self.sync.links().next().is_none();
+        while let Some(entry) = self.owed_remote.first_entry() {
+            if !alone && now.mono.since_ms(entry.get().since) < limits::REMOTE_ACK_MS_MAX {
+                break;
+            }
+            let owed = entry.remove();
+            self.acknowledge(owed, AckLevel::Local);
+        }
+    }
+
+    fn publish_presence(&mut self, now: Now) {
+        if self.about.seq >= self.about.root_due {
+            self.about.root_due = self.about.seq + ROOT_EVERY;
+            self.about.digest = self.logs.frontier().digest();
+            self.about.root = self.facts.root().prefix();
+        }
+        self.about.seq += 1;
+        let hlc = Hlc { wall_ms: now.wall.0, count: 0 };
+        let presence = Presence {
+            node: self.me,
+            boot: self.identity.boot,
+            seq: self.about.seq,
+            name: self.config.name.clone(),
+            wall: now.wall,
+            total: self.executor.total(),
+            free: self.executor.free(),
+            backlog: self.owner.backlog(),
+            running: u32::try_from(self.executor.running()).unwrap_or(u32::MAX),
+            digest: self.about.digest,
+            root: self.about.root,
+            api: self.about.api.clone(),
+            links: self.about.links.clone(),
+            accepts: self.disk_refusal().is_none() && !self.stopping,
+            stats: self.about.stats.clone().map(|stats| monitor::hardware_stats(hlc, stats)),
+        };
+        self.fleet.hear(now.mono, presence.clone());
+        self.effects.push(Effect::Publish(presence));
+        self.place_due = true;
+    }
+}

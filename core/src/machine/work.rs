@@ -1,0 +1,238 @@
+//! Work: carrying out what the owner decides and what the executor admits.
+//!
+//! Invariants: an offer goes out only after its grant is in the log; a task starts only after its acceptance is on disk. A grant to oneself needs no note of
+//! acceptance: the grant in one's own log is one.
+
+use super::Machine;
+use super::io::{Effect, Note, Spawn};
+use crate::event::Event;
+use crate::facts::Outcome;
+use crate::ids::{Dot, GrantId, JobId, NodeId, RunId};
+use crate::limits;
+use crate::namespace::{batch, sys};
+use crate::schedule::{Candidate, Decision, Ended, Health, Offer, Verdict};
+use crate::sync::Message;
+use crate::time::Now;
+
+/// How long an offer waits for its job's submission.
+const PARK_MS: u64 = 5_000;
+
+/// The answer to an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Accepted,
+    Refused,
+}
+
+impl Machine {
+    /// A fold changed a job: owner, executor and waiting clients look again.
+    pub(super) fn on_job_touched(&mut self, now: Now, dot: Dot, id: JobId, event: &Event) {
+        let Some(job) = self.facts.job(&id) else { return };
+        if id.log.node == self.me {
+            let mut decisions = Vec::new();
+            self.owner.on_job(now.mono, id, job, event.ctx.grant, &mut decisions);
+            self.decide(now, decisions);
+            self.place_due = true;
+        }
+        let grant = event.ctx.grant.map(|no| GrantId { job: id, no });
+        match (event.ns.as_str(), event.kind.as_str(), grant) {
+            (sys::NAME, "Grant", Some(grant)) if id.log.node == self.me => self.owner.on_granted(now.mono, grant),
+            (sys::NAME, "Void", Some(grant)) => self.executor.on_void(grant),
+            (sys::NAME, "Cancel", _) => {
+                let (kills, dropped) = self.executor.on_cancel(&id);
+                self.effects.extend(kills.into_iter().map(Effect::Kill));
+                dropped.into_iter().for_each(|ended| self.report(ended));
+            }
+            (batch::NAME, "SubmitJob", _) => {
+                if dot.log.node == self.me {
+                    self.on_submission_durable(dot, id);
+                }
+                self.unpark(now, &id);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn decide(&mut self, now: Now, decisions: Vec<Decision>) {
+        for decision in decisions {
+            match decision {
+                Decision::Grant { grant, node, attempt, tasks } => {
+                    let hlc = self.clock.tick(now.wall);
+                    self.outbox.push(sys::grant(hlc, grant, node, attempt, tasks));
+                }
+                Decision::Void(grant) => {
+                    let hlc = self.clock.tick(now.wall);
+                    self.outbox.push(sys::void(hlc, grant));
+                }
+                Decision::Seal { job, tasks, outcome } => self.outbox.push_seal(job, &tasks, outcome),
+            }
+        }
+    }
+
+    /// Everything that may have become possible: retries, deaths, placement, offers, starts.
+    pub(super) fn settle(&mut self, now: Now) {
+        self.owner.on_time(now.mono);
+        let dead: Vec<NodeId> =
+            self.owner.executors().filter(|node| self.fleet.health(now.mono, node) == Health::Dead).copied().collect();
+        for node in dead {
+            // This node itself is alive whatever its own presence says.
+            if node != self.me {
+                let mut decisions = Vec::new();
+                self.owner.on_dead(now.mono, &node, &mut decisions);
+                self.decide(now, decisions);
+                self.effects.push(Effect::Notice(super::Notice::NodeDead(node)));
+                self.place_due = true;
+            }
+        }
+        if self.place_due && self.owner.backlog() > 0 && !self.stopping {
+            self.place(now);
+        }
+        self.place_due = false;
+        for pending in self.owner.offers_due(now.mono, self.config.offer_retry_ms) {
+            let offer = Offer { grant: pending.grant, attempt: pending.attempt, tasks: pending.tasks };
+            if pending.node == self.me {
+                self.on_offer(now, self.me, offer);
+            } else if self.sync.is_linked(&pending.node) {
+                self.effects.push(Effect::Send { to: pending.node, message: Message::Offer(offer) });
+            }
+        }
+        self.effects.extend(self.executor.overdue(now.mono).into_iter().map(Effect::Kill));
+        if !self.stopping {
+            self.start_tasks(now);
+        }
+    }
+
+    fn place(&mut self, now: Now) {
+        self.owner.on_room(self.me, self.executor.total(), self.executor.free());
+        let usable = |node: &NodeId| *node == self.me || self.sync.is_linked(node);
+        let candidates: Vec<Candidate> = self
+            .fleet
+            .live(now.mono)
+            .filter(|(node, peer)| usable(node) && peer.presence.accepts)
+            .map(|(node, peer)| Candidate { node: *node, name: peer.presence.name.clone() })
+            .collect();
+        let mut decisions = Vec::new();
+        self.owner.place(now.mono, &self.me, &candidates, &mut decisions);
+        self.decide(now, decisions);
+    }
+
+    fn start_tasks(&mut self, now: Now) {
+        for start in self.executor.pump(now.mono) {
+            self.outbox.push_started(start.grant, start.task);
+            let launch = batch::launch(&start.submit.spec(), start.task, &self.me);
+            self.effects.push(Effect::Spawn(Box::new(Spawn {
+                run: start.run,
+                grant: start.grant,
+                task: start.task,
+                attempt: start.attempt.0,
+                launch,
+            })));
+        }
+    }
+
+    pub(super) fn on_task_ended(&mut self, run: RunId, outcome: Outcome) {
+        if let Some(ended) = self.executor.on_ended(run, outcome) {
+            self.report(ended);
+            self.place_due = true;
+        }
+    }
+
+    fn report(&mut self, ended: Ended) {
+        self.outbox.push_finished(ended.grant, &ended.tasks, ended.outcome);
+    }
+
+    /// An owner asks this node to run tasks.
+    pub(super) fn on_offer(&mut self, now: Now, from: NodeId, offer: Offer) {
+        // Only the owner may grant.
+        if offer.grant.job.log.node != from {
+            return;
+        }
+        let Some(job) = self.facts.job(&offer.grant.job) else { return self.park(now, from, offer) };
+        let Some(submit) = job.submit.as_ref() else { return self.park(now, from, offer) };
+        let known = job.grants.lookup(&offer.grant.no);
+        let reported = known.is_some_and(|grant| grant.run_by(&self.me).is_some());
+        let withdrawn = known.is_some_and(|grant| grant.void) || job.cancel.0.is_some();
+        if reported {
+            return self.answer_offer(now, from, offer.grant, Answer::Accepted);
+        }
+        let refuses = withdrawn || self.stopping || self.disk_refusal().is_some();
+        if refuses && !self.accepting.contains_key(&offer.grant) {
+            self.executor.refuse(offer.grant);
+            return self.answer_offer(now, from, offer.grant, Answer::Refused);
+        }
+        match self.executor.consider(&offer, submit) {
+            Verdict::Accept if from == self.me => {
+                self.executor.on_durable(&offer.grant);
+                self.answer_offer(now, from, offer.grant, Answer::Accepted);
+            }
+            Verdict::Accept => {
+                self.accepting.insert(offer.grant, from);
+                self.outbox.notes.push(Note::Accepted { grant: offer.grant, tasks: offer.tasks });
+            }
+            Verdict::Held(true) => self.answer_offer(now, from, offer.grant, Answer::Accepted),
+            Verdict::Held(false) => {}
+            Verdict::Refuse => self.answer_offer(now, from, offer.grant, Answer::Refused),
+        }
+    }
+
+    fn park(&mut self, now: Now, from: NodeId, offer: Offer) {
+        while self.parked.len() >= limits::PARKED_OFFERS_MAX {
+            self.parked.pop_front();
+        }
+        let log = offer.grant.job.log;
+        self.parked.push_back((now.mono, from, offer));
+        self.pull_missing(now, from, log);
+    }
+
+    fn unpark(&mut self, now: Now, job: &JobId) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let (ready, rest): (Vec<_>, Vec<_>) = core::mem::take(&mut self.parked)
+            .into_iter()
+            .filter(|(since, _, _)| now.mono.since_ms(*since) < PARK_MS)
+            .partition(|(_, _, offer)| offer.grant.job == *job);
+        self.parked = rest.into();
+        for (_, from, offer) in ready {
+            self.on_offer(now, from, offer);
+        }
+    }
+
+    pub(super) fn answer_offer(&mut self, now: Now, owner: NodeId, grant: GrantId, answer: Answer) {
+        let accepted = answer == Answer::Accepted;
+        if owner != self.me {
+            let message = Message::OfferReply { grant, accepted, free: self.executor.free() };
+            self.effects.push(Effect::Send { to: owner, message });
+            return;
+        }
+        if accepted {
+            self.owner.on_accepted(&grant);
+        } else {
+            self.refused_by(now, self.me, grant);
+        }
+    }
+
+    /// The executor `by` answered an offer.
+    pub(super) fn on_offer_reply(&mut self, now: Now, by: NodeId, grant: GrantId, accepted: bool, free: crate::resources::Resources) {
+        if grant.job.log.node != self.me {
+            return;
+        }
+        if accepted {
+            self.owner.on_accepted(&grant);
+        } else {
+            self.refused_by(now, by, grant);
+        }
+        if let Some(peer) = self.fleet.peer(&by) {
+            let total = peer.presence.total;
+            self.owner.on_room(by, total, free);
+        }
+        self.place_due = true;
+    }
+
+    fn refused_by(&mut self, now: Now, by: NodeId, grant: GrantId) {
+        let mut decisions = Vec::new();
+        self.owner.on_refused(&by, grant, &mut decisions);
+        self.decide(now, decisions);
+        self.place_due = true;
+    }
+}

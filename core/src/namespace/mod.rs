@@ -1,0 +1,91 @@
+//! Namespaces: what events mean. A namespace is a schema for its specs and a pure delta function.
+//!
+//! Invariants: `delta` is total and reads nothing but the event; `(ns, kind, ver)` folds to the same for ever (golden vectors pin it);
+//! events of an unknown namespace or version are kept, never dropped.
+//! Does not: run anything; executors do (`node::exec`).
+
+pub mod batch;
+pub mod monitor;
+mod schema;
+pub mod sys;
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+use std::collections::BTreeMap;
+
+pub use schema::{Durability, FieldReq, FieldType, NamespaceSpec, SchemaError};
+use smol_str::SmolStr;
+
+use crate::event::Event;
+use crate::facts::Delta;
+use crate::ids::Dot;
+
+/// What events of one name mean.
+pub trait Namespace: fmt::Debug + Send + Sync {
+    /// Name, schema, durability.
+    fn spec(&self) -> &NamespaceSpec;
+
+    /// What `event`, found at `dot`, adds to Facts. Kinds and versions that it does not know are `Delta::Opaque`.
+    fn delta(&self, dot: Dot, event: &Event) -> Delta;
+}
+
+/// The namespaces this binary knows.
+#[derive(Debug)]
+pub struct Registry {
+    known: BTreeMap<SmolStr, Box<dyn Namespace>>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::built_in()
+    }
+}
+
+impl Registry {
+    /// `sys`, `batch` and `monitor`.
+    #[must_use]
+    pub fn built_in() -> Self {
+        let mut registry = Self { known: BTreeMap::new() };
+        registry.add(Box::new(sys::Sys::default()));
+        registry.add(Box::new(batch::Batch::default()));
+        registry.add(Box::new(monitor::Monitor::default()));
+        registry
+    }
+
+    /// Adds a namespace; the name must be new.
+    ///
+    /// # Panics
+    /// If the name is taken, which only a local bug can bring about.
+    pub fn add(&mut self, namespace: Box<dyn Namespace>) {
+        let name = namespace.spec().name.clone();
+        let old = self.known.insert(name, namespace);
+        assert!(old.is_none(), "namespace registered twice");
+    }
+
+    /// One namespace.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&dyn Namespace> {
+        self.known.get(name).map(AsRef::as_ref)
+    }
+
+    /// Their names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &SmolStr> {
+        self.known.keys()
+    }
+
+    /// What an event adds to Facts.
+    #[must_use]
+    pub fn delta(&self, dot: Dot, event: &Event) -> Delta {
+        match self.known.get(&event.ns) {
+            Some(namespace) => namespace.delta(dot, event),
+            None => opaque(dot, event),
+        }
+    }
+}
+
+/// Keeps an event that nobody here understands.
+#[must_use]
+pub fn opaque(dot: Dot, event: &Event) -> Delta {
+    Delta::Opaque(dot, event.to_bytes())
+}

@@ -1,0 +1,68 @@
+//! `monitor`: hardware readings, sent with presence, the latest per node.
+//!
+//! Kinds: `HardwareStats`. Never in the log: should one appear there, it folds to nothing.
+
+use smol_str::SmolStr;
+
+use super::{Durability, FieldReq, FieldType, Namespace, NamespaceSpec};
+use crate::event::{Event, SysContext, WorkSpec};
+use crate::facts::Delta;
+use crate::ids::Dot;
+use crate::time::Hlc;
+
+/// The namespace's name.
+pub const NAME: &str = "monitor";
+const STATS: &str = "HardwareStats";
+
+/// The namespace.
+#[derive(Debug)]
+pub struct Monitor {
+    spec: NamespaceSpec,
+}
+
+impl Default for Monitor {
+    fn default() -> Self {
+        let natural = FieldType::Int { min: 0, max: i64::MAX };
+        let schema = vec![
+            // Thousandths of one core in use, over all cores.
+            FieldReq::required("cpu_milli", natural),
+            FieldReq::required("cpu_total_milli", natural),
+            FieldReq::required("mem_used_bytes", natural),
+            FieldReq::required("mem_total_bytes", natural),
+            // The 1-minute load average times 1,000.
+            FieldReq::optional("load_milli", natural),
+            FieldReq::optional("disk_free_bytes", natural),
+        ];
+        let spec = NamespaceSpec {
+            name: SmolStr::new_static(NAME),
+            preemptible: false,
+            handler_type: SmolStr::default(),
+            schema,
+            durability: Durability::Ephemeral,
+        };
+        Self { spec }
+    }
+}
+
+impl Namespace for Monitor {
+    fn spec(&self) -> &NamespaceSpec {
+        &self.spec
+    }
+
+    fn delta(&self, _dot: Dot, _event: &Event) -> Delta {
+        Delta::Nothing
+    }
+}
+
+/// A reading.
+#[must_use]
+pub fn hardware_stats(hlc: Hlc, stats: WorkSpec) -> Event {
+    Event {
+        hlc,
+        ns: SmolStr::new_static(NAME),
+        kind: SmolStr::new_static(STATS),
+        ver: 1,
+        ctx: SysContext::default(),
+        spec: stats,
+    }
+}

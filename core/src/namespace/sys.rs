@@ -1,0 +1,129 @@
+//! `sys`: the kernel's own kinds: admit, grant, void, seal, cancel.
+//!
+//! Invariants: a grant, void or seal counts only in the log of the job's owner; a cancel counts from any member; each kind and version folds to the same for ever.
+
+use smol_str::SmolStr;
+
+use super::{Durability, Namespace, NamespaceSpec, batch, opaque};
+use crate::event::{Event, SysContext, Value, WorkSpec};
+use crate::facts::{Cancel, Delta, Job, NodeInfo, Outcome, Placed};
+use crate::ids::{Attempt, Dot, GrantId, Hash, JobId, NodeId, Term};
+use crate::lattice::IntervalSet;
+use crate::time::Hlc;
+
+/// The namespace's name.
+pub const NAME: &str = "sys";
+const ADMIT: &str = "Admit";
+const GRANT: &str = "Grant";
+const VOID: &str = "Void";
+const SEAL: &str = "Seal";
+const CANCEL: &str = "Cancel";
+
+/// The namespace.
+#[derive(Debug)]
+pub struct Sys {
+    spec: NamespaceSpec,
+}
+
+impl Default for Sys {
+    fn default() -> Self {
+        let spec = NamespaceSpec {
+            name: SmolStr::new_static(NAME),
+            preemptible: false,
+            handler_type: SmolStr::default(),
+            schema: Vec::new(),
+            durability: Durability::Logged,
+        };
+        Self { spec }
+    }
+}
+
+impl Namespace for Sys {
+    fn spec(&self) -> &NamespaceSpec {
+        &self.spec
+    }
+
+    fn delta(&self, dot: Dot, event: &Event) -> Delta {
+        let author = dot.log.node;
+        let owned = event.ctx.job.filter(|job| job.log.node == author);
+        let delta = match (event.kind.as_str(), event.ver) {
+            (ADMIT, 1) => {
+                let name = event.spec.text("name").cloned().unwrap_or_default();
+                return Delta::Node(author, NodeInfo::named(event.hlc, name));
+            }
+            (GRANT, 1) => owned.and_then(|id| granted(id, event)),
+            (VOID, 1) => owned.and_then(|id| Some((id, Job::voided(event.ctx.grant?)))),
+            (SEAL, 1) => owned.and_then(|id| sealed(id, event)),
+            (CANCEL, 1) => event.ctx.job.map(|id| (id, Job::cancelled(Cancel { hlc: event.hlc, by: author }))),
+            _ => return opaque(dot, event),
+        };
+        delta.map_or(Delta::Nothing, |(id, job)| Delta::Job(id, Box::new(job)))
+    }
+}
+
+fn granted(id: JobId, event: &Event) -> Option<(JobId, Job)> {
+    let placed = Placed {
+        node: event.ctx.node?,
+        attempt: Attempt(event.ctx.attempt),
+        tasks: event.ctx.tasks.clone(),
+        hlc: event.hlc,
+    };
+    Some((id, Job::granted(event.ctx.grant?, placed)))
+}
+
+fn sealed(id: JobId, event: &Event) -> Option<(JobId, Job)> {
+    let term = Term(u32::try_from(event.spec.uint("term")?).ok()?);
+    let outcome = batch::outcome_of(&event.spec)?;
+    Some((id, Job::sealed(term, outcome, event.ctx.tasks.clone(), event.hlc)))
+}
+
+fn event(hlc: Hlc, kind: &'static str, ctx: SysContext, spec: WorkSpec) -> Event {
+    Event { hlc, ns: SmolStr::new_static(NAME), kind: SmolStr::new_static(kind), ver: 1, ctx, spec }
+}
+
+/// The first event of every log: proof of membership, and a name.
+#[must_use]
+pub fn admit(hlc: Hlc, mac: Hash, name: &str) -> Event {
+    let spec = WorkSpec::new().with("mac", Value::Bytes(mac.0.to_vec())).with("name", Value::text(name));
+    event(hlc, ADMIT, SysContext::default(), spec)
+}
+
+/// The proof in an `Admit`, if the event is one.
+#[must_use]
+pub fn admission_mac(event: &Event) -> Option<&[u8]> {
+    if event.ns == NAME && event.kind == ADMIT { event.spec.bytes("mac") } else { None }
+}
+
+/// The owner grants tasks to an executor.
+#[must_use]
+pub fn grant(hlc: Hlc, grant: GrantId, node: NodeId, attempt: Attempt, tasks: IntervalSet) -> Event {
+    let ctx = SysContext {
+        job: Some(grant.job),
+        tasks,
+        grant: Some(grant.no),
+        attempt: attempt.0,
+        node: Some(node),
+        ..SysContext::default()
+    };
+    event(hlc, GRANT, ctx, WorkSpec::new())
+}
+
+/// The owner withdraws a grant.
+#[must_use]
+pub fn void(hlc: Hlc, grant: GrantId) -> Event {
+    let ctx = SysContext { job: Some(grant.job), grant: Some(grant.no), ..SysContext::default() };
+    event(hlc, VOID, ctx, WorkSpec::new())
+}
+
+/// The owner makes outcomes final.
+#[must_use]
+pub fn seal(hlc: Hlc, job: JobId, term: Term, tasks: IntervalSet, outcome: &Outcome) -> Event {
+    let spec = batch::outcome_spec(outcome).with("term", Value::int(term.0));
+    event(hlc, SEAL, SysContext { job: Some(job), tasks, ..SysContext::default() }, spec)
+}
+
+/// A user wants a job stopped.
+#[must_use]
+pub fn cancel(hlc: Hlc, job: JobId) -> Event {
+    event(hlc, CANCEL, SysContext { job: Some(job), ..SysContext::default() }, WorkSpec::new())
+}

@@ -1,0 +1,96 @@
+//! Explain: why a job waits, node by node.
+//!
+//! Invariants: says only what this node knows, so the same question at another node may get an older answer.
+
+use smol_str::SmolStr;
+
+use super::fleet::{Fleet, Health};
+use crate::facts::Job;
+use crate::ids::NodeId;
+use crate::resources::Resources;
+use crate::time::Mono;
+
+/// What stands between a job and one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeReason {
+    /// Nothing: it could start there now.
+    CouldRun,
+    /// The node is full at the moment.
+    Busy {
+        /// What is free there.
+        free: Resources,
+    },
+    /// The node is too small, even empty.
+    TooSmall {
+        /// What it has in all.
+        total: Resources,
+    },
+    /// The job asks for another node.
+    NotWanted,
+    /// Not heard of lately.
+    Silent {
+        /// For how long, milliseconds.
+        for_ms: u64,
+    },
+    /// Its disk refuses writes.
+    NotAccepting,
+}
+
+/// Why a job waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Explanation {
+    /// Its submission has not arrived here.
+    Unknown,
+    /// Every task has its outcome.
+    Finished,
+    /// Nothing waits: all unsealed tasks run, or ended and are about to be sealed.
+    Running {
+        /// How many.
+        tasks: u64,
+    },
+    /// Tasks wait.
+    Waiting {
+        /// How many.
+        tasks: u64,
+        /// What each needs.
+        need: Resources,
+        /// Whether its owner is alive: only it grants.
+        owner: Health,
+        /// Each node's reason.
+        nodes: Vec<(NodeId, SmolStr, NodeReason)>,
+    },
+}
+
+/// Explains `job`, owned by `owner`.
+#[must_use]
+pub fn explain(now: Mono, owner: &NodeId, job: &Job, fleet: &Fleet) -> Explanation {
+    let Some(submit) = job.submit.as_ref() else { return Explanation::Unknown };
+    let mut waiting = submit.tasks.difference(&job.sealed_tasks());
+    if waiting.is_empty() {
+        return Explanation::Finished;
+    }
+    let running = job.running_tasks();
+    waiting.subtract(&running);
+    if waiting.is_empty() {
+        return Explanation::Running { tasks: running.len() };
+    }
+    let wanted = submit.wanted_node();
+    let reason = |node: &NodeId, peer: &super::Peer| {
+        let presence = &peer.presence;
+        if fleet.health(now, node) != Health::Live {
+            NodeReason::Silent { for_ms: now.since_ms(peer.heard) }
+        } else if wanted.as_ref().is_some_and(|wanted| *wanted != presence.name) {
+            NodeReason::NotWanted
+        } else if !presence.total.covers(&submit.need) || presence.total.cpu_milli == 0 {
+            NodeReason::TooSmall { total: presence.total }
+        } else if !presence.accepts {
+            NodeReason::NotAccepting
+        } else if presence.free.covers(&submit.need) {
+            NodeReason::CouldRun
+        } else {
+            NodeReason::Busy { free: presence.free }
+        }
+    };
+    let nodes = fleet.peers().map(|(node, peer)| (*node, peer.presence.name.clone(), reason(node, peer))).collect();
+    Explanation::Waiting { tasks: waiting.len(), need: submit.need, owner: fleet.health(now, owner), nodes }
+}

@@ -1,0 +1,154 @@
+//! The fleet: which nodes this one believes to be alive, and what they last said of themselves.
+//!
+//! Invariants: belief, not fact: nothing here is replicated, and nothing in the log depends on it; at most `limits::FLEET_MAX` nodes are remembered.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode};
+use smol_str::SmolStr;
+
+use crate::config::Config;
+use crate::event::Event;
+use crate::ids::NodeId;
+use crate::limits;
+use crate::resources::Resources;
+use crate::time::{Mono, Wall};
+
+/// What a node says of itself every second. Ephemeral: never logged, the latest counts.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Presence {
+    /// Who.
+    #[n(0)]
+    pub node: NodeId,
+    /// Chosen anew at every start of its process.
+    #[n(1)]
+    pub boot: u64,
+    /// Rises with every presence of one boot.
+    #[n(2)]
+    pub seq: u64,
+    /// Its name.
+    #[cbor(n(3), with = "crate::facts::text")]
+    pub name: SmolStr,
+    /// Its wall clock.
+    #[n(4)]
+    pub wall: Wall,
+    /// What its tasks may reserve in all.
+    #[n(5)]
+    pub total: Resources,
+    /// What is not reserved.
+    #[n(6)]
+    pub free: Resources,
+    /// Tasks it owns that wait for a node.
+    #[n(7)]
+    pub backlog: u64,
+    /// Tasks that run on it.
+    #[n(8)]
+    pub running: u32,
+    /// Digest of its frontier when `root` was taken.
+    #[n(9)]
+    pub digest: u64,
+    /// First 8 bytes of the root of its Facts, taken every few seconds.
+    #[n(10)]
+    pub root: u64,
+    /// Where its API listens, for people.
+    #[n(11)]
+    pub api: String,
+    /// Where its links listen, for peers that lost it.
+    #[n(12)]
+    pub links: Vec<String>,
+    /// Whether its disk takes writes.
+    #[n(13)]
+    pub accepts: bool,
+    /// The last `HardwareStats` of namespace `monitor`.
+    #[n(14)]
+    pub stats: Option<Event>,
+}
+
+/// How a node seems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    /// Heard of lately.
+    Live,
+    /// Silent for a while: gets no new work.
+    Suspect,
+    /// Silent for so long that its tasks are granted again.
+    Dead,
+}
+
+/// One node as seen from here.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// What it said last.
+    pub presence: Presence,
+    /// When it was heard.
+    pub heard: Mono,
+}
+
+/// All nodes as seen from here, this one included.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    suspect_ms: u64,
+    dead_ms: u64,
+    peers: BTreeMap<NodeId, Peer>,
+}
+
+impl Fleet {
+    /// Nobody yet.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self { suspect_ms: config.suspect_ms, dead_ms: config.dead_ms, peers: BTreeMap::new() }
+    }
+
+    /// Takes in a presence; false if it is older than what is known, or there is no room.
+    pub fn hear(&mut self, now: Mono, presence: Presence) -> bool {
+        match self.peers.get_mut(&presence.node) {
+            Some(peer) => {
+                let newer = presence.boot != peer.presence.boot || presence.seq > peer.presence.seq;
+                if newer {
+                    peer.presence = presence;
+                    peer.heard = now;
+                }
+                newer
+            }
+            None => {
+                let room = self.peers.len() < limits::FLEET_MAX;
+                if room {
+                    self.peers.insert(presence.node, Peer { presence, heard: now });
+                }
+                room
+            }
+        }
+    }
+
+    /// How `node` seems. One never heard of counts as dead.
+    #[must_use]
+    pub fn health(&self, now: Mono, node: &NodeId) -> Health {
+        match self.peers.get(node).map(|peer| now.since_ms(peer.heard)) {
+            Some(silence) if silence < self.suspect_ms => Health::Live,
+            Some(silence) if silence < self.dead_ms => Health::Suspect,
+            Some(_) | None => Health::Dead,
+        }
+    }
+
+    /// One node.
+    #[must_use]
+    pub fn peer(&self, node: &NodeId) -> Option<&Peer> {
+        self.peers.get(node)
+    }
+
+    /// All nodes ever heard of, by id.
+    pub fn peers(&self) -> impl Iterator<Item = (&NodeId, &Peer)> {
+        self.peers.iter()
+    }
+
+    /// The live ones.
+    pub fn live(&self, now: Mono) -> impl Iterator<Item = (&NodeId, &Peer)> {
+        self.peers.iter().filter(move |(node, _)| self.health(now, node) == Health::Live)
+    }
+
+    /// The name `node` gave itself, if it was heard.
+    #[must_use]
+    pub fn name(&self, node: &NodeId) -> Option<&SmolStr> {
+        self.peers.get(node).map(|peer| &peer.presence.name)
+    }
+}

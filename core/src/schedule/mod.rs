@@ -1,0 +1,18 @@
+//! Scheduling: the owner places and seals, the executor admits and runs, and `explain` says why a job waits.
+//!
+//! Invariants: no head node: every node is owner of what was submitted to it and executor for everybody; nothing here touches a socket, a clock or the log.
+
+mod executor;
+mod explain;
+mod fleet;
+mod owned;
+mod owner;
+mod place;
+#[cfg(test)]
+mod tests;
+
+pub use executor::{Ended, Executor, Offer, Start, Verdict};
+pub use explain::{Explanation, NodeReason, explain};
+pub use fleet::{Fleet, Health, Peer, Presence};
+pub use owner::{Decision, FIRST_TERM, Owner, Pending};
+pub use place::Candidate;

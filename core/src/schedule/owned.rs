@@ -1,0 +1,212 @@
+//! One job in its owner's books.
+//!
+//! Invariants: `ready`, `delayed`, the `left` of open grants and `sealed` are disjoint and together are the job's tasks.
+
+use std::collections::BTreeMap;
+
+use crate::facts::{Job, Outcome, Submit};
+use crate::ids::{Attempt, GrantNo, NodeId};
+use crate::lattice::IntervalSet;
+use crate::limits;
+use crate::resources::Resources;
+use crate::time::Mono;
+
+/// The first retry waits this long, each later one twice as long.
+const BACKOFF_MS: u64 = 100;
+const BACKOFF_MS_MAX: u64 = 30_000;
+
+/// A grant that is not finished.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    pub(super) node: NodeId,
+    pub(super) attempt: Attempt,
+    pub(super) left: IntervalSet,
+    pub(super) accepted: bool,
+    since: Mono,
+    size: u64,
+}
+
+impl Open {
+    pub(super) fn new(node: NodeId, attempt: Attempt, left: IntervalSet, accepted: bool, since: Mono) -> Self {
+        let size = left.len();
+        Self { node, attempt, left, accepted, since, size }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Owned {
+    pub(super) need: Resources,
+    pub(super) priority: i32,
+    pub(super) wanted_node: Option<smol_str::SmolStr>,
+    pub(super) cancelled: bool,
+    pub(super) next_grant: u32,
+    pub(super) open: BTreeMap<GrantNo, Open>,
+    pub(super) sealed: IntervalSet,
+    retries: u16,
+    all: IntervalSet,
+    /// Tasks to grant, by the attempt they are on.
+    ready: BTreeMap<Attempt, IntervalSet>,
+    delayed: Vec<(Mono, Attempt, IntervalSet)>,
+    /// How often a task failed by itself; lost attempts do not count against the user's budget.
+    failures: BTreeMap<u32, u16>,
+    /// What one task seems to take on one slot, milliseconds.
+    pub(super) task_ms: Option<u64>,
+}
+
+impl Owned {
+    pub(super) fn new(submit: &Submit, job: &Job) -> Self {
+        let sealed = job.sealed_tasks();
+        let mut owned = Self {
+            need: submit.need,
+            priority: submit.priority,
+            wanted_node: submit.wanted_node(),
+            cancelled: false,
+            next_grant: 1,
+            open: BTreeMap::new(),
+            retries: submit.retries,
+            all: submit.tasks.clone(),
+            ready: BTreeMap::new(),
+            delayed: Vec::new(),
+            failures: BTreeMap::new(),
+            task_ms: None,
+            sealed,
+        };
+        // After a restart a task goes on with the attempt after its last grant; an open grant takes it back out of `ready`.
+        let mut waiting = owned.all.difference(&owned.sealed);
+        for grant in job.grants.values().rev() {
+            if let Some(placed) = grant.placed.as_ref() {
+                let again = waiting.intersection(&placed.tasks);
+                waiting.subtract(&again);
+                owned.make_ready(Attempt(placed.attempt.0.saturating_add(1).min(limits::ATTEMPTS_MAX)), &again);
+            }
+        }
+        owned.make_ready(Attempt(1), &waiting);
+        owned
+    }
+
+    pub(super) fn make_ready(&mut self, attempt: Attempt, tasks: &IntervalSet) {
+        if !tasks.is_empty() {
+            let _ = self.ready.entry(attempt).or_default().union_with(tasks);
+        }
+    }
+
+    pub(super) fn ready_remove(&mut self, tasks: &IntervalSet) {
+        for ready in self.ready.values_mut() {
+            ready.subtract(tasks);
+        }
+        self.ready.retain(|_, ready| !ready.is_empty());
+    }
+
+    pub(super) fn ready_len(&self) -> u64 {
+        self.ready.values().map(IntervalSet::len).sum()
+    }
+
+    /// Takes up to `count` tasks of one attempt, the lowest attempt first.
+    pub(super) fn take_ready(&mut self, count: u64) -> Option<(Attempt, IntervalSet)> {
+        let mut first = self.ready.first_entry()?;
+        let attempt = *first.key();
+        let tasks = first.get_mut().take_first(count);
+        if first.get().is_empty() {
+            first.remove();
+        }
+        (!tasks.is_empty()).then_some((attempt, tasks))
+    }
+
+    /// Everything that waits, ready or delayed.
+    pub(super) fn take_waiting(&mut self) -> IntervalSet {
+        let mut all = IntervalSet::new();
+        for tasks in core::mem::take(&mut self.ready).into_values() {
+            let _ = all.union_with(&tasks);
+        }
+        for (_, _, tasks) in core::mem::take(&mut self.delayed) {
+            let _ = all.union_with(&tasks);
+        }
+        all
+    }
+
+    /// Decides what becomes of tasks that ended: sealed, or another attempt later.
+    pub(super) fn settle(
+        &mut self,
+        now: Mono,
+        tasks: &IntervalSet,
+        outcome: &Outcome,
+        attempt: Attempt,
+        mut seal: impl FnMut(IntervalSet, Outcome),
+    ) {
+        let tasks = tasks.difference(&self.sealed);
+        self.ready_remove(&tasks);
+        for (_, _, delayed) in &mut self.delayed {
+            delayed.subtract(&tasks);
+        }
+        let mut again = IntervalSet::new();
+        let retryable = !self.cancelled && attempt.0 < limits::ATTEMPTS_MAX;
+        match outcome {
+            Outcome::Lost if retryable => again = tasks.clone(),
+            Outcome::Exit(0) | Outcome::Cancelled | Outcome::Lost => {}
+            Outcome::Exit(_) | Outcome::Signal(_) | Outcome::NotStarted(..) | Outcome::TimedOut => {
+                if retryable && self.retries > 0 {
+                    for task in tasks.iter() {
+                        let failures = self.failures.entry(task).or_default();
+                        *failures += 1;
+                        if *failures <= self.retries {
+                            let _ = again.insert(task);
+                        }
+                    }
+                }
+            }
+        }
+        let finished = tasks.difference(&again);
+        if !finished.is_empty() {
+            let _ = self.sealed.union_with(&finished);
+            let outcome = if self.cancelled && *outcome == Outcome::Lost { Outcome::Cancelled } else { outcome.clone() };
+            seal(finished, outcome);
+        }
+        if !again.is_empty() {
+            self.delay(now, attempt, outcome, again);
+        }
+    }
+
+    fn delay(&mut self, now: Mono, attempt: Attempt, outcome: &Outcome, tasks: IntervalSet) {
+        let next = Attempt(attempt.0 + 1);
+        // A lost task did nothing wrong the first time: it goes again at once.
+        if *outcome == Outcome::Lost && attempt.0 <= 2 {
+            self.make_ready(next, &tasks);
+            return;
+        }
+        let exponent = u32::from(attempt.0.saturating_sub(1)).min(16);
+        let wait = BACKOFF_MS.saturating_mul(1 << exponent).min(BACKOFF_MS_MAX);
+        // Spread by task number, so that retries of one array do not all come at once.
+        let spread = u64::from(tasks.first().unwrap_or(0)) % (wait / 4 + 1);
+        self.delayed.push((now.after_ms(wait + spread), next, tasks));
+    }
+
+    pub(super) fn release_due(&mut self, now: Mono) {
+        for (due, attempt, tasks) in core::mem::take(&mut self.delayed) {
+            if due <= now {
+                self.make_ready(attempt, &tasks);
+            } else {
+                self.delayed.push((due, attempt, tasks));
+            }
+        }
+    }
+
+    pub(super) fn next_due(&self) -> Option<Mono> {
+        self.delayed.iter().map(|(due, _, _)| *due).min()
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.sealed.is_superset(&self.all)
+    }
+
+    /// Tasks not yet reported by `node` under open grants.
+    pub(super) fn open_at(&self, node: &NodeId) -> u64 {
+        self.open.values().filter(|open| open.node == *node).map(|open| open.left.len()).sum()
+    }
+
+    /// A finished grant tells how long a task takes: time from grant to last end, times the slots it could use, per task.
+    pub(super) fn learn(&mut self, now: Mono, no: GrantNo) {
+        let Some(open) = self.open.get(&no) else { return };
+        let sample = now.since_ms(open.since).checked_div(open.size).unwrap_or(0);
+        self.task_ms = Some(self.task_ms.map_or(sample, |old| (old * 3 + sample) / 4));
+    }
+}

@@ -1,0 +1,376 @@
+//! The owner's side: which tasks of its jobs wait, who is granted them, and what is sealed.
+//!
+//! Invariants: a task is in exactly one place: ready, delayed, in one open grant, or sealed; only the owner raises an attempt (DESIGN J6) and only it seals (J8);
+//! everything here can be rebuilt from Facts (`recover`).
+//! Does not: write events or talk to nodes; `machine` carries out its `Decision`s.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::owned::{Open, Owned};
+use crate::facts::{Job, Outcome};
+use crate::ids::{Attempt, GrantId, GrantNo, JobId, NodeId, Term};
+use crate::lattice::IntervalSet;
+use crate::limits;
+use crate::resources::Resources;
+use crate::time::Mono;
+
+/// The term of a job's first owner.
+pub const FIRST_TERM: Term = Term(1);
+
+/// What the owner wants written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Log a grant, then offer it.
+    Grant {
+        /// The grant.
+        grant: GrantId,
+        /// The executor.
+        node: NodeId,
+        /// The attempt.
+        attempt: Attempt,
+        /// The tasks.
+        tasks: IntervalSet,
+    },
+    /// Log that a grant is withdrawn.
+    Void(GrantId),
+    /// Log final outcomes.
+    Seal {
+        /// The job.
+        job: JobId,
+        /// The tasks.
+        tasks: IntervalSet,
+        /// How they ended.
+        outcome: Outcome,
+    },
+}
+
+/// An offer to be sent, or sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// To whom.
+    pub node: NodeId,
+    /// Which grant.
+    pub grant: GrantId,
+    /// The attempt.
+    pub attempt: Attempt,
+    /// The tasks.
+    pub tasks: IntervalSet,
+}
+
+/// One node's room, as the owner reckons it between two presences.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Room {
+    pub(super) total: Resources,
+    /// Reserved there by other owners' tasks, when the node last spoke.
+    pub(super) others: Resources,
+    /// Reserved there by this owner's open grants.
+    pub(super) mine: Resources,
+}
+
+impl Room {
+    pub(super) fn free(&self) -> Resources {
+        self.total.minus(&self.others, 1).minus(&self.mine, 1)
+    }
+}
+
+/// The owner's books.
+#[derive(Debug, Default)]
+pub struct Owner {
+    pub(super) jobs: BTreeMap<JobId, Owned>,
+    /// Jobs with tasks ready to be granted, most urgent first.
+    pub(super) queue: BTreeSet<(core::cmp::Reverse<i32>, JobId)>,
+    pub(super) rooms: BTreeMap<NodeId, Room>,
+    /// Open grants by executor.
+    by_node: BTreeMap<NodeId, BTreeSet<GrantId>>,
+    /// Delayed retries: when, and of which job.
+    delayed: BTreeSet<(Mono, JobId)>,
+    /// Clients' idempotency keys.
+    requests: BTreeMap<Vec<u8>, JobId>,
+    /// Grants on disk whose offer has not been answered, by when to ask (again).
+    unanswered: BTreeSet<(Mono, GrantId)>,
+}
+
+impl Owner {
+    /// A fold changed a job that this node owns; `grant` names the grant it concerned, if one.
+    pub fn on_job(&mut self, now: Mono, id: JobId, job: &Job, grant: Option<GrantNo>, decisions: &mut Vec<Decision>) {
+        let Some(submit) = job.submit.as_ref() else { return };
+        if !self.jobs.contains_key(&id) {
+            if !submit.request.is_empty() {
+                self.requests.entry(submit.request.clone()).or_insert(id);
+            }
+            if job.is_sealed() {
+                return;
+            }
+            self.jobs.insert(id, Owned::new(submit, job));
+            for (no, grant) in job.grants.iter() {
+                self.reopen(now, GrantId { job: id, no: *no }, grant);
+            }
+            for no in job.grants.iter().map(|(no, _)| *no).collect::<Vec<_>>() {
+                self.on_report(now, GrantId { job: id, no }, job, decisions);
+            }
+        } else if let Some(no) = grant {
+            self.on_report(now, GrantId { job: id, no }, job, decisions);
+        }
+        if job.cancel.0.is_some() {
+            self.cancel(id, decisions);
+        }
+        self.requeue(id);
+        self.close_if_sealed(id);
+    }
+
+    fn reopen(&mut self, now: Mono, id: GrantId, grant: &crate::facts::Grant) {
+        let (Some(owned), Some(placed)) = (self.jobs.get_mut(&id.job), grant.placed.as_ref()) else { return };
+        owned.next_grant = owned.next_grant.max(id.no.no + 1);
+        if grant.void {
+            return;
+        }
+        let left = placed.tasks.difference(&owned.sealed);
+        owned.ready_remove(&left);
+        if left.is_empty() {
+            return;
+        }
+        let accepted = grant.run().is_some();
+        owned.open.insert(id.no, Open::new(placed.node, placed.attempt, left, accepted, now));
+        self.by_node.entry(placed.node).or_default().insert(id);
+        if !accepted {
+            self.unanswered.insert((now, id));
+        }
+        self.recount(placed.node);
+    }
+
+    /// Looks at what the granted executor reports: seals, retries, closes.
+    fn on_report(&mut self, now: Mono, id: GrantId, job: &Job, decisions: &mut Vec<Decision>) {
+        let Some(grant) = job.grants.lookup(&id.no) else { return };
+        let (Some(run), Some(placed)) = (grant.run(), grant.placed.as_ref()) else { return };
+        let Some(owned) = self.jobs.get_mut(&id.job) else { return };
+        let mut ended_any = false;
+        for (outcome, tasks) in run.ended.iter() {
+            let fresh = match owned.open.get(&id.no) {
+                Some(open) => open.left.intersection(tasks),
+                // A withdrawn grant that finished after all: its success spares the retry.
+                None if outcome.is_success() => tasks.difference(&owned.sealed),
+                None => IntervalSet::new(),
+            };
+            if fresh.is_empty() {
+                continue;
+            }
+            ended_any = true;
+            if let Some(open) = owned.open.get_mut(&id.no) {
+                open.left.subtract(&fresh);
+                open.accepted = true;
+            }
+            owned.settle(now, &fresh, outcome, placed.attempt, |tasks, outcome| {
+                decisions.push(Decision::Seal { job: id.job, tasks, outcome });
+            });
+        }
+        if let Some(open) = owned.open.get_mut(&id.no) {
+            // Any report is an answer to the offer.
+            open.accepted = true;
+        }
+        if let Some(due) = owned.next_due() {
+            self.delayed.insert((due, id.job));
+        }
+        if owned.open.get(&id.no).is_some_and(|open| open.left.is_empty()) {
+            owned.learn(now, id.no);
+            self.close(id);
+        } else if ended_any {
+            self.recount(placed.node);
+        }
+    }
+
+    fn close(&mut self, id: GrantId) {
+        let Some(open) = self.jobs.get_mut(&id.job).and_then(|owned| owned.open.remove(&id.no)) else { return };
+        if let Some(grants) = self.by_node.get_mut(&open.node) {
+            grants.remove(&id);
+        }
+        self.recount(open.node);
+    }
+
+    fn recount(&mut self, node: NodeId) {
+        let Some(room) = self.rooms.get_mut(&node) else { return };
+        let mut mine = Resources::default();
+        for grant in self.by_node.get(&node).into_iter().flatten() {
+            let Some(owned) = self.jobs.get(&grant.job) else { continue };
+            let left = owned.open.get(&grant.no).map_or(0, |open| open.left.len());
+            mine = mine.plus(&owned.need, left.min(u64::from(room.total.slots(&owned.need))));
+        }
+        room.mine = mine;
+    }
+
+    fn cancel(&mut self, id: JobId, decisions: &mut Vec<Decision>) {
+        let Some(owned) = self.jobs.get_mut(&id) else { return };
+        owned.cancelled = true;
+        let tasks = owned.take_waiting();
+        if !tasks.is_empty() {
+            let _ = owned.sealed.union_with(&tasks);
+            decisions.push(Decision::Seal { job: id, tasks, outcome: Outcome::Cancelled });
+        }
+    }
+
+    fn requeue(&mut self, id: JobId) {
+        let Some(owned) = self.jobs.get(&id) else { return };
+        let key = (core::cmp::Reverse(owned.priority), id);
+        if owned.ready_len() > 0 {
+            self.queue.insert(key);
+        } else {
+            self.queue.remove(&key);
+        }
+    }
+
+    fn close_if_sealed(&mut self, id: JobId) {
+        let done = self.jobs.get(&id).is_some_and(|owned| owned.is_done());
+        if done && let Some(owned) = self.jobs.remove(&id) {
+            self.queue.remove(&(core::cmp::Reverse(owned.priority), id));
+            for (no, open) in &owned.open {
+                if let Some(grants) = self.by_node.get_mut(&open.node) {
+                    grants.remove(&GrantId { job: id, no: *no });
+                }
+                self.recount(open.node);
+            }
+        }
+    }
+
+    /// A grant is in the log: it may be offered now.
+    pub fn on_granted(&mut self, now: Mono, grant: GrantId) {
+        if self.jobs.get(&grant.job).is_some_and(|owned| owned.open.contains_key(&grant.no)) {
+            self.unanswered.insert((now, grant));
+        }
+    }
+
+    /// The executor took the grant.
+    pub fn on_accepted(&mut self, grant: &GrantId) {
+        if let Some(open) = self.open_mut(grant) {
+            open.accepted = true;
+        }
+    }
+
+    /// The executor refused the grant, so none of it started or will: place it elsewhere, same attempt.
+    pub fn on_refused(&mut self, by: &NodeId, grant: GrantId, decisions: &mut Vec<Decision>) {
+        let Some(owned) = self.jobs.get_mut(&grant.job) else { return };
+        let Some(open) = owned.open.get(&grant.no) else { return };
+        if open.accepted || open.node != *by {
+            return;
+        }
+        decisions.push(Decision::Void(grant));
+        let (attempt, left) = (open.attempt, open.left.clone());
+        owned.make_ready(attempt, &left);
+        self.after_void(grant, decisions);
+    }
+
+    /// A node is dead: what it had not reported is granted again as the next attempt.
+    pub fn on_dead(&mut self, now: Mono, node: &NodeId, decisions: &mut Vec<Decision>) {
+        for grant in self.by_node.remove(node).unwrap_or_default() {
+            let Some(owned) = self.jobs.get_mut(&grant.job) else { continue };
+            let Some(open) = owned.open.get(&grant.no).cloned() else { continue };
+            decisions.push(Decision::Void(grant));
+            owned.settle(now, &open.left, &Outcome::Lost, open.attempt, |tasks, outcome| {
+                decisions.push(Decision::Seal { job: grant.job, tasks, outcome });
+            });
+            if let Some(due) = owned.next_due() {
+                self.delayed.insert((due, grant.job));
+            }
+            self.after_void(grant, decisions);
+        }
+        self.rooms.remove(node);
+    }
+
+    fn after_void(&mut self, grant: GrantId, decisions: &mut Vec<Decision>) {
+        self.close(grant);
+        if self.jobs.get(&grant.job).is_some_and(|owned| owned.cancelled) {
+            self.cancel(grant.job, decisions);
+        }
+        self.requeue(grant.job);
+        self.close_if_sealed(grant.job);
+    }
+
+    /// A node said what it has.
+    pub fn on_room(&mut self, node: NodeId, total: Resources, free: Resources) {
+        let room = self.rooms.entry(node).or_default();
+        room.total = total;
+        self.recount(node);
+        if let Some(room) = self.rooms.get_mut(&node) {
+            room.others = total.minus(&free, 1).minus(&room.mine, 1);
+        }
+    }
+
+    /// Moves retries whose delay is over to the queue.
+    pub fn on_time(&mut self, now: Mono) {
+        while let Some((due, id)) = self.delayed.first().copied() {
+            if due > now {
+                break;
+            }
+            self.delayed.pop_first();
+            if let Some(owned) = self.jobs.get_mut(&id) {
+                owned.release_due(now);
+                if let Some(next) = owned.next_due() {
+                    self.delayed.insert((next, id));
+                }
+                self.requeue(id);
+            }
+        }
+    }
+
+    /// Offers to make now; each comes again after `retry_ms` until it is answered.
+    pub fn offers_due(&mut self, now: Mono, retry_ms: u64) -> Vec<Pending> {
+        let mut offers = Vec::new();
+        while let Some((due, grant)) = self.unanswered.first().copied() {
+            if due > now {
+                break;
+            }
+            self.unanswered.pop_first();
+            let Some(open) = self.jobs.get(&grant.job).and_then(|owned| owned.open.get(&grant.no)) else { continue };
+            if open.accepted {
+                continue;
+            }
+            offers.push(Pending { node: open.node, grant, attempt: open.attempt, tasks: open.left.clone() });
+            self.unanswered.insert((now.after_ms(retry_ms), grant));
+        }
+        offers
+    }
+
+    /// The next moment at which `on_time` or `offers_due` would do something.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let retry = self.delayed.first().map(|(due, _)| *due);
+        let offer = self.unanswered.first().map(|(due, _)| *due);
+        retry.into_iter().chain(offer).min()
+    }
+
+    fn open_mut(&mut self, grant: &GrantId) -> Option<&mut Open> {
+        self.jobs.get_mut(&grant.job)?.open.get_mut(&grant.no)
+    }
+
+    pub(super) fn add_open(&mut self, grant: GrantId, node: NodeId) {
+        self.by_node.entry(node).or_default().insert(grant);
+        self.recount(node);
+    }
+
+    /// Tasks ready to be granted, over all jobs.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        self.queue.iter().take(limits::PLACE_SCAN_MAX).filter_map(|(_, id)| self.jobs.get(id)).map(Owned::ready_len).sum()
+    }
+
+    /// The job submitted with this idempotency key.
+    #[must_use]
+    pub fn request(&self, key: &[u8]) -> Option<JobId> {
+        self.requests.get(key).copied()
+    }
+
+    /// Jobs not yet sealed.
+    #[must_use]
+    pub fn unsealed(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Nodes that hold open grants, so that their death matters.
+    pub fn executors(&self) -> impl Iterator<Item = &NodeId> {
+        self.by_node.iter().filter(|(_, grants)| !grants.is_empty()).map(|(node, _)| node)
+    }
+
+    /// How many jobs stand before `id` in the queue.
+    #[must_use]
+    pub fn position(&self, id: &JobId) -> Option<usize> {
+        self.queue.iter().position(|(_, queued)| queued == id)
+    }
+}

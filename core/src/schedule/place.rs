@@ -1,0 +1,96 @@
+//! Placement: which ready tasks go to which node.
+//!
+//! Rules: most urgent job first; within a job the own node if it has room, then nodes by rendezvous rank (Thaler and Ravishankar, 1998), so that owners spread
+//! without talking; a node that works on a job gets its next chunk before it runs dry, sized so that a chunk lasts about `CHUNK_MS`.
+//! Invariants: grants no more than a node seems able to start or is working off; looks at a bounded number of jobs per pass.
+
+use super::owned::{Open, Owned};
+use super::owner::{Decision, FIRST_TERM, Owner};
+use crate::ids::{GrantId, GrantNo, JobId, NodeId};
+use crate::limits;
+use crate::time::Mono;
+
+/// How long a chunk should keep a slot busy: long against a round trip and two syncs, short against a user's patience.
+const CHUNK_MS: u64 = 150;
+
+/// A node that may be given tasks.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Which.
+    pub node: NodeId,
+    /// Its name, for jobs that ask for one.
+    pub name: smol_str::SmolStr,
+}
+
+impl Owner {
+    /// Grants what can be granted to the live `candidates`; `me` is preferred for its own jobs.
+    pub fn place(&mut self, now: Mono, me: &NodeId, candidates: &[Candidate], decisions: &mut Vec<Decision>) {
+        let queued: Vec<JobId> = self.queue.iter().take(limits::PLACE_SCAN_MAX).map(|(_, id)| *id).collect();
+        for id in queued {
+            let has_room = |candidate: &Candidate| self.rooms.get(&candidate.node).is_some_and(|room| room.free().cpu_milli > 0);
+            let works_on = |candidate: &Candidate| self.jobs.get(&id).is_some_and(|owned| owned.open_at(&candidate.node) > 0);
+            let mut ranked: Vec<&Candidate> =
+                candidates.iter().filter(|candidate| has_room(candidate) || works_on(candidate)).collect();
+            if ranked.is_empty() {
+                continue;
+            }
+            ranked.sort_by_key(|candidate| (candidate.node != *me, rank(&id, &candidate.node)));
+            self.place_job(now, id, &ranked, decisions);
+        }
+    }
+
+    fn place_job(&mut self, now: Mono, id: JobId, ranked: &[&Candidate], decisions: &mut Vec<Decision>) {
+        let Some(owned) = self.jobs.get(&id) else { return };
+        let widths: Vec<u64> = ranked.iter().map(|candidate| self.width(owned, candidate)).collect();
+        let all_slots: u64 = widths.iter().sum();
+        for (candidate, width) in ranked.iter().zip(widths) {
+            let Some(owned) = self.jobs.get_mut(&id) else { return };
+            let ready = owned.ready_len();
+            if width == 0 || ready == 0 {
+                continue;
+            }
+            let chunk = chunk_per_slot(owned, ready, all_slots);
+            let open = owned.open_at(&candidate.node);
+            let target = width * chunk;
+            // A topped-up node gets at least half a load, so that grants stay few.
+            if open * 2 > target {
+                continue;
+            }
+            let Some((attempt, tasks)) = owned.take_ready(target - open) else { continue };
+            let grant = GrantId { job: id, no: GrantNo { term: FIRST_TERM, no: owned.next_grant } };
+            owned.next_grant += 1;
+            owned.open.insert(grant.no, Open::new(candidate.node, attempt, tasks.clone(), false, now));
+            self.add_open(grant, candidate.node);
+            decisions.push(Decision::Grant { grant, node: candidate.node, attempt, tasks });
+        }
+        if self.jobs.get(&id).is_some_and(|owned| owned.ready_len() == 0) {
+            let priority = self.jobs.get(&id).map_or(0, |owned| owned.priority);
+            self.queue.remove(&(core::cmp::Reverse(priority), id));
+        }
+    }
+
+    /// The slots that `owned` has or may have at a node.
+    fn width(&self, owned: &Owned, candidate: &Candidate) -> u64 {
+        let Some(room) = self.rooms.get(&candidate.node) else { return 0 };
+        if owned.wanted_node.as_ref().is_some_and(|wanted| *wanted != candidate.name) {
+            return 0;
+        }
+        let most = u64::from(room.total.slots(&owned.need));
+        let working = owned.open_at(&candidate.node).min(most);
+        (u64::from(room.free().slots(&owned.need)) + working).min(most)
+    }
+}
+
+fn chunk_per_slot(owned: &Owned, ready: u64, all_slots: u64) -> u64 {
+    // Unknown tasks go one by one; known ones so that a chunk lasts a while, never more than a fair share of half the rest.
+    let by_time = owned.task_ms.map_or(1, |task_ms| CHUNK_MS.checked_div(task_ms).unwrap_or(u64::MAX));
+    let fair = ready.checked_div(all_slots * 2).unwrap_or(1);
+    by_time.min(fair).clamp(1, u64::from(limits::CHUNK_PER_SLOT_MAX))
+}
+
+/// Rendezvous weight of a node for a job; static, so that every pass and every restart ranks alike.
+fn rank(job: &JobId, node: &NodeId) -> u64 {
+    let mut mixed = node.prefix() ^ job.log.node.prefix().rotate_left(17) ^ job.no.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 31)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ (mixed >> 33)
+}

@@ -1,0 +1,353 @@
+//! `jobs`, `job info`, `job explain` and `cancel`.
+//!
+//! Invariants: state words are Slurm-like capitals; a waiting job shows its reason where a running
+//! one shows its nodes.
+//! Does not: watch jobs (`wait`, `logs`).
+
+use starling_proto::Word as _;
+use starling_proto::v1::{
+    Attempt, CancelRequest, Ending, JobDetail, JobRef, JobState, JobSummary, ListJobsRequest,
+};
+
+use super::args::{CancelArgs, JobsArgs};
+use super::connect::call;
+use super::error::{CliError, EXIT_FAILURE, EXIT_OK};
+use super::output::Format;
+use super::table::{Block, Cell, Flush, Table, Tone};
+use super::{Session, units};
+
+/// Node names shown in one cell.
+const NODES_SHOWN: usize = 3;
+
+/// Attempts shown by `job info`; the failed ones come first.
+const ATTEMPTS_SHOWN: usize = 50;
+
+/// The capitals a Slurm user knows.
+pub(crate) fn state_word(state: JobState) -> &'static str {
+    match state {
+        JobState::Unknown => "UNKNOWN",
+        JobState::Pending => "PENDING",
+        JobState::Running => "RUNNING",
+        JobState::Done => "DONE",
+        JobState::Failed => "FAILED",
+        JobState::Cancelled => "CANCELLED",
+        JobState::Lost => "LOST",
+    }
+}
+
+pub(crate) fn state_tone(state: JobState) -> Tone {
+    match state {
+        JobState::Unknown | JobState::Pending => Tone::Plain,
+        JobState::Running => Tone::Busy,
+        JobState::Done => Tone::Good,
+        JobState::Failed | JobState::Lost => Tone::Bad,
+        JobState::Cancelled => Tone::Faint,
+    }
+}
+
+/// Lists jobs.
+pub(crate) async fn list(session: &Session<'_>, args: JobsArgs) -> Result<u8, CliError> {
+    let out = session.out;
+    let request = ListJobsRequest {
+        states: args.states.into_iter().map(Into::into).collect(),
+        name: args.name.unwrap_or_default(),
+        limit: if args.all { u32::MAX } else { args.limit },
+        node: args.node.unwrap_or_default(),
+        jobs: args.jobs,
+    };
+    let mut client = session.open().await?;
+    let reply = call(client.list_jobs(request)).await?;
+    match out.format() {
+        Format::Json => out.json(&reply.jobs)?,
+        Format::Human => out.table(&jobs_table(&reply.jobs))?,
+    }
+    let shown = reply.jobs.len();
+    if usize::try_from(reply.total).is_ok_and(|total| total > shown) {
+        out.note(&format!(
+            "{} of {} jobs; --all shows the rest",
+            units::count(u64::try_from(shown).unwrap_or(u64::MAX)),
+            units::count(reply.total.into())
+        ));
+    }
+    out.footer(reply.view.as_ref());
+    Ok(EXIT_OK)
+}
+
+pub(crate) fn jobs_table(jobs: &[JobSummary]) -> Table {
+    let mut table = Table::new(&[
+        ("JOBID", Flush::Left),
+        ("NAME", Flush::Left),
+        ("STATE", Flush::Left),
+        ("TASKS", Flush::Right),
+        ("EXIT", Flush::Right),
+        ("ELAPSED", Flush::Right),
+        ("NODES(REASON)", Flush::Left),
+    ]);
+    for job in jobs {
+        let done = job.counts.unwrap_or_default().done;
+        table.push(vec![
+            Cell::new(&job.id, Tone::Strong),
+            Cell::plain(&job.name),
+            Cell::new(state_word(job.state()), state_tone(job.state())),
+            Cell::plain(format!("{done}/{}", job.tasks)),
+            Cell::plain(exit_text(job.exit, job.ending())),
+            Cell::plain(units::duration(job.elapsed_ms)),
+            Cell::plain(places(job)),
+        ]);
+    }
+    table
+}
+
+fn exit_text(exit: Option<i32>, ending: Ending) -> String {
+    match ending {
+        Ending::TimedOut => "time".to_owned(),
+        Ending::None
+        | Ending::Exited
+        | Ending::Signalled
+        | Ending::Cancelled
+        | Ending::NotStarted
+        | Ending::Lost => exit.map(|exit| exit.to_string()).unwrap_or_default(),
+    }
+}
+
+fn places(job: &JobSummary) -> String {
+    let waits = job.nodes.is_empty() || job.state() == JobState::Pending;
+    if waits && !job.reason.is_empty() {
+        return format!("({})", job.reason);
+    }
+    let more = job.nodes.len().saturating_sub(NODES_SHOWN);
+    let mut text = job.nodes[..job.nodes.len() - more].join(",");
+    if more > 0 {
+        text.push_str(&format!("+{more}"));
+    }
+    if !job.reason.is_empty() {
+        text.push_str(&format!(" ({})", job.reason));
+    }
+    text
+}
+
+/// Shows everything known of one job.
+pub(crate) async fn info(session: &Session<'_>, job: String) -> Result<u8, CliError> {
+    let out = session.out;
+    let mut client = session.open().await?;
+    let detail = call(client.get_job(JobRef { job })).await?;
+    match out.format() {
+        Format::Json => out.json(std::slice::from_ref(&detail))?,
+        Format::Human => {
+            out.block(&info_block(&detail))?;
+            if !detail.attempts.is_empty() {
+                out.line("")?;
+                out.table(&attempts_table(&detail.attempts))?;
+                let more = detail.attempts.len().saturating_sub(ATTEMPTS_SHOWN);
+                if more > 0 {
+                    out.note(&format!("{more} more; --json shows all"));
+                }
+            }
+        }
+    }
+    out.footer(detail.view.as_ref());
+    Ok(EXIT_OK)
+}
+
+fn info_block(detail: &JobDetail) -> Block {
+    let job = detail.summary.clone().unwrap_or_default();
+    let counts = job.counts.unwrap_or_default();
+    let mut block = Block::default();
+    block
+        .add("job", &job.id)
+        .add("name", &job.name)
+        .add("namespace", &job.ns)
+        .add_toned("state", state_word(job.state()), state_tone(job.state()))
+        .add("reason", &job.reason)
+        .add("exit", exit_text(job.exit, job.ending()))
+        .add(
+            "tasks",
+            format!(
+                "{} ({} pending, {} running, {} done, {} failed, {} cancelled)",
+                units::count(job.tasks.into()),
+                units::count(counts.pending.into()),
+                units::count(counts.running.into()),
+                units::count(counts.done.into()),
+                units::count(counts.failed.into()),
+                units::count(counts.cancelled.into())
+            ),
+        )
+        .add("indices", units::tasks(&detail.array))
+        .add("command", quote(&detail.command))
+        .add("directory", &detail.cwd)
+        .add("environment", detail.env_names.join(" "))
+        .add("cpus", units::cpus(detail.cpus_milli))
+        .add("memory", units::size(detail.mem_bytes))
+        .add("priority", nonzero(detail.priority.into()))
+        .add("retries", nonzero(detail.retries.into()))
+        .add("time limit", limit(detail.timeout_ms))
+        .add("only on", &detail.node)
+        .add("owner", &job.owner)
+        .add("submitted", units::time(job.submitted_unix_ms))
+        .add("started", units::time(job.started_unix_ms))
+        .add("ended", units::time(job.ended_unix_ms))
+        .add("elapsed", units::duration(job.elapsed_ms));
+    if let Some(seal) = &detail.seal {
+        block.add(
+            "sealed",
+            format!(
+                "{} of {} tasks by {}, term {}",
+                units::count(seal.tasks.into()),
+                units::count(job.tasks.into()),
+                seal.by,
+                seal.term
+            ),
+        );
+    }
+    for placement in &detail.placements {
+        block.add(
+            "placed",
+            format!("{} on {}", units::tasks(&placement.tasks), placement.node),
+        );
+    }
+    block
+}
+
+fn nonzero(number: i64) -> String {
+    if number == 0 {
+        String::new()
+    } else {
+        number.to_string()
+    }
+}
+
+fn limit(ms: u64) -> String {
+    if ms == 0 {
+        String::new()
+    } else {
+        units::duration(ms)
+    }
+}
+
+/// The command as a shell would read it.
+fn quote(command: &[String]) -> String {
+    let plain = |symbol: char| symbol.is_ascii_alphanumeric() || "_-./=:,+@%".contains(symbol);
+    let quoted: Vec<String> = command
+        .iter()
+        .map(|word| {
+            if !word.is_empty() && word.chars().all(plain) {
+                word.clone()
+            } else {
+                format!("'{}'", word.replace('\'', r"'\''"))
+            }
+        })
+        .collect();
+    quoted.join(" ")
+}
+
+fn attempts_table(attempts: &[Attempt]) -> Table {
+    let mut table = Table::new(&[
+        ("TASKS", Flush::Left),
+        ("ATTEMPT", Flush::Right),
+        ("NODE", Flush::Left),
+        ("STATE", Flush::Left),
+        ("EXIT", Flush::Right),
+        ("STARTED", Flush::Left),
+        ("ELAPSED", Flush::Right),
+        ("REASON", Flush::Left),
+    ]);
+    let mut shown: Vec<&Attempt> = attempts.iter().collect();
+    shown.sort_by_key(|attempt| match attempt.state() {
+        JobState::Failed | JobState::Lost => 0,
+        JobState::Cancelled => 1,
+        JobState::Running | JobState::Pending | JobState::Unknown | JobState::Done => 2,
+    });
+    for attempt in shown.into_iter().take(ATTEMPTS_SHOWN) {
+        let elapsed = if attempt.ended_unix_ms == 0 {
+            String::new()
+        } else {
+            units::duration(
+                attempt
+                    .ended_unix_ms
+                    .saturating_sub(attempt.started_unix_ms),
+            )
+        };
+        table.push(vec![
+            Cell::plain(units::tasks(&attempt.tasks)),
+            Cell::plain(attempt.attempt.to_string()),
+            Cell::plain(&attempt.node),
+            Cell::new(state_word(attempt.state()), state_tone(attempt.state())),
+            Cell::plain(exit_text(attempt.exit, attempt.ending())),
+            Cell::plain(units::time(attempt.started_unix_ms)),
+            Cell::plain(elapsed),
+            Cell::plain(&attempt.reason),
+        ]);
+    }
+    table
+}
+
+/// Says why a job waits, or what happened to it.
+pub(crate) async fn explain(session: &Session<'_>, job: String) -> Result<u8, CliError> {
+    let out = session.out;
+    let mut client = session.open().await?;
+    let reply = call(client.explain(JobRef { job })).await?;
+    match out.format() {
+        Format::Json => out.json(std::slice::from_ref(&reply))?,
+        Format::Human => {
+            let state = out.paint(state_word(reply.state()), state_tone(reply.state()));
+            out.line(&format!("{} is {state}: {}", reply.job, reply.summary))?;
+            for note in &reply.notes {
+                out.line(&format!("  {note}"))?;
+            }
+            if !reply.nodes.is_empty() {
+                let mut table = Table::new(&[
+                    ("NODE", Flush::Left),
+                    ("TAKES IT", Flush::Left),
+                    ("WHY", Flush::Left),
+                ]);
+                for node in &reply.nodes {
+                    let (word, tone) = if node.eligible {
+                        ("yes", Tone::Good)
+                    } else {
+                        ("no", Tone::Bad)
+                    };
+                    table.push(vec![
+                        Cell::plain(&node.node),
+                        Cell::new(word, tone),
+                        Cell::plain(&node.reason),
+                    ]);
+                }
+                out.table(&table)?;
+            }
+        }
+    }
+    out.footer(reply.view.as_ref());
+    Ok(EXIT_OK)
+}
+
+/// Asks for jobs to stop; fails when none of them was there to stop.
+pub(crate) async fn cancel(session: &Session<'_>, args: CancelArgs) -> Result<u8, CliError> {
+    let out = session.out;
+    let request = CancelRequest {
+        jobs: args.jobs,
+        reason: args.reason.unwrap_or_default(),
+    };
+    let mut client = session.open().await?;
+    let reply = call(client.cancel(request)).await?;
+    match out.format() {
+        Format::Json => out.json(&reply.results)?,
+        Format::Human => {
+            for result in &reply.results {
+                let text = if result.accepted {
+                    format!("cancelling {}", result.job)
+                } else {
+                    format!("{} is {} already", result.job, result.state().word())
+                };
+                let note = if result.note.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", result.note)
+                };
+                out.line(&format!("{text}{note}"))?;
+            }
+        }
+    }
+    out.footer(reply.view.as_ref());
+    let none = reply.results.iter().all(|result| !result.accepted);
+    Ok(if none { EXIT_FAILURE } else { EXIT_OK })
+}

@@ -1,0 +1,189 @@
+//! `nodes`, `cluster info` and `doctor`.
+//!
+//! Invariants: `doctor` exits with 1 when a check fails.
+//! Does not: judge health; the node does.
+
+use starling_proto::v1::{
+    CheckState, DoctorRequest, InfoReply, InfoRequest, ListNodesRequest, NodeLine, NodeState,
+};
+
+use super::connect::call;
+use super::error::{CliError, EXIT_FAILURE, EXIT_OK};
+use super::output::Format;
+use super::table::{Block, Cell, Flush, Table, Tone};
+use super::{Session, units};
+
+/// Logs listed by `cluster info`.
+const LOGS_SHOWN: usize = 20;
+
+/// Lists nodes.
+pub(crate) async fn list(session: &Session<'_>) -> Result<u8, CliError> {
+    let out = session.out;
+    let mut client = session.open().await?;
+    let reply = call(client.list_nodes(ListNodesRequest {})).await?;
+    match out.format() {
+        Format::Json => out.json(&reply.nodes)?,
+        Format::Human => out.table(&nodes_table(&reply.nodes))?,
+    }
+    out.footer(reply.view.as_ref());
+    Ok(EXIT_OK)
+}
+
+pub(crate) fn nodes_table(nodes: &[NodeLine]) -> Table {
+    let mut table = Table::new(&[
+        ("NODE", Flush::Left),
+        ("STATE", Flush::Left),
+        ("CPUS(FREE)", Flush::Right),
+        ("MEM(FREE)", Flush::Right),
+        ("TASKS", Flush::Right),
+        ("HEARD", Flush::Right),
+        ("VERSION", Flush::Left),
+        ("ADDRESS(NOTE)", Flush::Left),
+    ]);
+    for node in nodes {
+        let (state, tone) = match node.state() {
+            NodeState::Unknown => ("UNKNOWN", Tone::Plain),
+            NodeState::Ready => ("READY", Tone::Good),
+            NodeState::Suspect => ("SUSPECT", Tone::Busy),
+            NodeState::Down => ("DOWN", Tone::Bad),
+            NodeState::Closed => ("CLOSED", Tone::Faint),
+        };
+        let heard = if node.answering {
+            "here".to_owned()
+        } else {
+            units::duration(node.silent_ms)
+        };
+        let mut place = node.addresses.first().cloned().unwrap_or_default();
+        if !node.note.is_empty() {
+            place = format!("{place} ({})", node.note).trim_start().to_owned();
+        }
+        table.push(vec![
+            Cell::new(&node.name, Tone::Strong),
+            Cell::new(state, tone),
+            Cell::plain(format!(
+                "{}({})",
+                units::cpus(node.cpus_milli),
+                units::cpus(node.cpus_free_milli)
+            )),
+            Cell::plain(format!(
+                "{}({})",
+                units::size(node.mem_bytes),
+                units::size(node.mem_free_bytes)
+            )),
+            Cell::plain(node.running.to_string()),
+            Cell::plain(heard),
+            Cell::plain(&node.version),
+            Cell::plain(place),
+        ]);
+    }
+    table
+}
+
+/// Shows the answering node and its cluster.
+pub(crate) async fn info(session: &Session<'_>) -> Result<u8, CliError> {
+    let out = session.out;
+    let mut client = session.open().await?;
+    let reply = call(client.info(InfoRequest {})).await?;
+    match out.format() {
+        Format::Json => out.json(std::slice::from_ref(&reply))?,
+        Format::Human => out.block(&info_block(&reply))?,
+    }
+    out.footer(reply.view.as_ref());
+    Ok(EXIT_OK)
+}
+
+fn info_block(reply: &InfoReply) -> Block {
+    let mut block = Block::default();
+    block
+        .add("node", &reply.node_name)
+        .add("id", &reply.node_id)
+        .add("cluster", &reply.cluster_id);
+    if reply.ready {
+        block.add_toned("state", "ready", Tone::Good);
+    } else {
+        block.add_toned(
+            "state",
+            format!("not ready: {}", reply.not_ready_reason),
+            Tone::Bad,
+        );
+    }
+    if reply.loopback_only {
+        block.add(
+            "reach",
+            "this host only, for want of a secret: see `starling cluster init`",
+        );
+    }
+    block
+        .add("version", &reply.version)
+        .add("up for", units::duration(reply.uptime_ms))
+        .add("p2p", reply.p2p_addresses.join(" "))
+        .add("api", reply.api_addresses.join(" "))
+        .add("data", &reply.data_dir)
+        .add(
+            "disk",
+            format!(
+                "{}, {} free",
+                reply.disk_state,
+                units::size(reply.disk_free_bytes)
+            ),
+        )
+        .add("events", units::count(reply.events))
+        .add("facts root", &reply.facts_root);
+    for entry in reply.frontier.iter().take(LOGS_SHOWN) {
+        block.add(
+            "log",
+            format!(
+                "{}, epoch {}: {} events, head {}",
+                entry.author,
+                entry.epoch,
+                units::count(entry.len),
+                entry.head
+            ),
+        );
+    }
+    let more = reply.frontier.len().saturating_sub(LOGS_SHOWN);
+    if more > 0 {
+        block.add("log", format!("and {more} more; --json shows all"));
+    }
+    block
+}
+
+/// Runs the node's checks.
+pub(crate) async fn doctor(session: &Session<'_>) -> Result<u8, CliError> {
+    let out = session.out;
+    let mut client = session.open().await?;
+    let reply = call(client.doctor(DoctorRequest {})).await?;
+    match out.format() {
+        Format::Json => out.json(&reply.checks)?,
+        Format::Human => {
+            let mut table = Table::new(&[
+                ("CHECK", Flush::Left),
+                ("STATE", Flush::Left),
+                ("DETAIL", Flush::Left),
+            ]);
+            for check in &reply.checks {
+                let (state, tone) = match check.state() {
+                    CheckState::Unknown => ("UNKNOWN", Tone::Plain),
+                    CheckState::Ok => ("OK", Tone::Good),
+                    CheckState::Warn => ("WARN", Tone::Busy),
+                    CheckState::Fail => ("FAIL", Tone::Bad),
+                };
+                table.push(vec![
+                    Cell::plain(&check.name),
+                    Cell::new(state, tone),
+                    Cell::plain(&check.detail),
+                ]);
+            }
+            out.table(&table)?;
+            for check in reply.checks.iter().filter(|check| !check.hint.is_empty()) {
+                out.line(&format!("hint: {}: {}", check.name, check.hint))?;
+            }
+        }
+    }
+    out.footer(reply.view.as_ref());
+    let failed = reply
+        .checks
+        .iter()
+        .any(|check| check.state() == CheckState::Fail);
+    Ok(if failed { EXIT_FAILURE } else { EXIT_OK })
+}

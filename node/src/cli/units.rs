@@ -1,0 +1,344 @@
+//! Quantities as people write and read them: sizes, durations, CPUs, task sets, times.
+//!
+//! Invariants: parsing accepts only what it can represent exactly or to the next smaller unit, and
+//! its errors say what would have been accepted; rendering never contains a space or control
+//! character, so that columns stay columns.
+//! Does not: know any verb.
+
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use starling_proto::v1::IndexRange;
+
+/// Ranges that one array may consist of; more would not fit into one event.
+const ARRAY_RANGES_MAX: usize = 1_000;
+
+const KIB: u64 = 1024;
+
+/// Thousandths of a CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CpusMilli(pub(crate) u32);
+
+/// Bytes of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MemBytes(pub(crate) u64);
+
+/// A duration in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Millis(pub(crate) u64);
+
+/// A variable and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EnvEntry {
+    pub(crate) key: String,
+    pub(crate) value: String,
+}
+
+/// Task indices: ascending, disjoint, non-adjacent inclusive ranges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ArraySpec(pub(crate) Vec<(u32, u32)>);
+
+impl ArraySpec {
+    /// The index, when the set is a single one.
+    pub(crate) fn only_index(&self) -> Option<u32> {
+        match self.0.as_slice() {
+            [(start, end)] if start == end => Some(*start),
+            _ => None,
+        }
+    }
+
+    /// The set as the API has it.
+    pub(crate) fn ranges(&self) -> Vec<IndexRange> {
+        self.0
+            .iter()
+            .map(|&(start, end)| IndexRange { start, end })
+            .collect()
+    }
+}
+
+impl FromStr for CpusMilli {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_milli(text)
+            .and_then(|milli| u32::try_from(milli).ok())
+            .map(Self)
+            .ok_or_else(|| {
+                "expected a number of CPUs with at most three decimals, such as 1 or 0.5".to_owned()
+            })
+    }
+}
+
+/// Thousandths of a decimal number with at most three decimals.
+fn parse_milli(text: &str) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole)
+        || !digits(fraction)
+        || fraction.len() > 3
+        || text.len() < 1 + usize::from(text.starts_with('.'))
+    {
+        return None;
+    }
+    let whole: u64 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
+    let fraction: u64 = format!("{fraction:0<3}").parse().ok()?;
+    whole.checked_mul(1_000)?.checked_add(fraction)
+}
+
+impl FromStr for MemBytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || "expected a size with a unit, such as 512M or 2G (powers of 1,024)".to_owned();
+        let split = text.find(|symbol: char| symbol.is_ascii_alphabetic());
+        let (number, unit) = text.split_at(split.unwrap_or(text.len()));
+        let factor = match unit.to_ascii_lowercase().as_str() {
+            // Slurm reads a bare number as megabytes, others as bytes: ask rather than guess.
+            "" if number == "0" => 1,
+            "b" => 1,
+            "k" | "kb" | "kib" => KIB,
+            "m" | "mb" | "mib" => KIB.pow(2),
+            "g" | "gb" | "gib" => KIB.pow(3),
+            "t" | "tb" | "tib" => KIB.pow(4),
+            _ => return Err(wrong()),
+        };
+        let milli = parse_milli(number).ok_or_else(wrong)?;
+        let bytes = u128::from(milli) * u128::from(factor) / 1_000;
+        u64::try_from(bytes).map(Self).map_err(|_too_large| wrong())
+    }
+}
+
+impl FromStr for Millis {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "expected a time such as 30s, 500ms, 5m, 1h30m or 2d".to_owned();
+        let mut rest = text;
+        let mut total: u64 = 0;
+        if rest.is_empty() {
+            return Err(wrong());
+        }
+        while !rest.is_empty() {
+            let unit_at = rest.find(|symbol: char| symbol.is_ascii_alphabetic());
+            let (number, tail) = rest.split_at(unit_at.unwrap_or(rest.len()));
+            let unit_end = tail
+                .find(|symbol: char| !symbol.is_ascii_alphabetic())
+                .unwrap_or(tail.len());
+            let (unit, next) = tail.split_at(unit_end);
+            let unit_ms: u64 = match unit {
+                "ms" => 1,
+                // A bare number is seconds, as for timeout(1).
+                "" | "s" => 1_000,
+                "m" | "min" => 60_000,
+                "h" => 3_600_000,
+                "d" => 86_400_000,
+                _ => return Err(wrong()),
+            };
+            let milli = parse_milli(number).ok_or_else(wrong)?;
+            let part = milli.checked_mul(unit_ms).ok_or_else(wrong)? / 1_000;
+            total = total.checked_add(part).ok_or_else(wrong)?;
+            rest = next;
+        }
+        Ok(Self(total))
+    }
+}
+
+impl FromStr for ArraySpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut ranges = Vec::new();
+        for part in text.split(',') {
+            parse_range(part.trim(), &mut ranges)?;
+        }
+        ranges.sort_unstable();
+        let mut merged: Vec<(u32, u32)> = Vec::new();
+        for (start, end) in ranges {
+            match merged.last_mut() {
+                Some(last) if start <= last.1.saturating_add(1) => last.1 = last.1.max(end),
+                Some(_) | None => merged.push((start, end)),
+            }
+        }
+        if merged.len() > ARRAY_RANGES_MAX {
+            return Err(format!("more than {ARRAY_RANGES_MAX} separate ranges"));
+        }
+        Ok(Self(merged))
+    }
+}
+
+/// Adds `N`, `A-B` or `A-B:STEP` to `ranges`.
+fn parse_range(part: &str, ranges: &mut Vec<(u32, u32)>) -> Result<(), String> {
+    let wrong = || format!("expected indices such as 0-9 or 1-10,20 or 0-100:10, got {part:?}");
+    let number = |text: &str| text.parse::<u32>().map_err(|_not_a_number| wrong());
+    let (span, step) = match part.split_once(':') {
+        Some((span, step)) => (span, number(step)?),
+        None => (part, 1),
+    };
+    let (start, end) = match span.split_once('-') {
+        Some((start, end)) => (number(start)?, number(end)?),
+        None => (number(span)?, number(span)?),
+    };
+    if end < start {
+        return Err(format!("the range {span} ends before it starts"));
+    }
+    if step == 0 {
+        return Err(format!("the step of {part} is 0"));
+    }
+    if step == 1 {
+        ranges.push((start, end));
+        return Ok(());
+    }
+    let step = usize::try_from(step).map_err(|_too_large| wrong())?;
+    for index in (start..=end).step_by(step).take(ARRAY_RANGES_MAX + 1) {
+        ranges.push((index, index));
+    }
+    Ok(())
+}
+
+/// Reads `K=V`, or `K` alone for the caller's value of it.
+pub(crate) fn parse_env(text: &str) -> Result<EnvEntry, String> {
+    if text.contains('=') {
+        return parse_label(text);
+    }
+    match std::env::var(text) {
+        Ok(value) if !text.is_empty() => Ok(EnvEntry {
+            key: text.to_owned(),
+            value,
+        }),
+        Ok(_) | Err(_) => Err(format!(
+            "expected KEY=VALUE, or the name of a variable that is set here; {text:?} is neither"
+        )),
+    }
+}
+
+/// Reads `K=V`.
+pub(crate) fn parse_label(text: &str) -> Result<EnvEntry, String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !text.contains('\0') => Ok(EnvEntry {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        }),
+        Some(_) | None => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+/// `0s`, `4ms`, `1.4s`, `12s`, `1m20s`, `2h05m`, `3d04h`.
+pub(crate) fn duration(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    if ms == 0 {
+        "0s".to_owned()
+    } else if seconds == 0 {
+        format!("{ms}ms")
+    } else if seconds < 10 {
+        format!("{seconds}.{}s", ms % 1_000 / 100)
+    } else if minutes == 0 {
+        format!("{seconds}s")
+    } else if hours == 0 {
+        format!("{minutes}m{:02}s", seconds % 60)
+    } else if days == 0 {
+        format!("{hours}h{:02}m", minutes % 60)
+    } else {
+        format!("{days}d{:02}h", hours % 24)
+    }
+}
+
+/// `0`, `900B`, `1.5K`, `512M`, `64G`.
+pub(crate) fn size(bytes: u64) -> String {
+    if bytes < KIB {
+        return if bytes == 0 {
+            "0".to_owned()
+        } else {
+            format!("{bytes}B")
+        };
+    }
+    let (mut unit, mut letters) = (KIB, "KMGTPE".chars());
+    let mut letter = letters.next().unwrap_or('K');
+    while bytes / unit >= KIB {
+        unit *= KIB;
+        letter = letters.next().unwrap_or('E');
+    }
+    let tenths = u128::from(bytes) * 10 / u128::from(unit);
+    if tenths >= 100 || tenths.is_multiple_of(10) {
+        format!("{}{letter}", tenths / 10)
+    } else {
+        format!("{}.{}{letter}", tenths / 10, tenths % 10)
+    }
+}
+
+/// `2`, `0.5`.
+pub(crate) fn cpus(milli: u32) -> String {
+    let (whole, fraction) = (milli / 1_000, milli % 1_000);
+    if fraction == 0 {
+        return whole.to_string();
+    }
+    format!("{whole}.{fraction:03}")
+        .trim_end_matches('0')
+        .to_owned()
+}
+
+/// `0-9,20`; at most six ranges, then `…`.
+pub(crate) fn tasks(ranges: &[IndexRange]) -> String {
+    const SHOWN: usize = 6;
+    let mut text = String::new();
+    for (index, range) in ranges.iter().take(SHOWN).enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        // Writing to a String cannot fail.
+        let _ = if range.start == range.end {
+            write!(text, "{comma}{}", range.start)
+        } else {
+            write!(text, "{comma}{}-{}", range.start, range.end)
+        };
+    }
+    if ranges.len() > SHOWN {
+        text.push_str(",…");
+    }
+    text
+}
+
+/// `12,345`.
+pub(crate) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `2026-11-26T11:07:30.123Z`; `-` for 0.
+pub(crate) fn time(unix_ms: u64) -> String {
+    if unix_ms == 0 {
+        return "-".to_owned();
+    }
+    let (days, ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
+    // Civil date from days, after Howard Hinnant: eras of 400 years that start on 1 March.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
+        ms / 3_600_000,
+        ms / 60_000 % 60,
+        ms / 1_000 % 60,
+        ms % 1_000
+    )
+}

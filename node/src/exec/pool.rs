@@ -1,0 +1,340 @@
+//! Worker threads and the table of tasks.
+//!
+//! Invariants: at most `threads_max` workers; a task is in the table from `launch` until just before it is reaped (or
+//! refused); signals are sent under the table's lock, so never to a pid that was given back.
+//! Does not: spawn or wait for processes (`task`).
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::killer::Killer;
+use super::task;
+use super::{End, ExecEvent, Kill, Launch, OnEvent, TaskKey, Truncated, Usage};
+
+/// An idle worker goes away after this long.
+const IDLE: Duration = Duration::from_secs(30);
+/// Looks at the queue before sleeping. Low: a sleep and a wake-up per task. High: processor time lost at the end of a burst.
+const LINGER_YIELDS: u32 = 20;
+const STACK_BYTES: usize = 256 << 10;
+
+pub(super) struct Pool {
+    events: OnEvent,
+    threads_max: usize,
+    state: Mutex<State>,
+    /// Wakes workers (a launch, the shutdown).
+    work: Condvar,
+    /// Wakes `shutdown` (a worker left).
+    left: Condvar,
+    killer: Killer,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Launch>,
+    tasks: HashMap<TaskKey, Slot>,
+    threads: usize,
+    /// Workers without a task.
+    idle: usize,
+    /// Those of them that look at the queue before they sleep.
+    lingering: usize,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    pid: Option<Pid>,
+    kill: Option<Kill>,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("threads_max", &self.threads_max)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    pub(super) fn new(events: OnEvent, threads_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            events,
+            threads_max: threads_max.max(1),
+            state: Mutex::default(),
+            work: Condvar::new(),
+            left: Condvar::new(),
+            killer: Killer::default(),
+        })
+    }
+
+    pub(super) fn launch(pool: &Arc<Self>, launch: Launch) {
+        let key = launch.key;
+        let mut state = pool.locked();
+        if state.closed {
+            drop(state);
+            return pool.refuse(key, 125, "the executor is shutting down".to_owned());
+        }
+        if state.tasks.contains_key(&key) {
+            drop(state);
+            tracing::error!(
+                run = key.run,
+                "a run was launched twice, the second launch is ignored"
+            );
+            return;
+        }
+        state.tasks.insert(key, Slot::default());
+        state.waiting.push_back(launch);
+        let waiting = state.waiting.len();
+        if state.idle >= waiting {
+            let sleeper_needed = state.lingering < waiting;
+            drop(state);
+            if sleeper_needed {
+                pool.work.notify_one();
+            }
+        } else if state.threads < pool.threads_max {
+            state.threads += 1;
+            drop(state);
+            pool.clone().add_worker();
+        }
+    }
+
+    pub(super) fn kill(pool: &Arc<Self>, key: TaskKey, how: Kill) {
+        let mut state = pool.locked();
+        if let Some(place) = state.waiting.iter().position(|launch| launch.key == key) {
+            state.waiting.remove(place);
+            state.tasks.remove(&key);
+            drop(state);
+            return pool.killed_before_start(key, how);
+        }
+        let Some(slot) = state.tasks.get_mut(&key) else {
+            return;
+        };
+        // Hard after gentle shortens the grace; gentle after hard changes nothing.
+        if slot.kill != Some(Kill::Hard) {
+            slot.kill = Some(how);
+        }
+        let Some(pid) = slot.pid else { return };
+        signal(pid, how);
+        drop(state);
+        if how == Kill::Gentle {
+            Killer::after_grace(pool, key);
+        }
+    }
+
+    /// The grace is over: kills the group if the task is still there.
+    pub(super) fn kill_now(&self, key: TaskKey) {
+        let mut state = self.locked();
+        if let Some(slot) = state.tasks.get_mut(&key) {
+            slot.kill = Some(Kill::Hard);
+            if let Some(pid) = slot.pid {
+                signal(pid, Kill::Hard);
+            }
+        }
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.locked().tasks.len()
+    }
+
+    pub(super) fn shutdown(&self) {
+        let mut state = self.locked();
+        state.closed = true;
+        let waiting: Vec<_> = state.waiting.drain(..).map(|launch| launch.key).collect();
+        for key in &waiting {
+            state.tasks.remove(key);
+        }
+        for slot in state.tasks.values_mut() {
+            slot.kill = Some(Kill::Hard);
+            if let Some(pid) = slot.pid {
+                signal(pid, Kill::Hard);
+            }
+        }
+        drop(state);
+        self.work.notify_all();
+        for key in waiting {
+            self.killed_before_start(key, Kill::Hard);
+        }
+        let state = self
+            .left
+            .wait_while(self.locked(), |state| state.threads > 0);
+        drop(state.unwrap_or_else(PoisonError::into_inner));
+        self.killer.stop();
+    }
+
+    /// Called by a worker when its process runs. A kill that came first is made good here.
+    pub(super) fn on_spawned(pool: &Arc<Self>, key: TaskKey, pid: Pid) {
+        let mut state = pool.locked();
+        let Some(slot) = state.tasks.get_mut(&key) else {
+            return;
+        };
+        slot.pid = Some(pid);
+        let kill = slot.kill;
+        if let Some(how) = kill {
+            signal(pid, how);
+        }
+        drop(state);
+        if kill == Some(Kill::Gentle) {
+            Killer::after_grace(pool, key);
+        }
+    }
+
+    /// What has been asked for so far.
+    pub(super) fn kill_asked(&self, key: TaskKey) -> Option<Kill> {
+        self.locked().tasks.get(&key).and_then(|slot| slot.kill)
+    }
+
+    /// Takes the task out of the table and ends what is left of its group, in this order and before the leader is
+    /// reaped: after that the group's id may belong to somebody else.
+    pub(super) fn finish(&self, key: TaskKey, pid: Pid) {
+        self.locked().tasks.remove(&key);
+        signal(pid, Kill::Hard);
+    }
+
+    /// The process could not be started.
+    pub(super) fn not_started(&self, key: TaskKey, code: i32, reason: String) {
+        self.locked().tasks.remove(&key);
+        self.refuse(key, code, reason);
+    }
+
+    pub(super) fn report(&self, event: ExecEvent) {
+        (self.events)(event);
+    }
+
+    pub(super) fn killer(&self) -> &Killer {
+        &self.killer
+    }
+
+    fn killed_before_start(&self, key: TaskKey, how: Kill) {
+        let code = 128 + as_signal(how).as_raw();
+        self.refuse(key, code, "it was killed before it started".to_owned());
+    }
+
+    fn refuse(&self, key: TaskKey, code: i32, reason: String) {
+        let end = End::NotStarted { code, reason };
+        let (usage, truncated) = (Usage::default(), Truncated::default());
+        self.report(ExecEvent::Ended {
+            key,
+            end,
+            usage,
+            out_len: 0,
+            err_len: 0,
+            truncated,
+        });
+    }
+
+    fn add_worker(self: Arc<Self>) {
+        let pool = Arc::clone(&self);
+        let builder = thread::Builder::new()
+            .name("exec".to_owned())
+            .stack_size(STACK_BYTES);
+        let Err(error) = builder.spawn(move || pool.work()) else {
+            return;
+        };
+        let mut state = self.locked();
+        state.threads -= 1;
+        // With other workers the launch waits for one of them; without any it would wait for ever.
+        let stranded = if state.threads == 0 {
+            state.waiting.drain(..).collect()
+        } else {
+            Vec::new()
+        };
+        for launch in &stranded {
+            state.tasks.remove(&launch.key);
+        }
+        drop(state);
+        tracing::warn!(%error, "no further worker thread");
+        for launch in stranded {
+            self.refuse(
+                launch.key,
+                125,
+                format!("the machine gave no thread to run it: {error}"),
+            );
+        }
+    }
+
+    fn work(self: Arc<Self>) {
+        let mut leaving = Leaving {
+            pool: &self,
+            counted: Counted::Working,
+        };
+        let mut scratch = Vec::new();
+        loop {
+            let mut state = self.locked();
+            if state.waiting.is_empty() {
+                state.idle += 1;
+                state = self.linger(state);
+                let idle = |state: &mut State| state.waiting.is_empty() && !state.closed;
+                let waited = self.work.wait_timeout_while(state, IDLE, idle);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                state.idle -= 1;
+            }
+            let Some(launch) = state.waiting.pop_front() else {
+                // Under the same lock as the decision, or a launch might count on this worker.
+                state.threads -= 1;
+                leaving.counted = Counted::Out;
+                return;
+            };
+            drop(state);
+            task::run(&self, launch, &mut scratch);
+        }
+    }
+
+    /// The next launch is often only as far away as the caller's reaction to the end just reported: giving it the
+    /// processor for a moment is cheaper than to sleep and be woken.
+    fn linger<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.lingering += 1;
+        for _ in 0..LINGER_YIELDS {
+            if !state.waiting.is_empty() || state.closed {
+                break;
+            }
+            drop(state);
+            thread::yield_now();
+            state = self.locked();
+        }
+        state.lingering -= 1;
+        state
+    }
+
+    // Every critical section leaves the table whole, so a panicking worker cannot have broken it.
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a worker out, also when it unwinds.
+struct Leaving<'a> {
+    pool: &'a Pool,
+    counted: Counted,
+}
+
+#[derive(PartialEq, Eq)]
+enum Counted {
+    Working,
+    Out,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if self.counted == Counted::Working {
+            self.pool.locked().threads -= 1;
+        }
+        self.pool.left.notify_all();
+    }
+}
+
+fn as_signal(how: Kill) -> Signal {
+    match how {
+        Kill::Gentle => Signal::TERM,
+        Kill::Hard => Signal::KILL,
+    }
+}
+
+fn signal(pid: Pid, how: Kill) {
+    // The only failure left is a group of which nothing but the unreaped leader exists.
+    let _ = kill_process_group(pid, as_signal(how));
+}

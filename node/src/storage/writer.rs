@@ -1,0 +1,249 @@
+//! The writer thread: takes all queued writes, puts them down with one write and one sync, then completes them in order.
+//!
+//! Invariants: an `Ok` completion follows a successful sync of its bytes; the index shows only synced batches; a failed
+//! write leaves the file at its last good length before anything else is written; after one failed sync nothing is
+//! written or synced again (the kernel may have dropped the pages and would answer yes to a second try).
+//! Does not: read, or retry on its own. A caller that wants a retry writes again.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::mem;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::frame::{self, BatchHead, FRAME_BYTES, HEADER_BYTES, Place, RECORD_BYTES_MAX};
+use super::index::At;
+use super::queue::Job;
+use super::recovery::Segment;
+use super::segment::{self, CreateError};
+use super::{Completion, OnDone, Shared, WriteError};
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    on_done: OnDone,
+    number: u32,
+    file: Arc<File>,
+    salt: u32,
+    /// Where the durable records end.
+    len: u64,
+    tail: Tail,
+    buffer: Vec<u8>,
+    placed: Vec<(BatchHead, At)>,
+}
+
+/// What is behind `len` in the current file.
+#[derive(Debug)]
+enum Tail {
+    Nothing,
+    /// A failed write that could not be cut yet.
+    Leftover,
+    /// A failed sync.
+    Poisoned(WriteError),
+}
+
+impl Writer {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        on_done: OnDone,
+        number: u32,
+        segment: &Segment,
+    ) -> Self {
+        let Segment { file, salt, len } = segment.clone();
+        let (buffer, placed) = (Vec::new(), Vec::new());
+        Self {
+            shared,
+            on_done,
+            number,
+            file,
+            salt,
+            len,
+            tail: Tail::Nothing,
+            buffer,
+            placed,
+        }
+    }
+
+    /// Runs until the queue is closed and drained.
+    pub(super) fn run(mut self) {
+        let mut jobs = Vec::new();
+        loop {
+            self.shared
+                .queue
+                .take(self.shared.options.group_bytes_max, &mut jobs);
+            if jobs.is_empty() {
+                return;
+            }
+            self.group(&mut jobs);
+        }
+    }
+
+    fn group(&mut self, jobs: &mut Vec<Job>) {
+        // Oversize writes fail alone; the rest of the group is not to suffer for them.
+        let mut refused: VecDeque<Option<WriteError>> = jobs.iter().map(too_large).collect();
+        let written = self.commit(jobs, &refused);
+        for job in jobs.drain(..) {
+            let result = match refused.pop_front().flatten() {
+                Some(error) => Err(error),
+                None => written.clone(),
+            };
+            // The caller's buffers go before the caller hears of it.
+            let Job { id, records, .. } = job;
+            drop(records);
+            (self.on_done.0)(Completion { id, result });
+        }
+    }
+
+    fn commit(
+        &mut self,
+        jobs: &[Job],
+        refused: &VecDeque<Option<WriteError>>,
+    ) -> Result<(), WriteError> {
+        self.ready()?;
+        let records = self.encode(jobs, refused);
+        if records == 0 {
+            return Ok(());
+        }
+        if let Err(source) = self.file.write_all_at(&self.buffer, self.len) {
+            let error = WriteError::from_io(self.path(), source);
+            tracing::warn!(%error, "log write failed");
+            self.tail = Tail::Leftover;
+            // If cutting fails too, `ready` tries again before the next write.
+            let _ = self.cut();
+            return Err(error);
+        }
+        if let Err(source) = self.file.sync_data() {
+            return Err(self.poison(self.path(), source));
+        }
+        let stats = &self.shared.counters;
+        self.len += self.buffer.len() as u64;
+        stats.fsyncs.fetch_add(1, Relaxed);
+        stats.records.fetch_add(records, Relaxed);
+        stats.bytes.fetch_add(self.buffer.len() as u64, Relaxed);
+        if !self.placed.is_empty() {
+            let mut index = self.shared.index_mut();
+            for (batch, at) in self.placed.drain(..) {
+                index.insert(batch, at);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the current file fit to be written to: not poisoned, nothing behind the good end, room in the segment.
+    fn ready(&mut self) -> Result<(), WriteError> {
+        if let Tail::Poisoned(error) = &self.tail {
+            return Err(error.clone());
+        }
+        if matches!(self.tail, Tail::Leftover) {
+            self.cut()
+                .map_err(|source| WriteError::from_io(self.path(), source))?;
+        }
+        if self.len < self.shared.options.segment_bytes {
+            return Ok(());
+        }
+        let next = self.number + 1;
+        let path = segment::path(&self.shared.dir, next);
+        let (file, header) = match segment::create(&self.shared.dir, next) {
+            Ok(made) => made,
+            Err(CreateError::Write(source)) => return Err(WriteError::from_io(path, source)),
+            Err(CreateError::Sync(source)) => return Err(self.poison(path, source)),
+        };
+        (self.number, self.file, self.salt, self.len) =
+            (next, Arc::new(file), header.salt, HEADER_BYTES as u64);
+        self.shared
+            .counters
+            .bytes
+            .fetch_add(HEADER_BYTES as u64, Relaxed);
+        let segment = Segment {
+            file: Arc::clone(&self.file),
+            salt: self.salt,
+            len: self.len,
+        };
+        self.shared.segments_mut().push(segment);
+        Ok(())
+    }
+
+    /// Fills the buffer with the group's frames; returns how many.
+    fn encode(&mut self, jobs: &[Job], refused: &VecDeque<Option<WriteError>>) -> u64 {
+        let mut buffer = mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer.shrink_to(self.shared.options.group_bytes_max);
+        self.placed.clear();
+        let mut records = 0;
+        let accepted = jobs
+            .iter()
+            .zip(refused)
+            .filter(|(_, refused)| refused.is_none());
+        for record in accepted.flat_map(|(job, _)| &job.records) {
+            let place = if records == 0 {
+                Place::First
+            } else {
+                Place::Later
+            };
+            let offset = self.len + buffer.len() as u64;
+            frame::encode(&mut buffer, self.salt, place, record);
+            records += 1;
+            if let super::Record::Batch {
+                log,
+                first_seq,
+                count,
+                ..
+            } = *record
+            {
+                let within = "segments and writes are bounded to 1 GiB each";
+                let at = At {
+                    segment: self.number,
+                    offset: u32::try_from(offset).expect(within),
+                    len: u32::try_from(frame::payload_bytes(record)).expect(within),
+                };
+                self.placed.push((
+                    BatchHead {
+                        log,
+                        first_seq,
+                        count,
+                    },
+                    at,
+                ));
+            }
+        }
+        self.buffer = buffer;
+        records
+    }
+
+    fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(self.len)?;
+        self.tail = Tail::Nothing;
+        Ok(())
+    }
+
+    fn poison(&mut self, file: PathBuf, source: io::Error) -> WriteError {
+        let error = WriteError::poisoned(file, source);
+        tracing::error!(%error, "log sync failed");
+        // Drops the doubtful pages from the cache, so that a restart judges what the disk really holds.
+        let _ = self.file.set_len(self.len);
+        self.tail = Tail::Poisoned(error.clone());
+        error
+    }
+
+    fn path(&self) -> PathBuf {
+        segment::path(&self.shared.dir, self.number)
+    }
+}
+
+fn too_large(job: &Job) -> Option<WriteError> {
+    if job.bytes <= RECORD_BYTES_MAX + FRAME_BYTES {
+        return None;
+    }
+    let bytes = job
+        .records
+        .iter()
+        .map(frame::payload_bytes)
+        .find(|bytes| *bytes > RECORD_BYTES_MAX)?;
+    Some(WriteError::TooLarge {
+        bytes,
+        max: RECORD_BYTES_MAX,
+    })
+}
