@@ -29,4 +29,6 @@ pub mod resources;
 pub mod rng;
 pub mod schedule;
 pub mod sync;
+#[cfg(test)]
+mod testing;
 pub mod time;

@@ -1,1 +1,5 @@
-//! x
+//! Starling's test networks: `sim`, thousands of Machines under virtual time and injected faults; and `invariant`, the rules that they must keep.
+
+pub mod invariant;
+pub mod local;
+pub mod sim;

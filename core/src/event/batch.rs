@@ -18,7 +18,8 @@ use crate::limits;
 const HEAD_CONTEXT: &str = "starling 2026 batch head v1";
 const MAC_CONTEXT: &str = "starling 2026 membership mac v1";
 const CLUSTER_CONTEXT: &str = "starling 2026 cluster id v1";
-const SIGNATURE_BYTES: usize = 64;
+/// Length of an ed25519 signature.
+pub const SIGNATURE_BYTES: usize = 64;
 const VERSION: u8 = 1;
 
 /// The public name of the cluster that shares `secret`.
@@ -50,7 +51,9 @@ impl Signer {
     /// From the 32 secret bytes.
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self { key: SigningKey::from_bytes(seed) }
+        Self {
+            key: SigningKey::from_bytes(seed),
+        }
     }
 
     /// The public half.
@@ -58,6 +61,31 @@ impl Signer {
     pub fn node(&self) -> NodeId {
         NodeId(self.key.verifying_key().to_bytes())
     }
+}
+
+impl Signer {
+    /// Signs anything but a batch, for instance a presence: `context` keeps the uses apart.
+    #[must_use]
+    pub fn sign(&self, context: &str, bytes: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        self.key
+            .sign(&blake3::derive_key(context, bytes))
+            .to_bytes()
+    }
+}
+
+/// Whether `node` signed `bytes` with `Signer::sign`.
+#[must_use]
+pub fn verify(
+    node: &NodeId,
+    context: &str,
+    bytes: &[u8],
+    signature: &[u8; SIGNATURE_BYTES],
+) -> bool {
+    let digest = blake3::derive_key(context, bytes);
+    VerifyingKey::from_bytes(&node.0).is_ok_and(|key| {
+        key.verify(&digest, &Signature::from_bytes(signature))
+            .is_ok()
+    })
 }
 
 /// What a batch says before its events.
@@ -129,7 +157,11 @@ pub struct SignedBatch(Arc<Inner>);
 impl fmt::Debug for SignedBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header = self.header();
-        write!(f, "Batch({:?} {}+{})", header.log, header.first_seq, header.count)
+        write!(
+            f,
+            "Batch({:?} {}+{})",
+            header.log, header.first_seq, header.count
+        )
     }
 }
 
@@ -147,16 +179,43 @@ impl SignedBatch {
     /// # Panics
     /// If `events` is empty or over the limits, which only a local bug can bring about.
     #[must_use]
-    pub fn seal(signer: &Signer, cluster: ClusterId, epoch: Epoch, first_seq: Seq, prev: Hash, events: Vec<(Event, Vec<u8>)>) -> Self {
-        assert!(!events.is_empty() && events.len() <= limits::BATCH_EVENTS_MAX, "batch size");
-        let log = LogId { node: signer.node(), epoch };
+    pub fn seal(
+        signer: &Signer,
+        cluster: ClusterId,
+        epoch: Epoch,
+        first_seq: Seq,
+        prev: Hash,
+        events: Vec<(Event, Vec<u8>)>,
+    ) -> Self {
+        assert!(
+            !events.is_empty() && events.len() <= limits::BATCH_EVENTS_MAX,
+            "batch size"
+        );
+        let log = LogId {
+            node: signer.node(),
+            epoch,
+        };
         let count = u32::try_from(events.len()).expect("bounded above");
-        let header = BatchHeader { cluster, log, first_seq, prev, count };
+        let header = BatchHeader {
+            cluster,
+            log,
+            first_seq,
+            prev,
+            count,
+        };
         let mut bytes = encode_body(&header, &events);
         let head = head_of(&bytes);
         bytes.extend_from_slice(&signer.key.sign(&head.0).to_bytes());
         assert!(bytes.len() <= limits::BATCH_BYTES_MAX, "batch bytes");
-        Self(Arc::new(Inner { bytes, header, head, entries: events.into_iter().map(|(event, _)| Entry::Event(event)).collect() }))
+        Self(Arc::new(Inner {
+            bytes,
+            header,
+            head,
+            entries: events
+                .into_iter()
+                .map(|(event, _)| Entry::Event(event))
+                .collect(),
+        }))
     }
 
     /// Checks bytes from anywhere: form, limits, cluster, signature.
@@ -166,8 +225,13 @@ impl SignedBatch {
     pub fn open(bytes: &[u8], cluster: &ClusterId) -> Result<Self, BatchError> {
         let (batch, signature) = Self::parse(bytes, cluster)?;
         let author = batch.0.header.log.node;
-        let verified = VerifyingKey::from_bytes(&author.0).is_ok_and(|key| key.verify(&batch.0.head.0, &signature).is_ok());
-        if verified { Ok(batch) } else { Err(BatchError::Signature(author)) }
+        let verified = VerifyingKey::from_bytes(&author.0)
+            .is_ok_and(|key| key.verify(&batch.0.head.0, &signature).is_ok());
+        if verified {
+            Ok(batch)
+        } else {
+            Err(BatchError::Signature(author))
+        }
     }
 
     /// Reads bytes that this node verified before it wrote them to its own checksummed disk.
@@ -201,14 +265,30 @@ impl SignedBatch {
             if event.len() > limits::EVENT_BYTES_MAX {
                 return Err(BatchError::EventTooLarge(event.len()));
             }
-            entries.push(Event::from_bytes(event).map_or_else(|_| Entry::Unread(event.to_vec()), Entry::Event));
+            entries.push(
+                Event::from_bytes(event)
+                    .map_or_else(|_| Entry::Unread(event.to_vec()), Entry::Event),
+            );
         }
-        if decoder.position() != body.len() || header.first_seq.0 == 0 || header.first_seq.0 > u64::MAX / 2 {
-            return Err(BatchError::Malformed("bytes after the body, or a position out of range".into()));
+        if decoder.position() != body.len()
+            || header.first_seq.0 == 0
+            || header.first_seq.0 > u64::MAX / 2
+        {
+            return Err(BatchError::Malformed(
+                "bytes after the body, or a position out of range".into(),
+            ));
         }
         // `count` is at most 256 here.
-        let header = BatchHeader { count: u32::try_from(count).unwrap_or(u32::MAX), ..header };
-        let inner = Inner { bytes: bytes.to_vec(), header, head: head_of(body), entries };
+        let header = BatchHeader {
+            count: u32::try_from(count).unwrap_or(u32::MAX),
+            ..header
+        };
+        let inner = Inner {
+            bytes: bytes.to_vec(),
+            header,
+            head: head_of(body),
+            entries,
+        };
         Ok((Self(Arc::new(inner)), Signature::from_bytes(signature)))
     }
 
@@ -252,7 +332,13 @@ fn encode_body(header: &BatchHeader, events: &[(Event, Vec<u8>)]) -> Vec<u8> {
         }
         Ok(())
     };
-    let mut encoder = Encoder::new(Vec::with_capacity(limits::BATCH_OVERHEAD_BYTES + events.iter().map(|(_, bytes)| bytes.len() + 3).sum::<usize>()));
+    let mut encoder = Encoder::new(Vec::with_capacity(
+        limits::BATCH_OVERHEAD_BYTES
+            + events
+                .iter()
+                .map(|(_, bytes)| bytes.len() + 3)
+                .sum::<usize>(),
+    ));
     write(&mut encoder).expect("writing to memory cannot fail");
     encoder.into_writer()
 }
@@ -262,11 +348,18 @@ fn decode_header(d: &mut Decoder<'_>) -> Result<BatchHeader, minicbor::decode::E
     if d.array()? != Some(7) || d.u8()? != VERSION {
         return Err(error("not a batch of version 1"));
     }
-    let bytes32 = |bytes: &[u8]| <[u8; 32]>::try_from(bytes).map_err(|_| error("32 bytes expected"));
+    let bytes32 =
+        |bytes: &[u8]| <[u8; 32]>::try_from(bytes).map_err(|_| error("32 bytes expected"));
     let cluster = ClusterId(bytes32(d.bytes()?)?);
     let node = NodeId(bytes32(d.bytes()?)?);
     let epoch = Epoch(d.u64()?);
     let first_seq = Seq(d.u64()?);
     let prev = Hash(bytes32(d.bytes()?)?);
-    Ok(BatchHeader { cluster, log: LogId { node, epoch }, first_seq, prev, count: 0 })
+    Ok(BatchHeader {
+        cluster,
+        log: LogId { node, epoch },
+        first_seq,
+        prev,
+        count: 0,
+    })
 }

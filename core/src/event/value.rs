@@ -55,7 +55,11 @@ impl Value {
 }
 
 impl<C> Encode<C> for Value {
-    fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Result<(), EncodeError<W::Error>> {
+    fn encode<W: Write>(
+        &self,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
         match self {
             Self::Bool(value) => e.bool(*value)?.ok(),
             Self::Int(value) => e.i64(*value)?.ok(),
@@ -101,7 +105,9 @@ fn decode_value(d: &mut Decoder<'_>, depth: usize) -> Result<Value, DecodeError>
         Type::String => Ok(Value::text(d.str()?)),
         Type::Bytes => Ok(Value::Bytes(d.bytes()?.to_vec())),
         Type::Array => {
-            let len = d.array()?.ok_or_else(|| DecodeError::message("list of unknown length"))?;
+            let len = d
+                .array()?
+                .ok_or_else(|| DecodeError::message("list of unknown length"))?;
             let mut values = Vec::new();
             for _ in 0..len {
                 values.push(decode_value(d, depth - 1)?);
@@ -121,12 +127,16 @@ fn decode_value(d: &mut Decoder<'_>, depth: usize) -> Result<Value, DecodeError>
         | Type::MapIndef
         | Type::Tag
         | Type::Break
-        | Type::Unknown(_) => Err(DecodeError::message("value of a type that specs do not hold")),
+        | Type::Unknown(_) => Err(DecodeError::message(
+            "value of a type that specs do not hold",
+        )),
     }
 }
 
 fn decode_map(d: &mut Decoder<'_>, depth: usize) -> Result<BTreeMap<SmolStr, Value>, DecodeError> {
-    let len = d.map()?.ok_or_else(|| DecodeError::message("map of unknown length"))?;
+    let len = d
+        .map()?
+        .ok_or_else(|| DecodeError::message("map of unknown length"))?;
     let mut map = BTreeMap::new();
     for _ in 0..len {
         let key = SmolStr::new(d.str()?);
@@ -166,7 +176,10 @@ impl WorkSpec {
     pub fn text(&self, key: &str) -> Option<&SmolStr> {
         match self.field(key) {
             Some(Value::Text(text)) => Some(text),
-            Some(Value::Bool(_) | Value::Int(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_)) | None => None,
+            Some(
+                Value::Bool(_) | Value::Int(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_),
+            )
+            | None => None,
         }
     }
 
@@ -175,7 +188,10 @@ impl WorkSpec {
     pub fn int(&self, key: &str) -> Option<i64> {
         match self.field(key) {
             Some(Value::Int(number)) => Some(*number),
-            Some(Value::Bool(_) | Value::Text(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_)) | None => None,
+            Some(
+                Value::Bool(_) | Value::Text(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_),
+            )
+            | None => None,
         }
     }
 
@@ -190,7 +206,10 @@ impl WorkSpec {
     pub fn bytes(&self, key: &str) -> Option<&[u8]> {
         match self.field(key) {
             Some(Value::Bytes(bytes)) => Some(bytes),
-            Some(Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::List(_) | Value::Map(_)) | None => None,
+            Some(
+                Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::List(_) | Value::Map(_),
+            )
+            | None => None,
         }
     }
 
@@ -198,11 +217,16 @@ impl WorkSpec {
     pub fn texts(&self, key: &str) -> impl Iterator<Item = &SmolStr> {
         let items = match self.field(key) {
             Some(Value::List(items)) => items.as_slice(),
-            Some(Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::Bytes(_) | Value::Map(_)) | None => &[],
+            Some(
+                Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::Bytes(_) | Value::Map(_),
+            )
+            | None => &[],
         };
         items.iter().filter_map(|item| match item {
             Value::Text(text) => Some(text),
-            Value::Bool(_) | Value::Int(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_) => None,
+            Value::Bool(_) | Value::Int(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_) => {
+                None
+            }
         })
     }
 
@@ -210,17 +234,30 @@ impl WorkSpec {
     pub fn entries(&self, key: &str) -> impl Iterator<Item = (&SmolStr, &SmolStr)> {
         let map = match self.field(key) {
             Some(Value::Map(map)) => Some(map),
-            Some(Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::Bytes(_) | Value::List(_)) | None => None,
+            Some(
+                Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::Bytes(_) | Value::List(_),
+            )
+            | None => None,
         };
-        map.into_iter().flatten().filter_map(|(key, value)| match value {
-            Value::Text(text) => Some((key, text)),
-            Value::Bool(_) | Value::Int(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_) => None,
-        })
+        map.into_iter()
+            .flatten()
+            .filter_map(|(key, value)| match value {
+                Value::Text(text) => Some((key, text)),
+                Value::Bool(_)
+                | Value::Int(_)
+                | Value::Bytes(_)
+                | Value::List(_)
+                | Value::Map(_) => None,
+            })
     }
 }
 
 impl<C> Encode<C> for WorkSpec {
-    fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Result<(), EncodeError<W::Error>> {
+    fn encode<W: Write>(
+        &self,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
         encode_map(&self.0, e, ctx)
     }
 }

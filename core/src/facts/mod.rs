@@ -6,12 +6,12 @@
 
 mod job;
 mod roster;
-pub(crate) mod text;
 #[cfg(test)]
 mod tests;
+pub(crate) mod text;
 pub mod view;
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 
 pub use job::{Cancel, Grant, Job, Outcome, Placed, Run, Submit};
 use minicbor::Encoder;
@@ -59,7 +59,8 @@ pub struct Facts {
     nodes: BTreeMap<NodeId, NodeInfo>,
     /// By log, so that a job costs an 8-byte key.
     jobs: BTreeMap<LogId, BTreeMap<JobNo, Slot>>,
-    opaque: BTreeMap<Dot, Vec<u8>>,
+    /// A set for each position, because an author that forked may have written two different things there.
+    opaque: BTreeMap<Dot, BTreeSet<Vec<u8>>>,
     /// Jobs whose digest is out of date.
     stale: Vec<JobId>,
     /// Sum of the digests of all other jobs.
@@ -97,16 +98,24 @@ impl Facts {
             Delta::Node(node, info) => {
                 if self.nodes.contains_key(&node) {
                     let change = self.nodes.entry(node).or_default().join(info);
-                    return if change.grew() { Touched::Node(node) } else { Touched::Nothing };
+                    return if change.grew() {
+                        Touched::Node(node)
+                    } else {
+                        Touched::Nothing
+                    };
                 }
                 self.nodes.insert(node, info);
                 Touched::Node(node)
             }
             Delta::Job(id, job) => {
-                if self.join_job(id, *job).grew() { Touched::Job(id) } else { Touched::Nothing }
+                if self.join_job(id, *job).grew() {
+                    Touched::Job(id)
+                } else {
+                    Touched::Nothing
+                }
             }
             Delta::Opaque(dot, bytes) => {
-                self.opaque.entry(dot).or_insert(bytes);
+                self.opaque.entry(dot).or_default().insert(bytes);
                 Touched::Nothing
             }
         }
@@ -136,7 +145,13 @@ impl Facts {
 
     fn refresh(&mut self) {
         for id in core::mem::take(&mut self.stale) {
-            let Some(slot) = self.jobs.get_mut(&id.log).and_then(|shelf| shelf.get_mut(&id.no)) else { continue };
+            let Some(slot) = self
+                .jobs
+                .get_mut(&id.log)
+                .and_then(|shelf| shelf.get_mut(&id.no))
+            else {
+                continue;
+            };
             if slot.digest.is_none() {
                 let digest = digest_of(&(id, &slot.job));
                 slot.digest = Some(digest);
@@ -149,7 +164,10 @@ impl Facts {
     pub fn root(&mut self) -> Hash {
         self.refresh();
         let members = self.nodes.iter().map(|entry| digest_of(&entry));
-        let opaque = self.opaque.iter().map(|(dot, bytes)| digest_of(&(dot, bytes)));
+        let opaque = self
+            .opaque
+            .iter()
+            .flat_map(|(dot, all)| all.iter().map(move |bytes| digest_of(&(dot, bytes))));
         let sum = members.chain(opaque).fold(self.sum, u128::wrapping_add);
         let mut root = [0; 32];
         root[..16].copy_from_slice(&sum.to_be_bytes());
@@ -164,20 +182,27 @@ impl Facts {
 
     /// All jobs, by log and number.
     pub fn jobs(&self) -> impl DoubleEndedIterator<Item = (JobId, &Job)> {
-        self.jobs
-            .iter()
-            .flat_map(|(log, shelf)| shelf.iter().map(|(no, slot)| (JobId { log: *log, no: *no }, &slot.job)))
+        self.jobs.iter().flat_map(|(log, shelf)| {
+            shelf
+                .iter()
+                .map(|(no, slot)| (JobId { log: *log, no: *no }, &slot.job))
+        })
     }
 
     /// The jobs that `node` owns.
     pub fn jobs_of(&self, node: &NodeId) -> impl Iterator<Item = (JobId, &Job)> {
-        let range = LogId { node: *node, epoch: crate::ids::Epoch(0) }..=LogId {
+        let range = LogId {
+            node: *node,
+            epoch: crate::ids::Epoch(0),
+        }..=LogId {
             node: *node,
             epoch: crate::ids::Epoch(u64::MAX),
         };
-        self.jobs
-            .range(range)
-            .flat_map(|(log, shelf)| shelf.iter().map(|(no, slot)| (JobId { log: *log, no: *no }, &slot.job)))
+        self.jobs.range(range).flat_map(|(log, shelf)| {
+            shelf
+                .iter()
+                .map(|(no, slot)| (JobId { log: *log, no: *no }, &slot.job))
+        })
     }
 
     /// How many jobs are known.
@@ -206,7 +231,7 @@ impl Facts {
     /// Events kept for a version that understands them.
     #[must_use]
     pub fn opaque_count(&self) -> usize {
-        self.opaque.len()
+        self.opaque.values().map(BTreeSet::len).sum()
     }
 
     /// The canonical bytes of everything, for comparing nodes byte by byte.
@@ -214,7 +239,9 @@ impl Facts {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut encoder = Encoder::new(Vec::new());
         let everything = (&self.nodes, self.jobs().collect::<Vec<_>>(), &self.opaque);
-        encoder.encode(&everything).expect("writing to memory cannot fail");
+        encoder
+            .encode(&everything)
+            .expect("writing to memory cannot fail");
         encoder.into_writer()
     }
 }
@@ -227,12 +254,7 @@ impl Lattice for Facts {
                 change = change.or(self.join_job(JobId { log, no }, slot.job));
             }
         }
-        for (dot, bytes) in other.opaque {
-            if self.opaque.insert(dot, bytes).is_none() {
-                change = Change::Grew;
-            }
-        }
-        change
+        change.or(self.opaque.join(other.opaque))
     }
 }
 

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::Tip;
-use crate::ids::{Hash, Seq};
 use crate::event::SignedBatch;
+use crate::ids::{Hash, Seq};
 use crate::limits;
 
 /// What a chain makes of one batch.
@@ -38,8 +38,14 @@ pub(super) struct Chain {
     marks: Vec<Mark>,
     /// Batches beyond a gap, by first position.
     pub(super) waiting: BTreeMap<Seq, SignedBatch>,
-    /// Heads of batches on other branches, folded beside ours.
-    branches: Vec<u64>,
+    /// Batches on other branches, folded beside ours.
+    branches: Vec<Branch>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Branch {
+    head: u64,
+    durable: bool,
 }
 
 impl Chain {
@@ -71,42 +77,87 @@ impl Chain {
     pub(super) fn place(&self, batch: &SignedBatch) -> Placement {
         let header = batch.header();
         if header.first_seq.0 == self.tail.0 + 1 {
-            return if header.prev == self.tail_head { Placement::Next } else { self.known_branch(batch) };
+            return if header.prev == self.tail_head {
+                Placement::Next
+            } else {
+                self.known_branch(batch)
+            };
         }
         if header.first_seq > self.tail {
             return Placement::Gap;
         }
-        match self.marks.binary_search_by_key(&header.first_seq, |mark| mark.first_seq) {
+        match self
+            .marks
+            .binary_search_by_key(&header.first_seq, |mark| mark.first_seq)
+        {
             Ok(found) if self.marks[found].head == batch.head().prefix() => Placement::Duplicate,
             Ok(_) | Err(_) => self.known_branch(batch),
         }
     }
 
     fn known_branch(&self, batch: &SignedBatch) -> Placement {
-        if self.branches.contains(&batch.head().prefix()) { Placement::Duplicate } else { Placement::Fork }
+        let head = batch.head().prefix();
+        if self.branches.iter().any(|branch| branch.head == head) {
+            Placement::Duplicate
+        } else {
+            Placement::Fork
+        }
     }
 
     /// Remembers a batch of another branch; false once the bound is reached.
     pub(super) fn add_branch(&mut self, batch: &SignedBatch) -> bool {
         let room = self.branches.len() < limits::FORKS_MAX;
         if room {
-            self.branches.push(batch.head().prefix());
+            self.branches.push(Branch {
+                head: batch.head().prefix(),
+                durable: false,
+            });
         }
         room
     }
 
     /// Moves the tail over a batch that `place` called `Next`.
     pub(super) fn extend(&mut self, batch: &SignedBatch) {
-        assert_eq!(batch.header().first_seq.0, self.tail.0 + 1, "only the next batch extends a chain");
-        self.marks.push(Mark { first_seq: batch.header().first_seq, head: batch.head().prefix() });
+        assert_eq!(
+            batch.header().first_seq.0,
+            self.tail.0 + 1,
+            "only the next batch extends a chain"
+        );
+        self.marks.push(Mark {
+            first_seq: batch.header().first_seq,
+            head: batch.head().prefix(),
+        });
         self.tail = batch.header().last_seq();
         self.tail_head = batch.head();
     }
 
+    /// Whether `batch` lies on the chain itself, not on another branch.
+    pub(super) fn holds(&self, batch: &SignedBatch) -> bool {
+        let first_seq = batch.header().first_seq;
+        let found = self
+            .marks
+            .binary_search_by_key(&first_seq, |mark| mark.first_seq);
+        found.is_ok_and(|found| self.marks[found].head == batch.head().prefix())
+    }
+
+    /// The disk holds `batch` of another branch.
+    pub(super) fn confirm_branch(&mut self, batch: &SignedBatch) {
+        let head = batch.head().prefix();
+        for branch in &mut self.branches {
+            branch.durable |= branch.head == head;
+        }
+    }
+
     /// The disk holds `batch`.
     pub(super) fn confirm(&mut self, batch: &SignedBatch) {
-        let tip = Tip { len: batch.header().last_seq(), head: batch.head().prefix() };
-        assert!(tip.len <= self.tail && self.durable.is_none_or(|old| old.len < tip.len), "durability follows the tail");
+        let tip = Tip {
+            len: batch.header().last_seq(),
+            head: batch.head().prefix(),
+        };
+        assert!(
+            tip.len <= self.tail && self.durable.is_none_or(|old| old.len < tip.len),
+            "durability follows the tail"
+        );
         self.durable = Some(tip);
     }
 
@@ -114,6 +165,7 @@ impl Chain {
     pub(super) fn retract(&mut self, durable_head: Hash) {
         let durable = self.durable_len();
         self.marks.retain(|mark| mark.first_seq <= durable);
+        self.branches.retain(|branch| branch.durable);
         self.tail = durable;
         self.tail_head = durable_head;
         self.waiting.clear();

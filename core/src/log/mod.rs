@@ -54,7 +54,13 @@ impl LogSet {
     /// No logs yet, of the cluster that shares `secret`.
     #[must_use]
     pub fn new(secret: [u8; 32]) -> Self {
-        Self { secret, chains: BTreeMap::new(), frontier: Frontier::default(), durable_heads: BTreeMap::new(), waiting_bytes: 0 }
+        Self {
+            secret,
+            chains: BTreeMap::new(),
+            frontier: Frontier::default(),
+            durable_heads: BTreeMap::new(),
+            waiting_bytes: 0,
+        }
     }
 
     /// Takes in one batch.
@@ -62,6 +68,9 @@ impl LogSet {
         let log = batch.header().log;
         if batch.header().first_seq == Seq(1) && !self.is_admitted(&batch) {
             return Ingest::NotAdmitted;
+        }
+        if batch.header().first_seq > Seq(1) && !self.chains.contains_key(&log) {
+            return self.keep_waiting(batch);
         }
         let chain = self.chains.entry(log).or_default();
         match chain.place(&batch) {
@@ -73,7 +82,11 @@ impl LogSet {
             }
             Placement::Duplicate => Ingest::Duplicate,
             Placement::Fork => {
-                if chain.add_branch(&batch) { Ingest::Fork(batch) } else { Ingest::Overfull }
+                if chain.add_branch(&batch) {
+                    Ingest::Fork(batch)
+                } else {
+                    Ingest::Overfull
+                }
             }
             Placement::Gap => self.keep_waiting(batch),
         }
@@ -82,36 +95,48 @@ impl LogSet {
     fn is_admitted(&self, batch: &SignedBatch) -> bool {
         let node = batch.header().log.node;
         let mac = membership_mac(&self.secret, &node);
-        batch.entries().next().is_some_and(|(_, entry)| match entry {
-            Entry::Event(event) => sys::admission_mac(event) == Some(mac.0.as_slice()),
-            Entry::Unread(_) => false,
-        })
+        batch
+            .entries()
+            .next()
+            .is_some_and(|(_, entry)| match entry {
+                Entry::Event(event) => sys::admission_mac(event) == Some(mac.0.as_slice()),
+                Entry::Unread(_) => false,
+            })
     }
 
     fn keep_waiting(&mut self, batch: SignedBatch) -> Ingest {
         let size = batch.bytes().len();
-        let Some(chain) = self.chains.get_mut(&batch.header().log) else {
-            return Ingest::Overfull;
-        };
-        let missing_from = Seq(chain.tail().0 + 1);
+        let log = batch.header().log;
         let first_seq = batch.header().first_seq;
-        if chain.waiting.contains_key(&first_seq) {
+        let known = self.chains.get(&log);
+        let missing_from = Seq(known.map_or(Seq(0), Chain::tail).0 + 1);
+        if known.is_some_and(|chain| chain.waiting.contains_key(&first_seq)) {
             return Ingest::Gap { missing_from };
         }
-        if chain.waiting.len() >= limits::OUT_OF_ORDER_BATCHES_MAX
+        if known.is_some_and(|chain| chain.waiting.len() >= limits::OUT_OF_ORDER_BATCHES_MAX)
             || self.waiting_bytes + size > limits::OUT_OF_ORDER_BYTES_MAX
         {
             return Ingest::Overfull;
         }
+        // Only here may a log without an admission enter the books, so that what waits bounds their number.
+        let chain = self.chains.entry(log).or_default();
         chain.waiting.insert(first_seq, batch);
         self.waiting_bytes += size;
         Ingest::Gap { missing_from }
     }
 
     fn release_waiting(&mut self, log: LogId, ready: &mut Vec<SignedBatch>) {
-        let Some(chain) = self.chains.get_mut(&log) else { return };
-        while chain.waiting.first_key_value().is_some_and(|(first_seq, _)| first_seq.0 <= chain.tail().0 + 1) {
-            let Some((_, batch)) = chain.waiting.pop_first() else { break };
+        let Some(chain) = self.chains.get_mut(&log) else {
+            return;
+        };
+        while chain
+            .waiting
+            .first_key_value()
+            .is_some_and(|(first_seq, _)| first_seq.0 <= chain.tail().0 + 1)
+        {
+            let Some((_, batch)) = chain.waiting.pop_first() else {
+                break;
+            };
             self.waiting_bytes -= batch.bytes().len();
             // A waiting batch that does not fit after all came from another branch; it will be seen as a fork when it comes again.
             if chain.place(&batch) == Placement::Next {
@@ -124,8 +149,14 @@ impl LogSet {
     /// The disk holds `batch`: the frontier moves.
     pub fn confirm(&mut self, batch: &SignedBatch) {
         let log = batch.header().log;
-        let Some(chain) = self.chains.get_mut(&log) else { return };
-        if batch.header().last_seq() <= chain.durable_len() || batch.header().last_seq() > chain.tail() {
+        let Some(chain) = self.chains.get_mut(&log) else {
+            return;
+        };
+        if !chain.holds(batch) {
+            chain.confirm_branch(batch);
+            return;
+        }
+        if batch.header().last_seq() <= chain.durable_len() {
             return;
         }
         chain.confirm(batch);
@@ -153,19 +184,34 @@ impl LogSet {
     /// The accepted end of one log and the head there: where its author appends.
     #[must_use]
     pub fn tail(&self, log: &LogId) -> (Seq, Hash) {
-        self.chains.get(log).map_or((Seq(0), Hash::ZERO), |chain| (chain.tail(), chain.tail_head()))
+        self.chains.get(log).map_or((Seq(0), Hash::ZERO), |chain| {
+            (chain.tail(), chain.tail_head())
+        })
     }
 
     /// The latest epoch of `node` that any accepted batch opened.
     #[must_use]
     pub fn last_epoch(&self, node: &NodeId) -> Option<Epoch> {
-        let range = LogId { node: *node, epoch: Epoch(0) }..=LogId { node: *node, epoch: Epoch(u64::MAX) };
-        self.chains.range(range).rev().find(|(_, chain)| chain.tail() > Seq(0)).map(|(log, _)| log.epoch)
+        let range = LogId {
+            node: *node,
+            epoch: Epoch(0),
+        }..=LogId {
+            node: *node,
+            epoch: Epoch(u64::MAX),
+        };
+        self.chains
+            .range(range)
+            .rev()
+            .find(|(_, chain)| chain.tail() > Seq(0))
+            .map(|(log, _)| log.epoch)
     }
 
     /// Logs whose author signed two different things for one position.
     pub fn forked(&self) -> impl Iterator<Item = &LogId> {
-        self.chains.iter().filter(|(_, chain)| chain.is_forked()).map(|(log, _)| log)
+        self.chains
+            .iter()
+            .filter(|(_, chain)| chain.is_forked())
+            .map(|(log, _)| log)
     }
 
     /// What `theirs` shows that is missing here: each log and the first position to ask for.
@@ -193,7 +239,12 @@ impl LogSet {
     /// Batches and bytes that wait behind gaps, for `invariants::check`.
     #[must_use]
     pub fn waiting(&self) -> (usize, usize) {
-        let most = self.chains.values().map(|chain| chain.waiting.len()).max().unwrap_or(0);
+        let most = self
+            .chains
+            .values()
+            .map(|chain| chain.waiting.len())
+            .max()
+            .unwrap_or(0);
         (most, self.waiting_bytes)
     }
 }

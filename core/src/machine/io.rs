@@ -140,7 +140,9 @@ pub enum CommandError {
     #[error("this node is busy: {0} submissions wait for its disk; try again, or at another node")]
     Busy(usize),
     /// The disk refuses writes.
-    #[error("this node cannot write its log ({0}); it keeps what it has acknowledged; submit at another node or make room")]
+    #[error(
+        "this node cannot write its log ({0}); it keeps what it has acknowledged; submit at another node or make room"
+    )]
     DiskRefuses(String),
     /// On its way out.
     #[error("this node is shutting down; submit at another node")]

@@ -57,11 +57,19 @@ impl Outbox {
     }
 
     pub(super) fn push_finished(&mut self, grant: GrantId, tasks: &IntervalSet, outcome: Outcome) {
-        let _ = self.finished.entry((grant, outcome)).or_default().union_with(tasks);
+        let _ = self
+            .finished
+            .entry((grant, outcome))
+            .or_default()
+            .union_with(tasks);
     }
 
     pub(super) fn push_seal(&mut self, job: JobId, tasks: &IntervalSet, outcome: Outcome) {
-        let _ = self.seals.entry((job, outcome)).or_default().union_with(tasks);
+        let _ = self
+            .seals
+            .entry((job, outcome))
+            .or_default()
+            .union_with(tasks);
     }
 
     pub(super) fn push_remote(&mut self, batch: SignedBatch) {
@@ -90,8 +98,10 @@ impl Outbox {
         let mut started = core::mem::take(&mut self.started);
         // A task that started and ended since the last write needs no event of its start: its end says so.
         for ((grant, outcome), tasks) in &finished {
-            if matches!(outcome, Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut)
-                && let Some(starts) = started.get_mut(grant)
+            if matches!(
+                outcome,
+                Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut
+            ) && let Some(starts) = started.get_mut(grant)
             {
                 starts.subtract(tasks);
             }
@@ -123,5 +133,7 @@ fn split(tasks: IntervalSet) -> Vec<IntervalSet> {
         return vec![tasks];
     }
     let parts = tasks.ranges().chunks(RANGES_MAX);
-    parts.filter_map(|part| IntervalSet::from_ranges(part.to_vec()).ok()).collect()
+    parts
+        .filter_map(|part| IntervalSet::from_ranges(part.to_vec()).ok())
+        .collect()
 }

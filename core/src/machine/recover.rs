@@ -62,7 +62,8 @@ impl Recovery {
                 Ingest::Ready(batches) => batches.iter().for_each(|batch| self.fold(batch)),
                 Ingest::Fork(batch) => self.fold(&batch),
                 // Written once already, or beyond a hole that a retracted write left; peers bring it again.
-                Ingest::Duplicate | Ingest::Gap { .. } | Ingest::NotAdmitted | Ingest::Overfull => {}
+                Ingest::Duplicate | Ingest::Gap { .. } | Ingest::NotAdmitted | Ingest::Overfull => {
+                }
             },
         }
     }
@@ -76,7 +77,8 @@ impl Recovery {
                 && log.node == self.identity.signer.node()
             {
                 // Never behind anything this node has signed, whatever the wall clock says now.
-                self.clock.observe(event.hlc, crate::time::Wall(event.hlc.wall_ms));
+                self.clock
+                    .observe(event.hlc, crate::time::Wall(event.hlc.wall_ms));
             }
         }
     }
@@ -90,17 +92,28 @@ impl Recovery {
             Some(last) if self.clean => last,
             Some(last) => Epoch(last.0 + 1),
         };
-        let next_job = self.facts.jobs_of(&me).map(|(id, _)| id.no.0).max().unwrap_or(0) + 1;
+        let next_job = self
+            .facts
+            .jobs_of(&me)
+            // Others may have spoken of jobs with any number; only this node submits under its own name.
+            .filter(|(_, job)| job.submit.as_ref().is_some())
+            .map(|(id, _)| id.no.0)
+            .max()
+            .unwrap_or(0)
+            + 1;
         let mut machine = Machine {
             me,
             cluster: cluster_id(&self.identity.secret),
             rng: Rng::new(self.identity.boot ^ me.prefix()),
-            fleet: Fleet::new(&self.config),
+            fleet: Fleet::new(&self.config, now.mono),
             sync: Sync::new(&self.config, now.mono),
             owner: Owner::default(),
             executor: Executor::new(me, self.config.total),
             outbox: Outbox::default(),
-            about: About { next_presence: now.mono, ..About::default() },
+            about: About {
+                next_presence: now.mono,
+                ..About::default()
+            },
             disk: Disk::Accepts,
             owed_local: BTreeMap::new(),
             owed_remote: BTreeMap::new(),
@@ -124,7 +137,9 @@ impl Recovery {
         let jobs: Vec<_> = machine.facts.jobs_of(&me).map(|(id, _)| id).collect();
         for id in jobs {
             if let Some(job) = machine.facts.job(&id) {
-                machine.owner.on_job(now.mono, id, job, None, &mut decisions);
+                machine
+                    .owner
+                    .on_job(now.mono, id, job, None, &mut decisions);
             }
         }
         machine.decide(now, decisions);
@@ -138,15 +153,25 @@ impl Machine {
         // A grant to oneself needs no note: the grant itself is in the log.
         for (id, job) in self.facts.jobs_of(&self.me) {
             for (no, grant) in job.grants.iter() {
-                if let Some(placed) = grant.placed.as_ref().filter(|placed| placed.node == self.me && !grant.void) {
+                if let Some(placed) = grant
+                    .placed
+                    .as_ref()
+                    .filter(|placed| placed.node == self.me && !grant.void)
+                {
                     accepted.insert(GrantId { job: id, no: *no }, placed.tasks.clone());
                 }
             }
         }
         for (grant, tasks) in accepted {
-            let run = self.facts.job(&grant.job).and_then(|job| job.grants.lookup(&grant.no)).and_then(|grant| grant.run_by(&self.me));
-            let lost = run.map_or_else(|| tasks.clone(), |run| tasks.difference(&run.all_ended()));
-            if !lost.is_empty() {
+            let job = self.facts.job(&grant.job);
+            let known = job.and_then(|job| job.grants.lookup(&grant.no));
+            let run = known.and_then(|grant| grant.run_by(&self.me));
+            let mut lost = run.map_or_else(|| tasks.clone(), |run| tasks.difference(&run.all_ended()));
+            if let Some(job) = job {
+                lost.subtract(&job.sealed_tasks());
+            }
+            // Nobody waits for what was withdrawn or is sealed.
+            if !lost.is_empty() && known.is_none_or(|grant| !grant.void) {
                 self.outbox.push_finished(grant, &lost, Outcome::Lost);
             }
             self.executor.refuse(grant);

@@ -13,12 +13,22 @@ use crate::time::Wall;
 const SECRET: [u8; 32] = [7; 32];
 
 fn now(ms: u64) -> Now {
-    Now { mono: Mono(ms), wall: Wall(1_000_000 + ms) }
+    Now {
+        mono: Mono(ms),
+        wall: Wall(1_000_000 + ms),
+    }
 }
 
 fn recovery(seed: u8) -> Recovery {
-    let total = Resources { cpu_milli: 2_000, mem_bytes: 1 << 30 };
-    let identity = Identity { signer: Signer::from_seed(&[seed; 32]), secret: SECRET, boot: u64::from(seed) };
+    let total = Resources {
+        cpu_milli: 2_000,
+        mem_bytes: 1 << 30,
+    };
+    let identity = Identity {
+        signer: Signer::from_seed(&[seed; 32]),
+        secret: SECRET,
+        boot: u64::from(seed),
+    };
     Recovery::new(Config::new("wren", total), Registry::built_in(), identity)
 }
 
@@ -29,7 +39,13 @@ fn machine(seed: u8) -> Machine {
 fn submission(tasks: u32, ack: AckLevel) -> Command {
     let spec = WorkSpec::new().with("command", Value::List(vec![Value::text("true")]));
     let tasks = IntervalSet::from_range(1, tasks);
-    Command::Submit(Box::new(Submission { ns: "batch".into(), tasks, priority: 0, spec, ack }))
+    Command::Submit(Box::new(Submission {
+        ns: "batch".into(),
+        tasks,
+        priority: 0,
+        spec,
+        ack,
+    }))
 }
 
 /// Effects as short lines.
@@ -40,16 +56,31 @@ fn show(effects: &[Effect]) -> String {
             format!("write {}: {}", write.0, records.join("; "))
         }
         Effect::Gossip(batch) => format!("gossip {}", batch.header().first_seq),
-        Effect::Publish(presence) => format!("presence {} free {}", presence.seq, presence.free.cpu_milli),
+        Effect::Publish(presence) => {
+            format!("presence {} free {}", presence.seq, presence.free.cpu_milli)
+        }
         Effect::Send { message, .. } => format!("send {message:?}"),
         Effect::Serve { from, .. } => format!("serve from {from}"),
-        Effect::Spawn(spawn) => format!("spawn {:?} task {} attempt {}", spawn.grant.no, spawn.task, spawn.attempt),
+        Effect::Spawn(spawn) => format!(
+            "spawn {:?} task {} attempt {}",
+            spawn.grant.no, spawn.task, spawn.attempt
+        ),
         Effect::Kill(run) => format!("kill {}", run.0),
-        Effect::Reply { request, reply: Reply::Submitted { job, level, fresh } } => {
-            format!("reply {}: job {} {level:?} fresh={fresh}", request.0, job.no)
+        Effect::Reply {
+            request,
+            reply: Reply::Submitted { job, level, fresh },
+        } => {
+            format!(
+                "reply {}: job {} {level:?} fresh={fresh}",
+                request.0, job.no
+            )
         }
         Effect::Reply { request, reply } => format!("reply {}: {reply:?}", request.0),
-        Effect::Notice(Notice::Folded(batch)) => format!("folded {}+{}", batch.header().first_seq, batch.header().count),
+        Effect::Notice(Notice::Folded(batch)) => format!(
+            "folded {}+{}",
+            batch.header().first_seq,
+            batch.header().count
+        ),
         Effect::Notice(notice) => format!("notice {notice:?}"),
     };
     effects.iter().map(|effect| line(effect) + "\n").collect()
@@ -61,7 +92,9 @@ fn show_record(record: &Record) -> String {
             let kinds: Vec<String> = batch
                 .entries()
                 .map(|(_, entry)| match entry {
-                    crate::event::Entry::Event(event) => format!("{} {}", event.kind, event.ctx.tasks),
+                    crate::event::Entry::Event(event) => {
+                        format!("{} {}", event.kind, event.ctx.tasks)
+                    }
                     crate::event::Entry::Unread(_) => "?".into(),
                 })
                 .collect();
@@ -78,46 +111,92 @@ fn check(machine: &mut Machine, at: u64, input: Input, expected: &Expect) {
 }
 
 fn command(command: Command) -> Input {
-    Input::Command { request: RequestId(1), command }
+    Input::Command {
+        request: RequestId(1),
+        command,
+    }
 }
 
 #[test]
 fn a_job_runs_from_submission_to_seal_on_one_node() {
     let mut node = machine(1);
-    check(&mut node, 0, Input::Tick, &expect![[r#"
+    check(
+        &mut node,
+        0,
+        Input::Tick,
+        &expect![[r#"
         presence 1 free 2000
-    "#]]);
-    check(&mut node, 1, command(submission(1, AckLevel::Remote1)), &expect![[r#"
+    "#]],
+    );
+    check(
+        &mut node,
+        1,
+        command(submission(1, AckLevel::Remote1)),
+        &expect![[r#"
         write 1: Admit , SubmitJob 1
-    "#]]);
-    check(&mut node, 2, Input::Durable(WriteId(1)), &expect![[r#"
+    "#]],
+    );
+    check(
+        &mut node,
+        2,
+        Input::Durable(WriteId(1)),
+        &expect![[r#"
         reply 1: job 1 Local fresh=true
         gossip 1
         folded 1+2
         write 2: Grant 1
-    "#]]);
-    check(&mut node, 3, Input::Durable(WriteId(2)), &expect![[r#"
+    "#]],
+    );
+    check(
+        &mut node,
+        3,
+        Input::Durable(WriteId(2)),
+        &expect![[r#"
         gossip 3
         folded 3+1
         spawn 1.1 task 1 attempt 1
         write 3: JobStarted 1
-    "#]]);
-    check(&mut node, 4, Input::Durable(WriteId(3)), &expect![[r#"
+    "#]],
+    );
+    check(
+        &mut node,
+        4,
+        Input::Durable(WriteId(3)),
+        &expect![[r#"
         gossip 4
         folded 4+1
-    "#]]);
-    check(&mut node, 5, Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0) }, &expect![[r#"
+    "#]],
+    );
+    check(
+        &mut node,
+        5,
+        Input::TaskEnded {
+            run: RunId(1),
+            outcome: Outcome::Exit(0),
+        },
+        &expect![[r#"
         write 4: JobFinished 1
-    "#]]);
-    check(&mut node, 6, Input::Durable(WriteId(4)), &expect![[r#"
+    "#]],
+    );
+    check(
+        &mut node,
+        6,
+        Input::Durable(WriteId(4)),
+        &expect![[r#"
         gossip 5
         folded 5+1
         write 5: Seal 1
-    "#]]);
-    check(&mut node, 7, Input::Durable(WriteId(5)), &expect![[r#"
+    "#]],
+    );
+    check(
+        &mut node,
+        7,
+        Input::Durable(WriteId(5)),
+        &expect![[r#"
         gossip 6
         folded 6+1
-    "#]]);
+    "#]],
+    );
     let (_, job) = node.facts().jobs().next().unwrap();
     assert!(job.is_sealed());
     assert_eq!(node.owner().unsealed(), 0);

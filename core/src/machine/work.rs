@@ -27,16 +27,21 @@ pub(super) enum Answer {
 impl Machine {
     /// A fold changed a job: owner, executor and waiting clients look again.
     pub(super) fn on_job_touched(&mut self, now: Now, dot: Dot, id: JobId, event: &Event) {
-        let Some(job) = self.facts.job(&id) else { return };
+        let Some(job) = self.facts.job(&id) else {
+            return;
+        };
         if id.log.node == self.me {
             let mut decisions = Vec::new();
-            self.owner.on_job(now.mono, id, job, event.ctx.grant, &mut decisions);
+            self.owner
+                .on_job(now.mono, id, job, event.ctx.grant, &mut decisions);
             self.decide(now, decisions);
             self.place_due = true;
         }
         let grant = event.ctx.grant.map(|no| GrantId { job: id, no });
         match (event.ns.as_str(), event.kind.as_str(), grant) {
-            (sys::NAME, "Grant", Some(grant)) if id.log.node == self.me => self.owner.on_granted(now.mono, grant),
+            (sys::NAME, "Grant", Some(grant)) if id.log.node == self.me => {
+                self.owner.on_granted(now.mono, grant)
+            }
             (sys::NAME, "Void", Some(grant)) => self.executor.on_void(grant),
             (sys::NAME, "Cancel", _) => {
                 let (kills, dropped) = self.executor.on_cancel(&id);
@@ -56,15 +61,25 @@ impl Machine {
     pub(super) fn decide(&mut self, now: Now, decisions: Vec<Decision>) {
         for decision in decisions {
             match decision {
-                Decision::Grant { grant, node, attempt, tasks } => {
+                Decision::Grant {
+                    grant,
+                    node,
+                    attempt,
+                    tasks,
+                } => {
                     let hlc = self.clock.tick(now.wall);
-                    self.outbox.push(sys::grant(hlc, grant, node, attempt, tasks));
+                    self.outbox
+                        .push(sys::grant(hlc, grant, node, attempt, tasks));
                 }
                 Decision::Void(grant) => {
                     let hlc = self.clock.tick(now.wall);
                     self.outbox.push(sys::void(hlc, grant));
                 }
-                Decision::Seal { job, tasks, outcome } => self.outbox.push_seal(job, &tasks, outcome),
+                Decision::Seal {
+                    job,
+                    tasks,
+                    outcome,
+                } => self.outbox.push_seal(job, &tasks, outcome),
             }
         }
     }
@@ -72,47 +87,69 @@ impl Machine {
     /// Everything that may have become possible: retries, deaths, placement, offers, starts.
     pub(super) fn settle(&mut self, now: Now) {
         self.owner.on_time(now.mono);
-        let dead: Vec<NodeId> =
-            self.owner.executors().filter(|node| self.fleet.health(now.mono, node) == Health::Dead).copied().collect();
+        let dead: Vec<NodeId> = self
+            .owner
+            .executors()
+            .filter(|node| self.fleet.health(now.mono, node) == Health::Dead)
+            .copied()
+            .collect();
         for node in dead {
             // This node itself is alive whatever its own presence says.
             if node != self.me {
                 let mut decisions = Vec::new();
                 self.owner.on_dead(now.mono, &node, &mut decisions);
                 self.decide(now, decisions);
-                self.effects.push(Effect::Notice(super::Notice::NodeDead(node)));
+                self.effects
+                    .push(Effect::Notice(super::Notice::NodeDead(node)));
                 self.place_due = true;
             }
         }
-        if self.place_due && self.owner.backlog() > 0 && !self.stopping {
+        if self.place_due && self.owner.has_waiting() && !self.stopping {
             self.place(now);
         }
         self.place_due = false;
         for pending in self.owner.offers_due(now.mono, self.config.offer_retry_ms) {
-            let offer = Offer { grant: pending.grant, attempt: pending.attempt, tasks: pending.tasks };
+            let offer = Offer {
+                grant: pending.grant,
+                attempt: pending.attempt,
+                tasks: pending.tasks,
+            };
             if pending.node == self.me {
                 self.on_offer(now, self.me, offer);
             } else if self.sync.is_linked(&pending.node) {
-                self.effects.push(Effect::Send { to: pending.node, message: Message::Offer(offer) });
+                self.effects.push(Effect::Send {
+                    to: pending.node,
+                    message: Message::Offer(offer),
+                });
             }
         }
-        self.effects.extend(self.executor.overdue(now.mono).into_iter().map(Effect::Kill));
+        self.effects.extend(
+            self.executor
+                .overdue(now.mono)
+                .into_iter()
+                .map(Effect::Kill),
+        );
         if !self.stopping {
             self.start_tasks(now);
         }
     }
 
     fn place(&mut self, now: Now) {
-        self.owner.on_room(self.me, self.executor.total(), self.executor.free());
+        self.owner
+            .on_room(self.me, self.executor.total(), self.executor.free());
         let usable = |node: &NodeId| *node == self.me || self.sync.is_linked(node);
         let candidates: Vec<Candidate> = self
             .fleet
             .live(now.mono)
             .filter(|(node, peer)| usable(node) && peer.presence.accepts)
-            .map(|(node, peer)| Candidate { node: *node, name: peer.presence.name.clone() })
+            .map(|(node, peer)| Candidate {
+                node: *node,
+                name: peer.presence.name.clone(),
+            })
             .collect();
         let mut decisions = Vec::new();
-        self.owner.place(now.mono, &self.me, &candidates, &mut decisions);
+        self.owner
+            .place(now.mono, &self.me, &candidates, &mut decisions);
         self.decide(now, decisions);
     }
 
@@ -138,7 +175,8 @@ impl Machine {
     }
 
     fn report(&mut self, ended: Ended) {
-        self.outbox.push_finished(ended.grant, &ended.tasks, ended.outcome);
+        self.outbox
+            .push_finished(ended.grant, &ended.tasks, ended.outcome);
     }
 
     /// An owner asks this node to run tasks.
@@ -147,16 +185,24 @@ impl Machine {
         if offer.grant.job.log.node != from {
             return;
         }
-        let Some(job) = self.facts.job(&offer.grant.job) else { return self.park(now, from, offer) };
-        let Some(submit) = job.submit.as_ref() else { return self.park(now, from, offer) };
+        let Some(job) = self.facts.job(&offer.grant.job) else {
+            return self.park(now, from, offer);
+        };
+        let Some(submit) = job.submit.as_ref() else {
+            return self.park(now, from, offer);
+        };
+        match self.executor.knows(&offer.grant) {
+            Some(true) => return self.answer_offer(now, from, offer.grant, Answer::Accepted),
+            Some(false) => return,
+            None => {}
+        }
         let known = job.grants.lookup(&offer.grant.no);
         let reported = known.is_some_and(|grant| grant.run_by(&self.me).is_some());
         let withdrawn = known.is_some_and(|grant| grant.void) || job.cancel.0.is_some();
         if reported {
             return self.answer_offer(now, from, offer.grant, Answer::Accepted);
         }
-        let refuses = withdrawn || self.stopping || self.disk_refusal().is_some();
-        if refuses && !self.accepting.contains_key(&offer.grant) {
+        if withdrawn || self.stopping || self.disk_refusal().is_some() {
             self.executor.refuse(offer.grant);
             return self.answer_offer(now, from, offer.grant, Answer::Refused);
         }
@@ -167,7 +213,10 @@ impl Machine {
             }
             Verdict::Accept => {
                 self.accepting.insert(offer.grant, from);
-                self.outbox.notes.push(Note::Accepted { grant: offer.grant, tasks: offer.tasks });
+                self.outbox.notes.push(Note::Accepted {
+                    grant: offer.grant,
+                    tasks: offer.tasks,
+                });
             }
             Verdict::Held(true) => self.answer_offer(now, from, offer.grant, Answer::Accepted),
             Verdict::Held(false) => {}
@@ -201,24 +250,35 @@ impl Machine {
     pub(super) fn answer_offer(&mut self, now: Now, owner: NodeId, grant: GrantId, answer: Answer) {
         let accepted = answer == Answer::Accepted;
         if owner != self.me {
-            let message = Message::OfferReply { grant, accepted, free: self.executor.free() };
+            let message = Message::OfferReply {
+                grant,
+                accepted,
+                free: self.executor.free(),
+            };
             self.effects.push(Effect::Send { to: owner, message });
             return;
         }
         if accepted {
-            self.owner.on_accepted(&grant);
+            self.owner.on_accepted(&owner, &grant);
         } else {
             self.refused_by(now, self.me, grant);
         }
     }
 
     /// The executor `by` answered an offer.
-    pub(super) fn on_offer_reply(&mut self, now: Now, by: NodeId, grant: GrantId, accepted: bool, free: crate::resources::Resources) {
+    pub(super) fn on_offer_reply(
+        &mut self,
+        now: Now,
+        by: NodeId,
+        grant: GrantId,
+        accepted: bool,
+        free: crate::resources::Resources,
+    ) {
         if grant.job.log.node != self.me {
             return;
         }
         if accepted {
-            self.owner.on_accepted(&grant);
+            self.owner.on_accepted(&by, &grant);
         } else {
             self.refused_by(now, by, grant);
         }

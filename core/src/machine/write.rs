@@ -22,50 +22,69 @@ const COMPANY: usize = 4;
 const DISK_RETRY_MS: u64 = 1_000;
 
 impl Machine {
-    /// When the waiting events are due, if a write is being held back for company.
+    /// When to write next: what is being held back for company, or the next try of a disk that refused.
     pub(super) fn flush_deadline(&self) -> Option<Mono> {
-        if self.outbox.in_flight.is_some() || self.outbox.is_empty() {
+        if self.outbox.in_flight.is_some() {
             return None;
         }
-        Some(self.outbox.last_flush.after_ms(self.config.group_commit_ms))
-    }
-
-    pub(super) fn disk_retry(&self) -> Option<Mono> {
         match &self.disk {
-            Disk::Accepts => None,
             Disk::Refuses { retry, .. } => Some(*retry),
+            Disk::Accepts if self.outbox.is_empty() => None,
+            Disk::Accepts => Some(self.outbox.last_flush.after_ms(self.config.group_commit_ms)),
         }
     }
 
     /// Hands what waits to the disk, unless a write is in flight or company is expected.
     pub(super) fn flush(&mut self, now: Now) {
-        if self.outbox.in_flight.is_some() || self.outbox.is_empty() {
+        if self.outbox.in_flight.is_some() {
             return;
         }
-        if self.disk_retry().is_some_and(|retry| now.mono < retry) {
-            return;
+        match &self.disk {
+            Disk::Refuses { retry, .. } if now.mono < *retry => return,
+            // The write may be empty: otherwise a node that refuses all work would never learn that there is room again.
+            Disk::Refuses { .. } => {}
+            Disk::Accepts if self.outbox.is_empty() => return,
+            Disk::Accepts => {}
         }
-        let crowded = self.outbox.last_events >= COMPANY && self.outbox.own_len() < limits::BATCH_EVENTS_MAX;
+        let crowded =
+            self.outbox.last_events >= COMPANY && self.outbox.own_len() < limits::BATCH_EVENTS_MAX;
         if crowded && now.mono < self.outbox.last_flush.after_ms(self.config.group_commit_ms) {
             return;
         }
         let mut own = self.outbox.drain_own(&mut self.clock, now.wall);
         if !own.is_empty() && self.logs.tail(&self.own_log()).0 == Seq(0) {
             let mac = membership_mac(&self.identity.secret, &self.me);
-            own.insert(0, sys::admit(self.clock.tick(now.wall), mac, &self.config.name));
+            own.insert(
+                0,
+                sys::admit(self.clock.tick(now.wall), mac, &self.config.name),
+            );
         }
         self.outbox.last_events = own.len();
         self.outbox.last_flush = now.mono;
-        let mut records: Vec<Record> = core::mem::take(&mut self.outbox.remote).into_iter().map(Record::Batch).collect();
+        let mut records: Vec<Record> = core::mem::take(&mut self.outbox.remote)
+            .into_iter()
+            .map(Record::Batch)
+            .collect();
         self.outbox.remote_bytes = 0;
         records.extend(self.sign(&own).into_iter().map(Record::Batch));
-        records.extend(core::mem::take(&mut self.outbox.notes).into_iter().map(Record::Note));
+        records.extend(
+            core::mem::take(&mut self.outbox.notes)
+                .into_iter()
+                .map(Record::Note),
+        );
         if core::mem::take(&mut self.outbox.marker) {
             records.push(Record::CleanShutdown);
         }
         let write = self.outbox.next_write();
-        self.effects.push(Effect::Write { write, records: records.clone() });
-        self.outbox.in_flight = Some(InFlight { write, records, own });
+        self.effects.push(Effect::Write {
+            write,
+            records: records.clone(),
+        });
+        self.outbox.in_flight = Some(InFlight {
+            write,
+            records,
+            own,
+        });
     }
 
     /// Signs events as batches at the tail of this node's log.
@@ -93,15 +112,31 @@ impl Machine {
         }
         let (tail, prev): (Seq, Hash) = self.logs.tail(&self.own_log());
         let signer = self.identity.signer.clone();
-        let batch = SignedBatch::seal(&signer, self.cluster, self.epoch, Seq(tail.0 + 1), prev, events);
+        let batch = SignedBatch::seal(
+            &signer,
+            self.cluster,
+            self.epoch,
+            Seq(tail.0 + 1),
+            prev,
+            events,
+        );
         let taken = self.logs.ingest(batch.clone());
-        assert!(matches!(taken, Ingest::Ready(_)), "one's own next batch continues one's own log");
+        assert!(
+            matches!(taken, Ingest::Ready(_)),
+            "one's own next batch continues one's own log"
+        );
         Some(batch)
     }
 
     /// A write is on disk: fold, gossip, acknowledge.
     pub(super) fn on_durable(&mut self, now: Now, write: WriteId) {
-        let Some(done) = self.outbox.in_flight.take_if(|flight| flight.write == write) else { return };
+        let Some(done) = self
+            .outbox
+            .in_flight
+            .take_if(|flight| flight.write == write)
+        else {
+            return;
+        };
         if self.disk != Disk::Accepts {
             self.disk = Disk::Accepts;
             self.effects.push(Effect::Notice(Notice::DiskAccepts));
@@ -126,7 +161,10 @@ impl Machine {
         }
         for (author, (log, len)) in have {
             if self.sync.is_linked(&author) {
-                self.effects.push(Effect::Send { to: author, message: Message::Have { log, len } });
+                self.effects.push(Effect::Send {
+                    to: author,
+                    message: Message::Have { log, len },
+                });
             }
         }
     }
@@ -149,7 +187,9 @@ impl Machine {
 
     /// A submission of this node is folded: answer, or wait for another node's disk.
     pub(super) fn on_submission_durable(&mut self, dot: Dot, job: crate::ids::JobId) {
-        let Some(owed) = self.owed_local.remove(&job) else { return };
+        let Some(owed) = self.owed_local.remove(&job) else {
+            return;
+        };
         let peers = self.sync.links().next().is_some();
         if owed.level == AckLevel::Remote1 && peers {
             self.owed_remote.insert((dot.log, dot.seq), owed);
@@ -159,8 +199,15 @@ impl Machine {
     }
 
     pub(super) fn acknowledge(&mut self, owed: super::Owed, level: AckLevel) {
-        let reply = Reply::Submitted { job: owed.job, level, fresh: true };
-        self.effects.push(Effect::Reply { request: owed.request, reply });
+        let reply = Reply::Submitted {
+            job: owed.job,
+            level,
+            fresh: true,
+        };
+        self.effects.push(Effect::Reply {
+            request: owed.request,
+            reply,
+        });
     }
 
     /// Another node has this node's log on disk up to `len`.
@@ -171,20 +218,37 @@ impl Machine {
                 break;
             }
             let owed = entry.remove();
-            let level = if of == log { AckLevel::Remote1 } else { AckLevel::Local };
+            let level = if of == log {
+                AckLevel::Remote1
+            } else {
+                AckLevel::Local
+            };
             self.acknowledge(owed, level);
         }
     }
 
     /// The disk refused: nothing of the write counts. Submissions are refused, everything else waits for the next try.
     pub(super) fn on_write_failed(&mut self, now: Now, write: WriteId, reason: String) {
-        let Some(failed) = self.outbox.in_flight.take_if(|flight| flight.write == write) else { return };
+        let Some(failed) = self
+            .outbox
+            .in_flight
+            .take_if(|flight| flight.write == write)
+        else {
+            return;
+        };
         self.logs.retract_undurable();
+        // What others' batches wait for the next write may continue those that failed: all of them come again by anti-entropy.
+        self.outbox.remote.clear();
+        self.outbox.remote_bytes = 0;
         for owed in core::mem::take(&mut self.owed_local).into_values() {
             let reply = Reply::Error(CommandError::DiskRefuses(reason.clone()));
-            self.effects.push(Effect::Reply { request: owed.request, reply });
+            self.effects.push(Effect::Reply {
+                request: owed.request,
+                reply,
+            });
         }
-        let is_kept = |event: &Event| sys::admission_mac(event).is_none() && event.kind != "SubmitJob";
+        let is_kept =
+            |event: &Event| sys::admission_mac(event).is_none() && event.kind != "SubmitJob";
         for event in failed.own.into_iter().filter(is_kept) {
             self.outbox.push(event);
         }
@@ -197,8 +261,12 @@ impl Machine {
             }
         }
         self.outbox.drop_submissions();
-        self.effects.push(Effect::Notice(Notice::DiskRefuses(reason.clone())));
-        self.disk = Disk::Refuses { reason, retry: now.mono.after_ms(DISK_RETRY_MS) };
+        self.effects
+            .push(Effect::Notice(Notice::DiskRefuses(reason.clone())));
+        self.disk = Disk::Refuses {
+            reason,
+            retry: now.mono.after_ms(DISK_RETRY_MS),
+        };
         // Everyone should hear soon that this node takes no work.
         self.about.next_presence = now.mono;
     }

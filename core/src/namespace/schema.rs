@@ -98,13 +98,21 @@ impl FieldReq {
     /// A field that must be there.
     #[must_use]
     pub fn required(key: &str, field_type: FieldType) -> Self {
-        Self { key: SmolStr::new(key), required: true, field_type }
+        Self {
+            key: SmolStr::new(key),
+            required: true,
+            field_type,
+        }
     }
 
     /// A field that may be there.
     #[must_use]
     pub fn optional(key: &str, field_type: FieldType) -> Self {
-        Self { key: SmolStr::new(key), required: false, field_type }
+        Self {
+            key: SmolStr::new(key),
+            required: false,
+            field_type,
+        }
     }
 }
 
@@ -153,11 +161,17 @@ impl NamespaceSpec {
         for field in &self.schema {
             match spec.field(&field.key) {
                 None if field.required => return Err(violation(field, "nothing".into())),
-                Some(value) if !field.field_type.admits(value) => return Err(violation(field, describe(value))),
+                Some(value) if !field.field_type.admits(value) => {
+                    return Err(violation(field, describe(value)));
+                }
                 None | Some(_) => {}
             }
         }
-        match spec.0.keys().find(|key| self.schema.iter().all(|field| field.key != **key)) {
+        match spec
+            .0
+            .keys()
+            .find(|key| self.schema.iter().all(|field| field.key != **key))
+        {
             Some(unknown) => Err(SchemaError {
                 field: unknown.clone(),
                 expected: format!("a field of namespace `{}`", self.name),
@@ -169,7 +183,11 @@ impl NamespaceSpec {
 }
 
 fn violation(field: &FieldReq, found: String) -> SchemaError {
-    SchemaError { field: field.key.clone(), expected: field.field_type.to_string(), found }
+    SchemaError {
+        field: field.key.clone(),
+        expected: field.field_type.to_string(),
+        found,
+    }
 }
 
 fn describe(value: &Value) -> String {

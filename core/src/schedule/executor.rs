@@ -101,6 +101,8 @@ pub struct Executor {
     order: BTreeSet<(core::cmp::Reverse<i32>, u64, GrantId)>,
     runs: BTreeMap<RunId, Running>,
     refused: VecDeque<GrantId>,
+    /// Accepted once, nothing of it left.
+    over: VecDeque<GrantId>,
     next_arrival: u64,
     next_run: u64,
 }
@@ -117,6 +119,7 @@ impl Executor {
             order: BTreeSet::new(),
             runs: BTreeMap::new(),
             refused: VecDeque::new(),
+            over: VecDeque::new(),
             next_arrival: 0,
             next_run: 0,
         }
@@ -158,16 +161,27 @@ impl Executor {
         self.order.is_empty() && self.free().cpu_milli > 0
     }
 
+    /// Whether the grant was accepted here, and if so, whether that is on disk. An offer of it that comes late must neither start it again nor be refused.
+    #[must_use]
+    pub fn knows(&self, grant: &GrantId) -> Option<bool> {
+        let over = self.over.contains(grant).then_some(true);
+        self.held.get(grant).map(|held| held.durable).or(over)
+    }
+
     /// Decides on an offer for a job with this submission.
     pub fn consider(&mut self, offer: &Offer, submit: &Submit) -> Verdict {
-        if let Some(held) = self.held.get(&offer.grant) {
-            return Verdict::Held(held.durable);
+        if let Some(durable) = self.knows(&offer.grant) {
+            return Verdict::Held(durable);
         }
         let same_job = self.held.keys().any(|grant| grant.job == offer.grant.job);
         let fits = self.total.covers(&submit.need)
             && (same_job || (self.order.is_empty() && self.free().covers(&submit.need)));
         let legal = !offer.tasks.is_empty() && submit.tasks.is_superset(&offer.tasks);
-        if self.refused.contains(&offer.grant) || !fits || !legal || self.held.len() >= limits::HELD_GRANTS_MAX {
+        if self.refused.contains(&offer.grant)
+            || !fits
+            || !legal
+            || self.held.len() >= limits::HELD_GRANTS_MAX
+        {
             self.refuse(offer.grant);
             return Verdict::Refuse;
         }
@@ -199,7 +213,11 @@ impl Executor {
         if let Some(held) = self.held.get_mut(grant) {
             held.durable = true;
             if !held.queue.is_empty() {
-                self.order.insert((core::cmp::Reverse(held.submit.priority), held.arrival, *grant));
+                self.order.insert((
+                    core::cmp::Reverse(held.submit.priority),
+                    held.arrival,
+                    *grant,
+                ));
             }
         }
     }
@@ -212,7 +230,9 @@ impl Executor {
                 self.order.pop_first();
                 continue;
             };
-            if !self.total.minus(&self.used, 1).covers(&held.submit.need) || slots_taken(&self.runs, &held.submit, &self.total) {
+            if !self.total.minus(&self.used, 1).covers(&held.submit.need)
+                || slots_taken(&self.runs, &held.submit, &self.total)
+            {
                 break;
             }
             let Some(task) = held.queue.take_first(1).first() else {
@@ -225,8 +245,22 @@ impl Executor {
             held.running.insert(task, run);
             let timeout_ms = held.submit.timeout_ms;
             let deadline = (timeout_ms > 0).then(|| now.after_ms(timeout_ms));
-            self.runs.insert(run, Running { grant, task, deadline, stopping: None });
-            starts.push(Start { run, grant, task, attempt: held.attempt, submit: Arc::clone(&held.submit) });
+            self.runs.insert(
+                run,
+                Running {
+                    grant,
+                    task,
+                    deadline,
+                    stopping: None,
+                },
+            );
+            starts.push(Start {
+                run,
+                grant,
+                task,
+                attempt: held.attempt,
+                submit: Arc::clone(&held.submit),
+            });
             if held.queue.is_empty() {
                 self.order.remove(&(priority, arrival, grant));
             }
@@ -241,7 +275,7 @@ impl Executor {
         held.running.remove(&running.task);
         self.used = self.used.minus(&held.submit.need, 1);
         if held.running.is_empty() && held.queue.is_empty() {
-            self.held.remove(&running.grant);
+            self.let_go(running.grant);
         }
         let outcome = match (running.stopping, outcome) {
             // A task that was told to stop but finished well all the same did finish.
@@ -249,7 +283,11 @@ impl Executor {
             (Some(Stop::Timeout), _) => Outcome::TimedOut,
             (Some(Stop::Cancel), _) => Outcome::Cancelled,
         };
-        Some(Ended { grant: running.grant, tasks: IntervalSet::one(running.task), outcome })
+        Some(Ended {
+            grant: running.grant,
+            tasks: IntervalSet::one(running.task),
+            outcome,
+        })
     }
 
     /// The job was cancelled: what must be killed, and what will never start.
@@ -257,7 +295,11 @@ impl Executor {
         let mut kills = Vec::new();
         let mut dropped = Vec::new();
         for grant in self.grants_of(job) {
-            dropped.extend(self.drop_queue(&grant).map(|tasks| Ended { grant, tasks, outcome: Outcome::Cancelled }));
+            dropped.extend(self.drop_queue(&grant).map(|tasks| Ended {
+                grant,
+                tasks,
+                outcome: Outcome::Cancelled,
+            }));
         }
         for (run, running) in &mut self.runs {
             if running.grant.job == *job && running.stopping.is_none() {
@@ -274,16 +316,32 @@ impl Executor {
         self.refuse(grant);
     }
 
+    fn let_go(&mut self, grant: GrantId) {
+        self.held.remove(&grant);
+        self.over.push_back(grant);
+        if self.over.len() > limits::HELD_GRANTS_MAX {
+            self.over.pop_front();
+        }
+    }
+
     fn grants_of(&self, job: &JobId) -> Vec<GrantId> {
-        self.held.keys().filter(|grant| grant.job == *job).copied().collect()
+        self.held
+            .keys()
+            .filter(|grant| grant.job == *job)
+            .copied()
+            .collect()
     }
 
     fn drop_queue(&mut self, grant: &GrantId) -> Option<IntervalSet> {
         let held = self.held.get_mut(grant)?;
         let tasks = core::mem::take(&mut held.queue);
-        self.order.remove(&(core::cmp::Reverse(held.submit.priority), held.arrival, *grant));
+        self.order.remove(&(
+            core::cmp::Reverse(held.submit.priority),
+            held.arrival,
+            *grant,
+        ));
         if held.running.is_empty() {
-            self.held.remove(grant);
+            self.let_go(*grant);
         }
         (!tasks.is_empty()).then_some(tasks)
     }
@@ -292,7 +350,9 @@ impl Executor {
     pub fn overdue(&mut self, now: Mono) -> Vec<RunId> {
         let mut kills = Vec::new();
         for (run, running) in &mut self.runs {
-            if running.stopping.is_none() && running.deadline.is_some_and(|deadline| deadline <= now) {
+            if running.stopping.is_none()
+                && running.deadline.is_some_and(|deadline| deadline <= now)
+            {
                 running.stopping = Some(Stop::Timeout);
                 kills.push(*run);
             }
@@ -303,18 +363,26 @@ impl Executor {
     /// The next moment at which `overdue` would find something.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        self.runs.values().filter(|running| running.stopping.is_none()).filter_map(|running| running.deadline).min()
+        self.runs
+            .values()
+            .filter(|running| running.stopping.is_none())
+            .filter_map(|running| running.deadline)
+            .min()
     }
 
     /// The grant and task of a run.
     #[must_use]
     pub fn run(&self, run: &RunId) -> Option<(GrantId, u32)> {
-        self.runs.get(run).map(|running| (running.grant, running.task))
+        self.runs
+            .get(run)
+            .map(|running| (running.grant, running.task))
     }
 
     /// All runs, for `invariants::check`.
     pub fn runs(&self) -> impl Iterator<Item = (GrantId, u32)> + '_ {
-        self.runs.values().map(|running| (running.grant, running.task))
+        self.runs
+            .values()
+            .map(|running| (running.grant, running.task))
     }
 
     /// Which node this is.

@@ -89,14 +89,21 @@ pub struct Peer {
 pub struct Fleet {
     suspect_ms: u64,
     dead_ms: u64,
+    /// When this node began to listen.
+    since: Mono,
     peers: BTreeMap<NodeId, Peer>,
 }
 
 impl Fleet {
     /// Nobody yet.
     #[must_use]
-    pub fn new(config: &Config) -> Self {
-        Self { suspect_ms: config.suspect_ms, dead_ms: config.dead_ms, peers: BTreeMap::new() }
+    pub fn new(config: &Config, now: Mono) -> Self {
+        Self {
+            suspect_ms: config.suspect_ms,
+            dead_ms: config.dead_ms,
+            since: now,
+            peers: BTreeMap::new(),
+        }
     }
 
     /// Takes in a presence; false if it is older than what is known, or there is no room.
@@ -113,20 +120,30 @@ impl Fleet {
             None => {
                 let room = self.peers.len() < limits::FLEET_MAX;
                 if room {
-                    self.peers.insert(presence.node, Peer { presence, heard: now });
+                    self.peers.insert(
+                        presence.node,
+                        Peer {
+                            presence,
+                            heard: now,
+                        },
+                    );
                 }
                 room
             }
         }
     }
 
-    /// How `node` seems. One never heard of counts as dead.
+    /// How `node` seems. One never heard of is suspect at first: a node that just started has not listened long enough to call anybody dead.
     #[must_use]
     pub fn health(&self, now: Mono, node: &NodeId) -> Health {
-        match self.peers.get(node).map(|peer| now.since_ms(peer.heard)) {
-            Some(silence) if silence < self.suspect_ms => Health::Live,
-            Some(silence) if silence < self.dead_ms => Health::Suspect,
-            Some(_) | None => Health::Dead,
+        let peer = self.peers.get(node);
+        let silence = now.since_ms(peer.map_or(self.since, |peer| peer.heard));
+        if silence >= self.dead_ms {
+            Health::Dead
+        } else if silence >= self.suspect_ms || peer.is_none() {
+            Health::Suspect
+        } else {
+            Health::Live
         }
     }
 
@@ -141,9 +158,23 @@ impl Fleet {
         self.peers.iter()
     }
 
+    /// How many nodes are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
     /// The live ones.
     pub fn live(&self, now: Mono) -> impl Iterator<Item = (&NodeId, &Peer)> {
-        self.peers.iter().filter(move |(node, _)| self.health(now, node) == Health::Live)
+        self.peers
+            .iter()
+            .filter(move |(node, _)| self.health(now, node) == Health::Live)
     }
 
     /// The name `node` gave itself, if it was heard.

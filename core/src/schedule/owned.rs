@@ -27,9 +27,22 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(node: NodeId, attempt: Attempt, left: IntervalSet, accepted: bool, since: Mono) -> Self {
+    pub(super) fn new(
+        node: NodeId,
+        attempt: Attempt,
+        left: IntervalSet,
+        accepted: bool,
+        since: Mono,
+    ) -> Self {
         let size = left.len();
-        Self { node, attempt, left, accepted, since, size }
+        Self {
+            node,
+            attempt,
+            left,
+            accepted,
+            since,
+            size,
+        }
     }
 }
 
@@ -77,11 +90,36 @@ impl Owned {
             if let Some(placed) = grant.placed.as_ref() {
                 let again = waiting.intersection(&placed.tasks);
                 waiting.subtract(&again);
-                owned.make_ready(Attempt(placed.attempt.0.saturating_add(1).min(limits::ATTEMPTS_MAX)), &again);
+                owned.make_ready(
+                    Attempt(placed.attempt.0.saturating_add(1).min(limits::ATTEMPTS_MAX)),
+                    &again,
+                );
             }
         }
         owned.make_ready(Attempt(1), &waiting);
         owned
+    }
+
+    /// Whether the job may run on the node called `name`.
+    pub(super) fn wants(&self, name: &str) -> bool {
+        self.wanted_node.as_ref().is_none_or(|wanted| wanted == name)
+    }
+
+    /// Counts failures of the tasks' own; lost and cancelled attempts do not count against the user's budget.
+    pub(super) fn remember(&mut self, outcome: &Outcome, tasks: &IntervalSet) {
+        match outcome {
+            Outcome::Exit(0) | Outcome::Cancelled | Outcome::Lost => {}
+            Outcome::Exit(_)
+            | Outcome::Signal(_)
+            | Outcome::NotStarted(..)
+            | Outcome::TimedOut => {
+                if self.retries > 0 {
+                    for task in tasks.intersection(&self.all).iter() {
+                        *self.failures.entry(task).or_default() += 1;
+                    }
+                }
+            }
+        }
     }
 
     pub(super) fn make_ready(&mut self, attempt: Attempt, tasks: &IntervalSet) {
@@ -139,6 +177,7 @@ impl Owned {
             delayed.subtract(&tasks);
         }
         let mut again = IntervalSet::new();
+        self.remember(outcome, &tasks);
         let retryable = !self.cancelled && attempt.0 < limits::ATTEMPTS_MAX;
         match outcome {
             Outcome::Lost if retryable => again = tasks.clone(),
@@ -146,9 +185,8 @@ impl Owned {
             Outcome::Exit(_) | Outcome::Signal(_) | Outcome::NotStarted(..) | Outcome::TimedOut => {
                 if retryable && self.retries > 0 {
                     for task in tasks.iter() {
-                        let failures = self.failures.entry(task).or_default();
-                        *failures += 1;
-                        if *failures <= self.retries {
+                        let failures = self.failures.get(&task).copied().unwrap_or(0);
+                        if failures <= self.retries {
                             let _ = again.insert(task);
                         }
                     }
@@ -158,7 +196,11 @@ impl Owned {
         let finished = tasks.difference(&again);
         if !finished.is_empty() {
             let _ = self.sealed.union_with(&finished);
-            let outcome = if self.cancelled && *outcome == Outcome::Lost { Outcome::Cancelled } else { outcome.clone() };
+            let outcome = if self.cancelled && *outcome == Outcome::Lost {
+                Outcome::Cancelled
+            } else {
+                outcome.clone()
+            };
             seal(finished, outcome);
         }
         if !again.is_empty() {
@@ -177,7 +219,8 @@ impl Owned {
         let wait = BACKOFF_MS.saturating_mul(1 << exponent).min(BACKOFF_MS_MAX);
         // Spread by task number, so that retries of one array do not all come at once.
         let spread = u64::from(tasks.first().unwrap_or(0)) % (wait / 4 + 1);
-        self.delayed.push((now.after_ms(wait + spread), next, tasks));
+        self.delayed
+            .push((now.after_ms(wait + spread), next, tasks));
     }
 
     pub(super) fn release_due(&mut self, now: Mono) {
@@ -194,18 +237,20 @@ impl Owned {
         self.delayed.iter().map(|(due, _, _)| *due).min()
     }
 
-    pub(super) fn is_done(&self) -> bool {
-        self.sealed.is_superset(&self.all)
-    }
-
     /// Tasks not yet reported by `node` under open grants.
     pub(super) fn open_at(&self, node: &NodeId) -> u64 {
-        self.open.values().filter(|open| open.node == *node).map(|open| open.left.len()).sum()
+        self.open
+            .values()
+            .filter(|open| open.node == *node)
+            .map(|open| open.left.len())
+            .sum()
     }
 
     /// A finished grant tells how long a task takes: time from grant to last end, times the slots it could use, per task.
     pub(super) fn learn(&mut self, now: Mono, no: GrantNo) {
-        let Some(open) = self.open.get(&no) else { return };
+        let Some(open) = self.open.get(&no) else {
+            return;
+        };
         let sample = now.since_ms(open.since).checked_div(open.size).unwrap_or(0);
         self.task_ms = Some(self.task_ms.map_or(sample, |old| (old * 3 + sample) / 4));
     }

@@ -79,6 +79,10 @@ pub struct Owner {
     pub(super) jobs: BTreeMap<JobId, Owned>,
     /// Jobs with tasks ready to be granted, most urgent first.
     pub(super) queue: BTreeSet<(core::cmp::Reverse<i32>, JobId)>,
+    /// Jobs that no candidate could ever take, kept out of the way of those that can be placed.
+    parked: BTreeSet<(core::cmp::Reverse<i32>, JobId)>,
+    /// The candidates that `parked` was judged against.
+    judged: Vec<NodeId>,
     pub(super) rooms: BTreeMap<NodeId, Room>,
     /// Open grants by executor.
     by_node: BTreeMap<NodeId, BTreeSet<GrantId>>,
@@ -92,8 +96,17 @@ pub struct Owner {
 
 impl Owner {
     /// A fold changed a job that this node owns; `grant` names the grant it concerned, if one.
-    pub fn on_job(&mut self, now: Mono, id: JobId, job: &Job, grant: Option<GrantNo>, decisions: &mut Vec<Decision>) {
-        let Some(submit) = job.submit.as_ref() else { return };
+    pub fn on_job(
+        &mut self,
+        now: Mono,
+        id: JobId,
+        job: &Job,
+        grant: Option<GrantNo>,
+        decisions: &mut Vec<Decision>,
+    ) {
+        let Some(submit) = job.submit.as_ref() else {
+            return;
+        };
         if !self.jobs.contains_key(&id) {
             if !submit.request.is_empty() {
                 self.requests.entry(submit.request.clone()).or_insert(id);
@@ -102,8 +115,13 @@ impl Owner {
                 return;
             }
             self.jobs.insert(id, Owned::new(submit, job));
-            for (no, grant) in job.grants.iter() {
-                self.reopen(now, GrantId { job: id, no: *no }, grant);
+            // A task that was granted again later is no longer the earlier grant's to decide.
+            let mut later = IntervalSet::new();
+            for (no, grant) in job.grants.iter().rev() {
+                self.reopen(now, GrantId { job: id, no: *no }, grant, &later);
+                if let Some(placed) = grant.placed.as_ref() {
+                    let _ = later.union_with(&placed.tasks);
+                }
             }
             for no in job.grants.iter().map(|(no, _)| *no).collect::<Vec<_>>() {
                 self.on_report(now, GrantId { job: id, no }, job, decisions);
@@ -115,22 +133,35 @@ impl Owner {
             self.cancel(id, decisions);
         }
         self.requeue(id);
-        self.close_if_sealed(id);
+        // Only once the seals are in the log: until then a fold must not find the job gone and begin it anew.
+        if job.is_sealed() {
+            self.forget(id);
+        }
     }
 
-    fn reopen(&mut self, now: Mono, id: GrantId, grant: &crate::facts::Grant) {
-        let (Some(owned), Some(placed)) = (self.jobs.get_mut(&id.job), grant.placed.as_ref()) else { return };
-        owned.next_grant = owned.next_grant.max(id.no.no + 1);
-        if grant.void {
+    fn reopen(&mut self, now: Mono, id: GrantId, grant: &crate::facts::Grant, later: &IntervalSet) {
+        let (Some(owned), Some(placed)) = (self.jobs.get_mut(&id.job), grant.placed.as_ref())
+        else {
             return;
+        };
+        owned.next_grant = owned.next_grant.max(id.no.no.saturating_add(1));
+        let mut left = placed.tasks.difference(&owned.sealed);
+        left.subtract(later);
+        if grant.void {
+            left = IntervalSet::new();
         }
-        let left = placed.tasks.difference(&owned.sealed);
+        for (outcome, tasks) in grant.run().iter().flat_map(|run| run.ended.iter()) {
+            owned.remember(outcome, &tasks.difference(&left));
+        }
         owned.ready_remove(&left);
         if left.is_empty() {
             return;
         }
         let accepted = grant.run().is_some();
-        owned.open.insert(id.no, Open::new(placed.node, placed.attempt, left, accepted, now));
+        owned.open.insert(
+            id.no,
+            Open::new(placed.node, placed.attempt, left, accepted, now),
+        );
         self.by_node.entry(placed.node).or_default().insert(id);
         if !accepted {
             self.unanswered.insert((now, id));
@@ -140,15 +171,23 @@ impl Owner {
 
     /// Looks at what the granted executor reports: seals, retries, closes.
     fn on_report(&mut self, now: Mono, id: GrantId, job: &Job, decisions: &mut Vec<Decision>) {
-        let Some(grant) = job.grants.lookup(&id.no) else { return };
-        let (Some(run), Some(placed)) = (grant.run(), grant.placed.as_ref()) else { return };
-        let Some(owned) = self.jobs.get_mut(&id.job) else { return };
+        let Some(grant) = job.grants.lookup(&id.no) else {
+            return;
+        };
+        let (Some(run), Some(placed)) = (grant.run(), grant.placed.as_ref()) else {
+            return;
+        };
+        let Some(owned) = self.jobs.get_mut(&id.job) else {
+            return;
+        };
         let mut ended_any = false;
         for (outcome, tasks) in run.ended.iter() {
             let fresh = match owned.open.get(&id.no) {
                 Some(open) => open.left.intersection(tasks),
                 // A withdrawn grant that finished after all: its success spares the retry.
-                None if outcome.is_success() => tasks.difference(&owned.sealed),
+                None if outcome.is_success() => {
+                    placed.tasks.intersection(tasks).difference(&owned.sealed)
+                }
                 None => IntervalSet::new(),
             };
             if fresh.is_empty() {
@@ -160,7 +199,11 @@ impl Owner {
                 open.accepted = true;
             }
             owned.settle(now, &fresh, outcome, placed.attempt, |tasks, outcome| {
-                decisions.push(Decision::Seal { job: id.job, tasks, outcome });
+                decisions.push(Decision::Seal {
+                    job: id.job,
+                    tasks,
+                    outcome,
+                });
             });
         }
         if let Some(open) = owned.open.get_mut(&id.no) {
@@ -170,7 +213,11 @@ impl Owner {
         if let Some(due) = owned.next_due() {
             self.delayed.insert((due, id.job));
         }
-        if owned.open.get(&id.no).is_some_and(|open| open.left.is_empty()) {
+        if owned
+            .open
+            .get(&id.no)
+            .is_some_and(|open| open.left.is_empty())
+        {
             owned.learn(now, id.no);
             self.close(id);
         } else if ended_any {
@@ -179,7 +226,13 @@ impl Owner {
     }
 
     fn close(&mut self, id: GrantId) {
-        let Some(open) = self.jobs.get_mut(&id.job).and_then(|owned| owned.open.remove(&id.no)) else { return };
+        let Some(open) = self
+            .jobs
+            .get_mut(&id.job)
+            .and_then(|owned| owned.open.remove(&id.no))
+        else {
+            return;
+        };
         if let Some(grants) = self.by_node.get_mut(&open.node) {
             grants.remove(&id);
         }
@@ -187,40 +240,76 @@ impl Owner {
     }
 
     fn recount(&mut self, node: NodeId) {
-        let Some(room) = self.rooms.get_mut(&node) else { return };
+        let Some(room) = self.rooms.get_mut(&node) else {
+            return;
+        };
         let mut mine = Resources::default();
         for grant in self.by_node.get(&node).into_iter().flatten() {
-            let Some(owned) = self.jobs.get(&grant.job) else { continue };
+            let Some(owned) = self.jobs.get(&grant.job) else {
+                continue;
+            };
             let left = owned.open.get(&grant.no).map_or(0, |open| open.left.len());
-            mine = mine.plus(&owned.need, left.min(u64::from(room.total.slots(&owned.need))));
+            mine = mine.plus(
+                &owned.need,
+                left.min(u64::from(room.total.slots(&owned.need))),
+            );
         }
         room.mine = mine;
     }
 
     fn cancel(&mut self, id: JobId, decisions: &mut Vec<Decision>) {
-        let Some(owned) = self.jobs.get_mut(&id) else { return };
+        let Some(owned) = self.jobs.get_mut(&id) else {
+            return;
+        };
         owned.cancelled = true;
         let tasks = owned.take_waiting();
         if !tasks.is_empty() {
             let _ = owned.sealed.union_with(&tasks);
-            decisions.push(Decision::Seal { job: id, tasks, outcome: Outcome::Cancelled });
+            decisions.push(Decision::Seal {
+                job: id,
+                tasks,
+                outcome: Outcome::Cancelled,
+            });
         }
     }
 
     fn requeue(&mut self, id: JobId) {
-        let Some(owned) = self.jobs.get(&id) else { return };
+        let Some(owned) = self.jobs.get(&id) else {
+            return;
+        };
         let key = (core::cmp::Reverse(owned.priority), id);
         if owned.ready_len() > 0 {
             self.queue.insert(key);
         } else {
             self.queue.remove(&key);
+            self.parked.remove(&key);
         }
     }
 
-    fn close_if_sealed(&mut self, id: JobId) {
-        let done = self.jobs.get(&id).is_some_and(|owned| owned.is_done());
-        if done && let Some(owned) = self.jobs.remove(&id) {
-            self.queue.remove(&(core::cmp::Reverse(owned.priority), id));
+    /// Takes a job that no candidate could ever run out of the queue, until the candidates change.
+    pub(super) fn park(&mut self, id: JobId) {
+        let Some(owned) = self.jobs.get(&id) else {
+            return;
+        };
+        let key = (core::cmp::Reverse(owned.priority), id);
+        if self.queue.remove(&key) {
+            self.parked.insert(key);
+        }
+    }
+
+    /// Looks at parked jobs again if the candidates are not those that they were judged against.
+    pub(super) fn unpark_if_changed(&mut self, candidates: &[NodeId]) {
+        if self.judged != candidates {
+            self.judged = candidates.to_vec();
+            self.queue.append(&mut self.parked);
+        }
+    }
+
+    fn forget(&mut self, id: JobId) {
+        if let Some(owned) = self.jobs.remove(&id) {
+            let key = (core::cmp::Reverse(owned.priority), id);
+            self.queue.remove(&key);
+            self.parked.remove(&key);
             for (no, open) in &owned.open {
                 if let Some(grants) = self.by_node.get_mut(&open.node) {
                     grants.remove(&GrantId { job: id, no: *no });
@@ -232,27 +321,35 @@ impl Owner {
 
     /// A grant is in the log: it may be offered now.
     pub fn on_granted(&mut self, now: Mono, grant: GrantId) {
-        if self.jobs.get(&grant.job).is_some_and(|owned| owned.open.contains_key(&grant.no)) {
+        if self
+            .jobs
+            .get(&grant.job)
+            .is_some_and(|owned| owned.open.contains_key(&grant.no))
+        {
             self.unanswered.insert((now, grant));
         }
     }
 
-    /// The executor took the grant.
-    pub fn on_accepted(&mut self, grant: &GrantId) {
-        if let Some(open) = self.open_mut(grant) {
+    /// The executor `by` took the grant.
+    pub fn on_accepted(&mut self, by: &NodeId, grant: &GrantId) {
+        if let Some(open) = self.open_mut(grant).filter(|open| open.node == *by) {
             open.accepted = true;
         }
     }
 
     /// The executor refused the grant, so none of it started or will: place it elsewhere, same attempt.
     pub fn on_refused(&mut self, by: &NodeId, grant: GrantId, decisions: &mut Vec<Decision>) {
-        let Some(owned) = self.jobs.get_mut(&grant.job) else { return };
-        let Some(open) = owned.open.get(&grant.no) else { return };
+        let Some(owned) = self.jobs.get_mut(&grant.job) else {
+            return;
+        };
+        let Some(open) = owned.open.get(&grant.no) else {
+            return;
+        };
         if open.accepted || open.node != *by {
             return;
         }
         decisions.push(Decision::Void(grant));
-        let (attempt, left) = (open.attempt, open.left.clone());
+        let (attempt, left) = (open.attempt, open.left.difference(&owned.sealed));
         owned.make_ready(attempt, &left);
         self.after_void(grant, decisions);
     }
@@ -260,12 +357,26 @@ impl Owner {
     /// A node is dead: what it had not reported is granted again as the next attempt.
     pub fn on_dead(&mut self, now: Mono, node: &NodeId, decisions: &mut Vec<Decision>) {
         for grant in self.by_node.remove(node).unwrap_or_default() {
-            let Some(owned) = self.jobs.get_mut(&grant.job) else { continue };
-            let Some(open) = owned.open.get(&grant.no).cloned() else { continue };
+            let Some(owned) = self.jobs.get_mut(&grant.job) else {
+                continue;
+            };
+            let Some(open) = owned.open.get(&grant.no).cloned() else {
+                continue;
+            };
             decisions.push(Decision::Void(grant));
-            owned.settle(now, &open.left, &Outcome::Lost, open.attempt, |tasks, outcome| {
-                decisions.push(Decision::Seal { job: grant.job, tasks, outcome });
-            });
+            owned.settle(
+                now,
+                &open.left,
+                &Outcome::Lost,
+                open.attempt,
+                |tasks, outcome| {
+                    decisions.push(Decision::Seal {
+                        job: grant.job,
+                        tasks,
+                        outcome,
+                    });
+                },
+            );
             if let Some(due) = owned.next_due() {
                 self.delayed.insert((due, grant.job));
             }
@@ -276,17 +387,23 @@ impl Owner {
 
     fn after_void(&mut self, grant: GrantId, decisions: &mut Vec<Decision>) {
         self.close(grant);
-        if self.jobs.get(&grant.job).is_some_and(|owned| owned.cancelled) {
+        if self
+            .jobs
+            .get(&grant.job)
+            .is_some_and(|owned| owned.cancelled)
+        {
             self.cancel(grant.job, decisions);
         }
         self.requeue(grant.job);
-        self.close_if_sealed(grant.job);
     }
 
     /// A node said what it has.
     pub fn on_room(&mut self, node: NodeId, total: Resources, free: Resources) {
         let room = self.rooms.entry(node).or_default();
-        room.total = total;
+        if room.total != total {
+            room.total = total;
+            self.judged.clear();
+        }
         self.recount(node);
         if let Some(room) = self.rooms.get_mut(&node) {
             room.others = total.minus(&free, 1).minus(&room.mine, 1);
@@ -318,11 +435,22 @@ impl Owner {
                 break;
             }
             self.unanswered.pop_first();
-            let Some(open) = self.jobs.get(&grant.job).and_then(|owned| owned.open.get(&grant.no)) else { continue };
+            let Some(open) = self
+                .jobs
+                .get(&grant.job)
+                .and_then(|owned| owned.open.get(&grant.no))
+            else {
+                continue;
+            };
             if open.accepted {
                 continue;
             }
-            offers.push(Pending { node: open.node, grant, attempt: open.attempt, tasks: open.left.clone() });
+            offers.push(Pending {
+                node: open.node,
+                grant,
+                attempt: open.attempt,
+                tasks: open.left.clone(),
+            });
             self.unanswered.insert((now.after_ms(retry_ms), grant));
         }
         offers
@@ -348,7 +476,18 @@ impl Owner {
     /// Tasks ready to be granted, over all jobs.
     #[must_use]
     pub fn backlog(&self) -> u64 {
-        self.queue.iter().take(limits::PLACE_SCAN_MAX).filter_map(|(_, id)| self.jobs.get(id)).map(Owned::ready_len).sum()
+        self.queue
+            .iter()
+            .take(limits::PLACE_SCAN_MAX)
+            .filter_map(|(_, id)| self.jobs.get(id))
+            .map(Owned::ready_len)
+            .sum()
+    }
+
+    /// Whether any task waits to be granted, be it to nodes that are not there.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        !self.queue.is_empty() || !self.parked.is_empty()
     }
 
     /// The job submitted with this idempotency key.
@@ -365,7 +504,10 @@ impl Owner {
 
     /// Nodes that hold open grants, so that their death matters.
     pub fn executors(&self) -> impl Iterator<Item = &NodeId> {
-        self.by_node.iter().filter(|(_, grants)| !grants.is_empty()).map(|(node, _)| node)
+        self.by_node
+            .iter()
+            .filter(|(_, grants)| !grants.is_empty())
+            .map(|(node, _)| node)
     }
 
     /// How many jobs stand before `id` in the queue.

@@ -1,29 +1,39 @@
 //! Socket addresses and multiaddresses.
 //!
-//! Invariants: only `/ip4|ip6/…/tcp/…` is understood; anything else is `None`, never a guess.
+//! Invariants: only addresses of the configured transport are understood; anything else is `None`, never a guess.
 //! Does not: resolve names.
 
 use std::net::{IpAddr, SocketAddr};
 
 use libp2p::multiaddr::{Multiaddr, Protocol};
 
+use crate::config::Transport;
 use crate::key::PeerKey;
 
-/// `/ip4/…/tcp/…` of a socket address.
-pub(crate) fn to_multiaddr(addr: SocketAddr) -> Multiaddr {
-    Multiaddr::from(addr.ip()).with(Protocol::Tcp(addr.port()))
+/// `/ip4/…/tcp/…`, or `/ip4/…/udp/…/quic-v1`.
+pub(crate) fn to_multiaddr(addr: SocketAddr, over: Transport) -> Multiaddr {
+    let ip = Multiaddr::from(addr.ip());
+    match over {
+        Transport::Tcp => ip.with(Protocol::Tcp(addr.port())),
+        #[cfg(feature = "quic")]
+        Transport::Quic => ip.with(Protocol::Udp(addr.port())).with(Protocol::QuicV1),
+    }
 }
 
-/// The socket address at the front of a multiaddress, if it is TCP.
-pub(crate) fn to_socket(addr: &Multiaddr) -> Option<SocketAddr> {
+/// The socket address at the front of a multiaddress, if it is of that transport.
+pub(crate) fn to_socket(addr: &Multiaddr, over: Transport) -> Option<SocketAddr> {
     let mut parts = addr.iter();
     let ip: IpAddr = match parts.next()? {
         Protocol::Ip4(ip) => ip.into(),
         Protocol::Ip6(ip) => ip.into(),
         _ => return None,
     };
-    match parts.next()? {
-        Protocol::Tcp(port) => Some(SocketAddr::new(ip, port)),
+    match (over, parts.next()?) {
+        (Transport::Tcp, Protocol::Tcp(port)) => Some(SocketAddr::new(ip, port)),
+        #[cfg(feature = "quic")]
+        (Transport::Quic, Protocol::Udp(port)) if parts.next() == Some(Protocol::QuicV1) => {
+            Some(SocketAddr::new(ip, port))
+        }
         _ => None,
     }
 }
@@ -37,7 +47,8 @@ pub(crate) fn expected_peer(addr: &Multiaddr) -> Option<PeerKey> {
 }
 
 /// Whether a peer that we reach at `via` could be dialled at `addr` too: never at an unspecified
-/// address or at one of a single cable (whose name for it we do not have), and at a loopback address only by somebody on the same host.
+/// address or at a link-local one (it needs the name of an interface, which differs), and at a loopback address only
+/// by somebody on the same host.
 pub(crate) fn is_usable(addr: &SocketAddr, via: IpAddr) -> bool {
     let ip = addr.ip();
     addr.port() != 0
@@ -50,6 +61,7 @@ pub(crate) fn is_usable(addr: &SocketAddr, via: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{expected_peer, is_usable, to_multiaddr, to_socket};
+    use crate::config::Transport;
     use crate::key::PeerKey;
     use libp2p::multiaddr::{Multiaddr, Protocol};
 
@@ -57,16 +69,24 @@ mod tests {
     fn addresses_convert_both_ways() {
         for text in ["127.0.0.1:80", "[::1]:8080"] {
             let addr = text.parse().unwrap();
-            assert_eq!(to_socket(&to_multiaddr(addr)), Some(addr));
+            assert_eq!(
+                to_socket(&to_multiaddr(addr, Transport::Tcp), Transport::Tcp),
+                Some(addr)
+            );
         }
         let quic: Multiaddr = "/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap();
-        assert_eq!(to_socket(&quic), None);
+        assert_eq!(to_socket(&quic, Transport::Tcp), None);
+        #[cfg(feature = "quic")]
+        assert_eq!(
+            to_socket(&quic, Transport::Quic),
+            Some("127.0.0.1:1".parse().unwrap())
+        );
     }
 
     #[test]
     fn expected_peer_is_read_from_the_end() {
         let key = PeerKey::from_seed([1; 32]);
-        let addr = to_multiaddr("127.0.0.1:80".parse().unwrap())
+        let addr = to_multiaddr("127.0.0.1:80".parse().unwrap(), Transport::Tcp)
             .with(Protocol::P2p(key.peer_id().unwrap()));
         assert_eq!(expected_peer(&addr), Some(key));
     }

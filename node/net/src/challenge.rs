@@ -65,6 +65,11 @@ impl Prover {
         }
     }
 
+    /// Who we are.
+    pub(crate) fn me(&self) -> PeerKey {
+        self.me
+    }
+
     /// Runs the challenge over `stream` with the authenticated `peer`.
     ///
     /// Cancel safety: not cancel safe; a cancelled challenge leaves the stream unusable.
@@ -127,6 +132,8 @@ impl Prover {
         if blake3::Hash::from_bytes(answer) == expected {
             Ok(())
         } else {
+            let part = part(stream);
+            let _parted_or_not = tokio::time::timeout(limits::DRAIN_WAIT, part).await;
             Err(ChallengeError::WrongSecret)
         }
     }
@@ -149,6 +156,18 @@ impl Prover {
         }
         mac.finalize()
     }
+}
+
+/// Waits until the peer has judged too: dropping a connection may discard what is on its way, and the peer
+/// would never know why we left.
+async fn part<S>(stream: &mut S) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    stream.close().await?;
+    // The peer has nothing more to say; anything but its end is none of ours.
+    let _end = stream.read(&mut [0]).await?;
+    Ok(())
 }
 
 #[cfg(test)]

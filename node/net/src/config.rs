@@ -7,6 +7,18 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// What links run over. All nodes of a cluster must use the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Transport {
+    /// TCP, Noise and yamux.
+    #[default]
+    Tcp,
+    /// QUIC, on the UDP ports of the same numbers.
+    #[cfg(feature = "quic")]
+    Quic,
+}
+
 /// Configuration of [`crate::start`].
 #[derive(Clone)]
 pub struct Config {
@@ -16,7 +28,9 @@ pub struct Config {
     pub cluster_id: [u8; 32],
     /// What every member knows. A peer that cannot prove it is refused before anything else is said.
     pub cluster_secret: [u8; 32],
-    /// TCP addresses to bind; port 0 lets the system choose. Empty: dial only.
+    /// What links run over.
+    pub transport: Transport,
+    /// Addresses to bind; port 0 lets the system choose. Empty: dial only.
     pub listen: Vec<SocketAddr>,
     /// Where peers should dial us, when that is not where we listen (behind a port forwarding, say). `None`: where we
     /// listen. Told to linked peers only.
@@ -40,6 +54,7 @@ impl Config {
             seed,
             cluster_id,
             cluster_secret,
+            transport: Transport::default(),
             listen: Vec::new(),
             announce: None,
             join: Vec::new(),
@@ -53,6 +68,7 @@ impl Config {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
+            .field("transport", &self.transport)
             .field("listen", &self.listen)
             .field("announce", &self.announce)
             .field("join", &self.join)

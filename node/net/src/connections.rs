@@ -1,7 +1,7 @@
 //! Connections and which of them carries a link: the part of the swarm task that settles doubles.
 //!
-//! Of two connected peers the one with the smaller key decides: it opens the lanes, on the connection that it keeps, and
-//! closes the other. The larger key accepts lanes on whichever connection they come.
+//! Of two connected peers the one with the smaller key decides: it opens the lanes, on the connection that it
+//! keeps, and closes the other. The larger key accepts lanes on whichever connection they come.
 //!
 //! Invariants: one link per peer; a connection without a link is closed after `LINK_WAIT`.
 //! Does not: carry frames (`link`), or dial (`node`).
@@ -57,7 +57,7 @@ impl Node {
     ) {
         let now = Instant::now();
         let target = self.dials.remove(&id);
-        let remote = address::to_socket(endpoint.get_remote_address());
+        let remote = address::to_socket(endpoint.get_remote_address(), self.transport);
         let (Some(peer), Some(addr)) = (PeerKey::from_peer_id(&peer_id), remote) else {
             // The transport lets nothing else through.
             self.swarm.close_connection(id);

@@ -1,7 +1,7 @@
 //! What the network tells the application, and the bounded queue it goes through.
 //!
-//! Invariants: events of one link arrive in order: `LinkUp`, its frames, `LinkDown`; one `LinkDown` per `LinkUp`. Waiting
-//! payloads are bounded in number and in bytes; when the queue is full links stop reading.
+//! Invariants: events of one link arrive in order: `LinkUp`, its frames, `LinkDown`; one `LinkDown` per
+//! `LinkUp`. Waiting payloads are bounded in number and in bytes; when the queue is full links stop reading.
 //! Does not: keep anything that the application has taken.
 
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! The application's handle: synchronous, never waiting, usable from any thread.
 //!
-//! Invariants: `send` goes straight into the peer's queue; everything else is a command to the swarm task through one bounded
-//! queue. No call blocks, except `shutdown`, which is async and has a deadline.
+//! Invariants: `send` goes straight into the peer's queue; everything else is a command to the swarm task
+//! through one bounded queue. No call blocks, except `shutdown`, which is async and has a deadline.
 //! Does not: deliver; a queued frame is lost when its link breaks.
 
 use std::net::SocketAddr;
@@ -96,8 +96,8 @@ impl Handle {
         self.me
     }
 
-    /// Gossips a message. `Ok` promises nothing: there may be no peers, or slow ones. Publishing the same bytes again within a
-    /// minute does nothing.
+    /// Gossips a message. `Ok` promises nothing: there may be no peers, or slow ones. Publishing the same bytes
+    /// again within a minute does nothing.
     ///
     /// # Errors
     /// When the message is too large, the command queue is full, or the network has stopped.
@@ -149,8 +149,8 @@ impl Handle {
         }
     }
 
-    /// The addresses that we listen on. Complete when `start` returns, except that the interfaces behind an unspecified address
-    /// are found a moment later; each is told by `Event::Listening` as well.
+    /// The addresses that we listen on. Complete when `start` returns, except that the interfaces behind an
+    /// unspecified address are found a moment later; each is told by `Event::Listening` as well.
     pub fn listening(&self) -> Vec<SocketAddr> {
         self.shared
             .listening

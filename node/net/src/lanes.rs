@@ -1,10 +1,11 @@
 //! Opens the two long-lived streams of a link, one per lane, and hands them to the swarm task.
 //!
-//! `libp2p-stream` could do it, but it picks any connection of a peer, drops an inbound stream when its acceptor is busy
-//! and keeps a sender for each connection that ever was; here each stream is told with its connection.
+//! `libp2p-stream` could do it, but it picks any connection of a peer, drops an inbound stream when its
+//! acceptor is busy and keeps a sender for each connection that ever was; here each stream is told with its
+//! connection.
 //!
-//! Invariants: only the swarm task asks for lanes, and only on the side that opens them; a connection yields each lane
-//! at most once in each direction; connections stay up until somebody closes them.
+//! Invariants: only the swarm task asks for lanes, and only on the side that opens them; a connection yields
+//! each lane at most once in each direction; connections stay up until somebody closes them.
 //! Does not: read or write the streams (`link`).
 
 use std::collections::VecDeque;

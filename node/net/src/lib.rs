@@ -1,10 +1,12 @@
 //! Starling's links: libp2p behind channels. Bytes in, bytes out.
 //!
-//! A node has one link to each peer: a TCP connection, secured by Noise, opened only after both sides have proven that they
-//! know the cluster's secret, with two ordered lanes of frames and gossip beside them. This crate keeps the
-//! links up: it dials, redials with growing pauses, notices silence, and settles double connections.
+//! A node has one link to each peer: a secure connection (TCP with Noise; or QUIC), opened only after both
+//! sides have proven that they know the cluster's secret, with two ordered lanes of frames and gossip beside
+//! them. This crate keeps the links up: it dials, redials with growing pauses, notices silence, and settles
+//! double connections.
 //!
-//! Invariants: the only crate that knows libp2p; every buffer is bounded (`limits`); nothing a peer sends can panic it.
+//! Invariants: the only crate that knows libp2p; every buffer is bounded (`limits`); nothing a peer sends can
+//! panic it.
 //! Does not: know what the bytes mean, store anything, or promise delivery (sync repairs).
 
 mod address;
@@ -31,7 +33,7 @@ mod refusals;
 mod start;
 mod transport;
 
-pub use config::Config;
+pub use config::{Config, Transport};
 pub use error::{Error, PublishError, SendError};
 pub use event::{DownReason, Event, Events, RefusedReason};
 pub use gossip::{MessageTag, Topic, Verdict};

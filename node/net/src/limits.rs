@@ -60,10 +60,11 @@ pub(crate) const INTRODUCED_MAX: usize = 256;
 /// Refusals remembered for rate limiting.
 pub(crate) const REFUSALS_MAX: usize = 256;
 
-/// A TCP connection alone. After a partition the system would wait seconds between its own attempts; a new dial is faster.
+/// A TCP connection alone. After a partition the system would wait seconds between its own attempts; a new dial
+/// is faster.
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(3);
-/// How long the system keeps a connection whose bytes nobody acknowledges; without it a cut connection with full buffers would
-/// take a quarter of an hour to close.
+/// How long the system keeps a connection whose bytes nobody acknowledges; without it a cut connection with
+/// full buffers would take a quarter of an hour to close.
 pub(crate) const UNACKNOWLEDGED_WAIT: Duration = Duration::from_secs(8);
 /// Dial, Noise, proof and muxer together.
 pub(crate) const UPGRADE_WAIT: Duration = Duration::from_secs(10);

@@ -3,8 +3,9 @@
 //! Frames go from the application's thread into the link's queue and from the link's reader into the event queue; the
 //! swarm task is not on either path.
 //!
-//! Invariants: `LinkUp` is told after both sides have said hello, and then `LinkDown` exactly once, after the last frame;
-//! a link to a peer starts only after its predecessor's `LinkDown`. A link that waits for the application is not silent.
+//! Invariants: `LinkUp` is told after both sides have said hello, and then `LinkDown` exactly once, after the
+//! last frame; a link to a peer starts only after its predecessor's `LinkDown`. A link that waits for the
+//! application is not silent.
 //! Does not: dial, or decide which of two connections lives (`node`).
 
 use std::net::SocketAddr;
@@ -216,8 +217,12 @@ impl Lanes {
         };
         common.senders.remove(peer);
         if matches!(reason, DownReason::Shutdown | DownReason::Local) {
-            // No sender is left, so the writers end when their queues are empty.
-            let drain = async { tokio::join!(write_control, write_bulk) };
+            // No sender is left, so the writers end when their queues are empty. Then the peer must have the
+            // time to read it all: closing a socket with unread bytes resets it, and discards what is on its
+            // way. So read until the peer has seen our end and ended too.
+            let mut nowhere = futures::io::sink();
+            let end = futures::io::copy(&mut control_reader, &mut nowhere);
+            let drain = async { tokio::join!(write_control, write_bulk, end) };
             let _drained_or_not = tokio::time::timeout(limits::DRAIN_WAIT, drain).await;
         }
         reason

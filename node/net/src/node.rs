@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use crate::behaviour::{Behaviour, BehaviourEvent};
 use crate::book::{Book, Dial, Jitter, Origin, Target, Urgency};
 use crate::challenge::Role;
+use crate::config::Transport;
 use crate::connections::Connection;
 use crate::event::{DownReason, Event, EventSender};
 use crate::frame::Kind;
@@ -36,6 +37,7 @@ use crate::{address, limits};
 /// The task's state.
 pub(crate) struct Node {
     pub(crate) me: PeerKey,
+    pub(crate) transport: Transport,
     pub(crate) swarm: Swarm<Behaviour>,
     pub(crate) topics: Topics,
     pub(crate) book: Book,
@@ -288,7 +290,7 @@ impl Node {
             }
             SwarmEvent::NewListenAddr { address, .. } => self.on_listening(&address),
             SwarmEvent::ExpiredListenAddr { address, .. } => {
-                if let Some(addr) = address::to_socket(&address) {
+                if let Some(addr) = address::to_socket(&address, self.transport) {
                     let mut listening = self
                         .shared
                         .listening
@@ -315,7 +317,7 @@ impl Node {
     }
 
     fn on_listening(&mut self, address: &Multiaddr) {
-        let Some(addr) = address::to_socket(address) else {
+        let Some(addr) = address::to_socket(address, self.transport) else {
             return;
         };
         self.book.on_self(addr);
@@ -377,7 +379,7 @@ impl Node {
                 for (peer_id, address) in found {
                     if let (Some(peer), Some(addr)) = (
                         PeerKey::from_peer_id(&peer_id),
-                        address::to_socket(&address),
+                        address::to_socket(&address, self.transport),
                     ) {
                         self.book
                             .learn(Some(peer), addr, (Origin::Learnt, Urgency::Polite), now);
@@ -392,7 +394,7 @@ impl Node {
     fn dial(&mut self, now: Instant) {
         for dial in self.book.due(now) {
             let target = dial.target;
-            let Some(options) = dial_options(dial) else {
+            let Some(options) = dial_options(dial, self.transport) else {
                 self.book.on_failed(target, now, jitter());
                 continue;
             };
@@ -411,8 +413,10 @@ impl Node {
 }
 
 /// `None` when the peer's key is none.
-fn dial_options(Dial { target, addresses }: Dial) -> Option<DialOpts> {
-    let mut addresses = addresses.into_iter().map(address::to_multiaddr);
+fn dial_options(Dial { target, addresses }: Dial, over: Transport) -> Option<DialOpts> {
+    let mut addresses = addresses
+        .into_iter()
+        .map(|addr| address::to_multiaddr(addr, over));
     match target {
         Target::Peer(peer) => {
             let options = DialOpts::peer_id(peer.peer_id()?)

@@ -55,7 +55,7 @@ pub(crate) fn reason(error: &UpgradeError) -> Option<RefusedReason> {
         | UpgradeError::Identity
         | UpgradeError::Myself
         | UpgradeError::OtherPeer { .. }
-        | UpgradeError::Yamux(_) => None,
+        | UpgradeError::Muxer(_) => None,
     }
 }
 

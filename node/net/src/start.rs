@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use crate::behaviour::Behaviour;
 use crate::book::{Book, Origin, Urgency};
 use crate::challenge::Prover;
-use crate::config::Config;
+use crate::config::{Config, Transport};
 use crate::error::Error;
 use crate::event::{self, Events};
 use crate::gossip::Topics;
@@ -32,8 +32,8 @@ use crate::{address, limits, listen, transport};
 
 /// Binds the configured addresses and starts the network on the current tokio runtime.
 ///
-/// # Errors
-/// When an address cannot be bound ([`Error::AddrInUse`] if somebody has it), or outside a runtime. Nothing is left running.
+/// # Errors When an address cannot be bound ([`Error::AddrInUse`] if somebody has it), or outside a runtime.
+/// Nothing is left running.
 pub fn start(config: Config) -> Result<(Handle, Events), Error> {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else {
         return Err(Error::NoRuntime);
@@ -44,7 +44,7 @@ pub fn start(config: Config) -> Result<(Handle, Events), Error> {
     let topics = Topics::new(&config.cluster_id);
     let prover = Prover::new(&config.cluster_secret, config.cluster_id, me);
     let (reports_tx, reports) = mpsc::channel(limits::NOTE_QUEUE);
-    let transport = transport::build(&keypair, me, prover, reports_tx)
+    let transport = transport::build(config.transport, &keypair, prover, reports_tx)
         .map_err(|error| Error::Setup(Box::new(error)))?;
     let behaviour = Behaviour::new(&config, &topics, peer_id)?;
     // Links are closed by our own rules alone, never for being idle.
@@ -53,7 +53,7 @@ pub fn start(config: Config) -> Result<(Handle, Events), Error> {
     let claims = config
         .listen
         .iter()
-        .map(|addr| bind(&mut swarm, *addr))
+        .map(|addr| bind(&mut swarm, *addr, config.transport))
         .collect::<Result<Vec<_>, _>>()?;
 
     let (events_tx, events) = event::queue();
@@ -78,6 +78,7 @@ pub fn start(config: Config) -> Result<(Handle, Events), Error> {
     }
     let mut node = Node {
         me,
+        transport: config.transport,
         swarm,
         topics,
         book,
@@ -101,13 +102,13 @@ pub fn start(config: Config) -> Result<(Handle, Events), Error> {
     Ok((Handle::new(me, commands_tx, shared), events))
 }
 
-fn bind(swarm: &mut Swarm<Behaviour>, addr: SocketAddr) -> Result<Claim, Error> {
+fn bind(swarm: &mut Swarm<Behaviour>, addr: SocketAddr, over: Transport) -> Result<Claim, Error> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => Error::AddrInUse { addr },
         _ => Error::Listen { addr, source },
     };
-    let claim = listen::claim(addr).map_err(failed)?;
-    match swarm.listen_on(address::to_multiaddr(addr)) {
+    let claim = listen::claim(addr, over).map_err(failed)?;
+    match swarm.listen_on(address::to_multiaddr(addr, over)) {
         Ok(_) => Ok(claim),
         Err(TransportError::Other(source)) => Err(failed(source)),
         Err(error @ TransportError::MultiaddrNotSupported(_)) => Err(Error::Setup(Box::new(error))),

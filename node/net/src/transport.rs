@@ -1,4 +1,4 @@
-//! TCP, then Noise, then the membership challenge, then yamux.
+//! TCP, then Noise, then the membership challenge, then yamux; or QUIC, then the challenge on its first stream.
 //!
 //! There is one way to secure and one way to multiplex, so neither is negotiated: the first bytes on the wire are
 //! the Noise handshake, whose prologue names the protocol.
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::{Boxed, Transport, timeout::TransportTimeout};
+use libp2p::core::transport::{Boxed, Transport as _, timeout::TransportTimeout};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
 use libp2p::core::{ConnectedPoint, Multiaddr};
 use libp2p::identity::Keypair;
@@ -22,6 +22,7 @@ use libp2p::{noise, tcp, yamux};
 use tokio::sync::mpsc;
 
 use crate::challenge::{ChallengeError, Prover, Role};
+use crate::config::Transport;
 use crate::key::PeerKey;
 use crate::{address, limits};
 
@@ -48,9 +49,9 @@ pub(crate) enum UpgradeError {
     /// It is no member.
     #[error(transparent)]
     Challenge(#[from] ChallengeError),
-    /// The muxer could not start.
+    /// There are no streams.
     #[error("no multiplexer")]
-    Yamux(#[source] io::Error),
+    Muxer(#[source] io::Error),
 }
 
 /// A failed upgrade, for the swarm task.
@@ -66,88 +67,96 @@ pub(crate) struct Report {
 #[error("the upgrade failed")]
 pub(crate) struct Reported(#[source] Arc<UpgradeError>);
 
-#[derive(Clone)]
-struct Upgrade {
-    noise: noise::Config,
+/// Builds the transport. Failed upgrades go to `reports`, or are dropped when it is full.
+pub(crate) fn build(
+    over: Transport,
+    keypair: &Keypair,
     prover: Prover,
-    me: PeerKey,
+    reports: mpsc::Sender<Report>,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let gate = Gate {
+        over,
+        prover,
+        instance: rand::random(),
+        reports,
+    };
+    match over {
+        Transport::Tcp => build_tcp(keypair, gate),
+        #[cfg(feature = "quic")]
+        Transport::Quic => Ok(build_quic(keypair, gate)),
+    }
+}
+
+fn build_tcp(
+    keypair: &Keypair,
+    gate: Gate,
+) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let noise = noise::Config::new(keypair)?.with_prologue(PROLOGUE.to_vec());
+    let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+    let tcp = TransportTimeout::with_outgoing_timeout(tcp, limits::CONNECT_WAIT);
+    let secured = tcp.and_then(move |socket, endpoint| {
+        let (remote, role) = remote_of(&endpoint);
+        Box::pin(async move {
+            let secured = gate.secure_tcp(noise, socket, &remote, role).await;
+            secured.map_err(|error| gate.report(error, &remote, role))
+        })
+    });
+    Ok(TransportTimeout::new(secured, limits::UPGRADE_WAIT).boxed())
+}
+
+/// QUIC brings its own security and streams; the challenge runs on the first stream, before any other.
+#[cfg(feature = "quic")]
+fn build_quic(keypair: &Keypair, gate: Gate) -> Boxed<(PeerId, StreamMuxerBox)> {
+    let quic = libp2p::quic::tokio::Transport::new(libp2p::quic::Config::new(keypair));
+    let secured = quic.and_then(move |(peer, connection), endpoint| {
+        let (remote, role) = remote_of(&endpoint);
+        Box::pin(async move {
+            let admitted = gate
+                .admit_quic(peer, StreamMuxerBox::new(connection), &remote, role)
+                .await;
+            admitted.map_err(|error| gate.report(error, &remote, role))
+        })
+    });
+    TransportTimeout::new(secured, limits::UPGRADE_WAIT).boxed()
+}
+
+/// Where every connection must pass.
+#[derive(Clone)]
+struct Gate {
+    over: Transport,
+    prover: Prover,
     // Tells this process from another that runs with the same seed.
     instance: [u8; 32],
     reports: mpsc::Sender<Report>,
 }
 
-/// Builds the transport. Failed upgrades go to `reports`, or are dropped when it is full.
-pub(crate) fn build(
-    keypair: &Keypair,
-    me: PeerKey,
-    prover: Prover,
-    reports: mpsc::Sender<Report>,
-) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
-    let noise = noise::Config::new(keypair)?.with_prologue(PROLOGUE.to_vec());
-    let upgrade = Upgrade {
-        noise,
-        prover,
-        me,
-        instance: rand::random(),
-        reports,
-    };
-    let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
-    let tcp = TransportTimeout::with_outgoing_timeout(tcp, limits::CONNECT_WAIT);
-    let secured = tcp.and_then(move |socket, endpoint| Box::pin(upgrade.apply(socket, endpoint)));
-    Ok(TransportTimeout::new(secured, limits::UPGRADE_WAIT).boxed())
-}
-
-impl Upgrade {
-    async fn apply(
-        self,
-        socket: tcp::tokio::TcpStream,
-        endpoint: ConnectedPoint,
-    ) -> Result<(PeerId, StreamMuxerBox), Reported> {
-        let (remote, role) = remote_of(&endpoint);
-        let reports = self.reports.clone();
-        self.secure(socket, remote.clone(), role)
-            .await
-            .map_err(|error| {
-                let error = Arc::new(error);
-                if let Some(addr) = address::to_socket(&remote) {
-                    // Full: the report is for counters and the user's eyes, the refusal itself stands.
-                    let _full = reports.try_send(Report {
-                        addr,
-                        role,
-                        error: error.clone(),
-                    });
-                }
-                Reported(error)
-            })
+impl Gate {
+    fn report(&self, error: UpgradeError, remote: &Multiaddr, role: Role) -> Reported {
+        let error = Arc::new(error);
+        if let Some(addr) = address::to_socket(remote, self.over) {
+            // Full: the report is for counters and the user's eyes, the refusal itself stands.
+            let _full = self.reports.try_send(Report {
+                addr,
+                role,
+                error: error.clone(),
+            });
+        }
+        Reported(error)
     }
 
-    async fn secure(
-        self,
+    async fn secure_tcp(
+        &self,
+        noise: noise::Config,
         socket: tcp::tokio::TcpStream,
-        remote: Multiaddr,
+        remote: &Multiaddr,
         role: Role,
     ) -> Result<(PeerId, StreamMuxerBox), UpgradeError> {
         give_up_unacknowledged(&socket);
         let (peer, mut channel) = match role {
-            Role::Dialer => {
-                self.noise
-                    .clone()
-                    .upgrade_outbound(socket, "/noise")
-                    .await?
-            }
-            Role::Listener => self.noise.clone().upgrade_inbound(socket, "/noise").await?,
+            Role::Dialer => noise.upgrade_outbound(socket, "/noise").await?,
+            Role::Listener => noise.upgrade_inbound(socket, "/noise").await?,
         };
-        let found = PeerKey::from_peer_id(&peer).ok_or(UpgradeError::Identity)?;
-        if found == self.me {
-            return Err(self.mirror(&mut channel).await?);
-        }
-        match address::expected_peer(&remote) {
-            Some(expected) if expected != found && role == Role::Dialer => {
-                return Err(UpgradeError::OtherPeer { expected, found });
-            }
-            Some(_) | None => {}
-        }
-        self.prover.run(&mut channel, found, role).await?;
+        self.admit(peer, &mut channel, remote, role).await?;
 
         let mut muxer = yamux::Config::default();
         muxer.set_max_num_streams(limits::STREAMS_MAX);
@@ -157,12 +166,55 @@ impl Upgrade {
         };
         Ok((
             peer,
-            StreamMuxerBox::new(connection.map_err(UpgradeError::Yamux)?),
+            StreamMuxerBox::new(connection.map_err(UpgradeError::Muxer)?),
         ))
     }
-}
 
-impl Upgrade {
+    #[cfg(feature = "quic")]
+    async fn admit_quic(
+        &self,
+        peer: PeerId,
+        mut connection: StreamMuxerBox,
+        remote: &Multiaddr,
+        role: Role,
+    ) -> Result<(PeerId, StreamMuxerBox), UpgradeError> {
+        use libp2p::core::muxing::StreamMuxerExt;
+
+        let stream = std::future::poll_fn(|cx| match role {
+            Role::Dialer => connection.poll_outbound_unpin(cx),
+            Role::Listener => connection.poll_inbound_unpin(cx),
+        });
+        let mut stream = stream.await.map_err(UpgradeError::Muxer)?;
+        self.admit(peer, &mut stream, remote, role).await?;
+        // The peer may close its end first; the proof is done either way.
+        let _closed = stream.close().await;
+        Ok((peer, connection))
+    }
+
+    /// Who is it, is it who we want, and is it a member?
+    async fn admit<S>(
+        &self,
+        peer: PeerId,
+        channel: &mut S,
+        remote: &Multiaddr,
+        role: Role,
+    ) -> Result<(), UpgradeError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let found = PeerKey::from_peer_id(&peer).ok_or(UpgradeError::Identity)?;
+        if found == self.prover.me() {
+            return Err(self.mirror(channel).await?);
+        }
+        match address::expected_peer(remote) {
+            Some(expected) if expected != found && role == Role::Dialer => {
+                return Err(UpgradeError::OtherPeer { expected, found });
+            }
+            Some(_) | None => {}
+        }
+        Ok(self.prover.run(channel, found, role).await?)
+    }
+
     /// Finds out whether the peer with our identity is us.
     async fn mirror<S>(&self, channel: &mut S) -> Result<UpgradeError, UpgradeError>
     where

@@ -22,29 +22,29 @@ use super::units::{ArraySpec, CpusMilli, EnvEntry, MemBytes, Millis};
     max_term_width = 100,
     arg_required_else_help = true
 )]
-pub(crate) struct Cli {
+pub struct Cli {
     #[command(flatten)]
-    pub(crate) options: ClientOptions,
+    pub options: ClientOptions,
     #[command(subcommand)]
-    pub(crate) verb: Verb,
+    pub verb: Verb,
 }
 
 /// Flags that every client verb understands.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct ClientOptions {
+pub struct ClientOptions {
     /// Ask this node: its name or number on this host, HOST:PORT, or the path of its socket
     #[arg(long, global = true, value_name = "NODE", env = "STARLING_VIA")]
-    pub(crate) via: Option<String>,
+    pub via: Option<String>,
     /// Print one JSON object a line
     #[arg(long, global = true)]
-    pub(crate) json: bool,
+    pub json: bool,
     /// No footer and no notes on stderr
     #[arg(short, long, global = true)]
-    pub(crate) quiet: bool,
+    pub quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Verb {
+pub enum Verb {
     /// Start a node here; it finds the others by itself
     Up(UpArgs),
     /// Hand a job to the cluster
@@ -77,7 +77,7 @@ pub(crate) enum Verb {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum JobVerb {
+pub enum JobVerb {
     /// Everything known about a job
     Info(JobArg),
     /// Why a job waits, or what happened to it
@@ -87,7 +87,7 @@ pub(crate) enum JobVerb {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum ClusterVerb {
+pub enum ClusterVerb {
     /// Write a new cluster secret and print how other machines join
     Init(ClusterInitArgs),
     /// The answering node and its cluster
@@ -95,84 +95,81 @@ pub(crate) enum ClusterVerb {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum ConfigVerb {
+pub enum ConfigVerb {
     /// Each value `up` would use with these flags, and where it comes from
     Show(Box<UpArgs>),
 }
 
 /// Flags of `up`. All are optional: the file and the defaults fill in the rest.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct UpArgs {
+pub struct UpArgs {
     /// Name of the node in the cluster [default: chosen once, kept in the data directory]
     #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
+    pub name: Option<String>,
     /// Data directory [default: the first free node-K under ~/.local/state/starling]
     #[arg(long, value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
+    pub dir: Option<PathBuf>,
     /// Listen for other nodes at IP:PORT [default: the first free port from 7400]
     #[arg(long, value_name = "IP:PORT")]
-    pub(crate) listen: Option<SocketAddr>,
+    pub listen: Option<SocketAddr>,
     /// Serve the API at IP:PORT
     #[arg(long, value_name = "IP:PORT")]
-    pub(crate) api: Option<SocketAddr>,
+    pub api: Option<SocketAddr>,
     /// Address of a node to join; may be repeated
     #[arg(long, value_name = "ADDR")]
-    pub(crate) join: Vec<String>,
+    pub join: Vec<String>,
     /// CPUs to offer [default: all]
     #[arg(long, value_name = "N")]
-    pub(crate) cpus: Option<CpusMilli>,
+    pub cpus: Option<CpusMilli>,
     /// Memory to offer, for example 16G [default: most of it]
     #[arg(long, value_name = "SIZE")]
-    pub(crate) mem: Option<MemBytes>,
+    pub mem: Option<MemBytes>,
     /// Do not look for nodes with multicast DNS
     #[arg(long)]
-    pub(crate) no_mdns: bool,
+    pub no_mdns: bool,
     /// File that holds the cluster secret
     #[arg(long, value_name = "FILE")]
-    pub(crate) secret_file: Option<PathBuf>,
+    pub secret_file: Option<PathBuf>,
     /// Directory through which nodes of one host or file system find each other
     #[arg(long, value_name = "DIR")]
-    pub(crate) rendezvous: Option<PathBuf>,
-    /// Label of this node; may be repeated
-    #[arg(long = "label", value_name = "K=V", value_parser = super::units::parse_label)]
-    pub(crate) labels: Vec<EnvEntry>,
+    pub rendezvous: Option<PathBuf>,
     /// error, warn, info, debug, trace, or a filter such as info,starling_net=debug
     #[arg(long, value_name = "LEVEL")]
-    pub(crate) log_level: Option<String>,
+    pub log_level: Option<String>,
 }
 
 /// Flags of `cluster init`.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct ClusterInitArgs {
+pub struct ClusterInitArgs {
     /// Where to write the secret [default: cluster.secret in the base directory]
     #[arg(long, value_name = "FILE")]
-    pub(crate) secret_file: Option<PathBuf>,
+    pub secret_file: Option<PathBuf>,
     /// Replace a secret that exists; nodes that hold the old one are cut off
     #[arg(long)]
-    pub(crate) force: bool,
+    pub force: bool,
 }
 
 /// What a task is and needs; shared by `submit` and `run`.
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct TaskArgs {
+pub struct TaskArgs {
     /// Name shown in tables [default: the program's name]
     #[arg(short, long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
+    pub name: Option<String>,
     /// CPUs reserved per task, for example 1 or 0.5 [default: 1]
     #[arg(short, long, value_name = "N")]
-    pub(crate) cpus: Option<CpusMilli>,
+    pub cpus: Option<CpusMilli>,
     /// Memory reserved per task, for example 512M or 2G [default: none]
     #[arg(short, long, value_name = "SIZE")]
-    pub(crate) mem: Option<MemBytes>,
+    pub mem: Option<MemBytes>,
     /// Set a variable of the task, or hand on the caller's; may be repeated
     #[arg(short, long = "env", value_name = "K[=V]", value_parser = super::units::parse_env)]
-    pub(crate) env: Vec<EnvEntry>,
+    pub env: Vec<EnvEntry>,
     /// Working directory [default: the caller's]
     #[arg(short = 'C', long, value_name = "DIR")]
-    pub(crate) chdir: Option<PathBuf>,
+    pub chdir: Option<PathBuf>,
     /// Standard input of every task; - reads it from here
     #[arg(long, value_name = "FILE")]
-    pub(crate) stdin: Option<PathBuf>,
+    pub stdin: Option<PathBuf>,
     /// Higher runs earlier
     #[arg(
         long,
@@ -180,27 +177,27 @@ pub(crate) struct TaskArgs {
         default_value_t = 0,
         allow_negative_numbers = true
     )]
-    pub(crate) priority: i32,
+    pub priority: i32,
     /// How often to try a failed task again
     #[arg(long, value_name = "N", default_value_t = 0)]
-    pub(crate) retries: u32,
+    pub retries: u32,
     /// Time limit of each task, for example 30s, 5m or 1h30m
     #[arg(long, value_name = "TIME")]
-    pub(crate) timeout: Option<Millis>,
+    pub timeout: Option<Millis>,
     /// Run only on this node
     #[arg(long, value_name = "NAME")]
-    pub(crate) node: Option<String>,
+    pub node: Option<String>,
     /// How safe the job must be before the answer [default: remote1, or local on a lone node]
     #[arg(long, value_name = "LEVEL")]
-    pub(crate) ack: Option<Ack>,
+    pub ack: Option<Ack>,
     /// Program and arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
-    pub(crate) command: Vec<String>,
+    pub command: Vec<String>,
 }
 
 /// Acknowledgement levels that can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Ack {
+pub enum Ack {
     /// On the disk of the node that answers
     Local,
     /// On its disk and on another node's
@@ -208,93 +205,93 @@ pub(crate) enum Ack {
 }
 
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct SubmitArgs {
+pub struct SubmitArgs {
     /// Task indices: 0-9, 1-10,20 or 0-100:10; the task finds its own in STARLING_TASK
     #[arg(short, long, value_name = "INDICES", conflicts_with = "each_line")]
-    pub(crate) array: Option<ArraySpec>,
+    pub array: Option<ArraySpec>,
     /// One task per line of FILE (- is stdin); the task finds its line in STARLING_LINE
     #[arg(long, value_name = "FILE")]
-    pub(crate) each_line: Option<PathBuf>,
+    pub each_line: Option<PathBuf>,
     /// Wait for the end and exit with the job's code
     #[arg(long)]
-    pub(crate) wait: bool,
+    pub wait: bool,
     /// Print the job id alone
     #[arg(long, conflicts_with = "json")]
-    pub(crate) parsable: bool,
+    pub parsable: bool,
     #[command(flatten)]
-    pub(crate) task: TaskArgs,
+    pub task: TaskArgs,
 }
 
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct RunArgs {
+pub struct RunArgs {
     #[command(flatten)]
-    pub(crate) task: TaskArgs,
+    pub task: TaskArgs,
 }
 
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct JobsArgs {
+pub struct JobsArgs {
     /// Only these jobs
     #[arg(value_name = "JOB")]
-    pub(crate) jobs: Vec<String>,
+    pub jobs: Vec<String>,
     /// Only jobs in this state: pending, running, done, failed, cancelled or lost; may be repeated
     #[arg(short, long = "state", value_name = "STATE", value_parser = parse_state, value_delimiter = ',')]
-    pub(crate) states: Vec<JobState>,
+    pub states: Vec<JobState>,
     /// Only jobs of this name
     #[arg(short, long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
+    pub name: Option<String>,
     /// Only jobs with a task on this node
     #[arg(long, value_name = "NAME")]
-    pub(crate) node: Option<String>,
+    pub node: Option<String>,
     /// At most so many, newest first
     #[arg(short, long, value_name = "N", default_value_t = 50)]
-    pub(crate) limit: u32,
+    pub limit: u32,
     /// No limit
     #[arg(short, long, conflicts_with = "limit")]
-    pub(crate) all: bool,
+    pub all: bool,
 }
 
 #[derive(Debug, Clone, Args)]
-pub(crate) struct JobArg {
+pub struct JobArg {
     /// Id of the job, such as wren-12, or a unique prefix
     #[arg(value_name = "JOB")]
-    pub(crate) job: String,
+    pub job: String,
 }
 
 #[derive(Debug, Clone, Args)]
-pub(crate) struct JobEventsArgs {
+pub struct JobEventsArgs {
     /// Id of the job, such as wren-12, or a unique prefix
     #[arg(value_name = "JOB")]
-    pub(crate) job: String,
+    pub job: String,
     /// Go on with new events
     #[arg(short, long)]
-    pub(crate) follow: bool,
+    pub follow: bool,
 }
 
 #[derive(Debug, Clone, Args)]
-pub(crate) struct LogsArgs {
+pub struct LogsArgs {
     /// Id of the job, such as wren-12, or a unique prefix
     #[arg(value_name = "JOB")]
-    pub(crate) job: String,
+    pub job: String,
     /// Only this task
     #[arg(value_name = "TASK")]
-    pub(crate) task: Option<u32>,
+    pub task: Option<u32>,
     /// Go on until the job ends
     #[arg(short, long)]
-    pub(crate) follow: bool,
+    pub follow: bool,
     /// Only this stream
     #[arg(long, value_name = "STREAM")]
-    pub(crate) stream: Option<Stream>,
+    pub stream: Option<Stream>,
     /// Skip so many bytes of each stream
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
-    pub(crate) offset: u64,
+    pub offset: u64,
     /// Put the task's index before each line
     #[arg(short, long)]
-    pub(crate) prefix: bool,
+    pub prefix: bool,
 }
 
 /// One of a task's two output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Stream {
+pub enum Stream {
     /// Standard output
     Out,
     /// Standard error
@@ -302,42 +299,42 @@ pub(crate) enum Stream {
 }
 
 #[derive(Debug, Clone, Args)]
-pub(crate) struct WaitArgs {
+pub struct WaitArgs {
     /// Ids of the jobs
     #[arg(required = true, value_name = "JOB")]
-    pub(crate) jobs: Vec<String>,
+    pub jobs: Vec<String>,
     /// Give up after this time, with exit code 124
     #[arg(long, value_name = "TIME")]
-    pub(crate) timeout: Option<Millis>,
+    pub timeout: Option<Millis>,
     /// Also print progress, on stderr
     #[arg(short, long)]
-    pub(crate) progress: bool,
+    pub progress: bool,
 }
 
 #[derive(Debug, Clone, Args)]
-pub(crate) struct CancelArgs {
+pub struct CancelArgs {
     /// Ids of the jobs
     #[arg(required = true, value_name = "JOB")]
-    pub(crate) jobs: Vec<String>,
+    pub jobs: Vec<String>,
     /// Kept with the job
     #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: Option<String>,
+    pub reason: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Args)]
-pub(crate) struct EventsArgs {
+pub struct EventsArgs {
     /// Go on with new events
     #[arg(short, long)]
-    pub(crate) follow: bool,
+    pub follow: bool,
     /// Only events of this job
     #[arg(long, value_name = "JOB")]
-    pub(crate) job: Option<String>,
+    pub job: Option<String>,
     /// Only events of the last TIME, for example 10m
     #[arg(long, value_name = "TIME")]
-    pub(crate) since: Option<Millis>,
+    pub since: Option<Millis>,
     /// Only the last N past events [default: all; 20 with -f]
     #[arg(short = 'n', long, value_name = "N")]
-    pub(crate) tail: Option<u32>,
+    pub tail: Option<u32>,
 }
 
 fn parse_state(word: &str) -> Result<JobState, String> {

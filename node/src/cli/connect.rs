@@ -77,7 +77,7 @@ impl Target {
 
 /// Where nodes of this user keep their state: `$STARLING_HOME`, else under `$XDG_STATE_HOME`, else
 /// under `~/.local/state`.
-pub(crate) fn base_dir() -> PathBuf {
+pub fn base_dir() -> PathBuf {
     let variable = |key: &str| std::env::var_os(key).filter(|value| !value.is_empty());
     if let Some(home) = variable("STARLING_HOME") {
         return PathBuf::from(home);

@@ -28,8 +28,10 @@ use clap::Parser as _;
 use tokio::time::Instant;
 
 use self::args::{Cli, ClientOptions, ClusterVerb, ConfigVerb, JobVerb, Verb};
-pub(crate) use self::args::{ClusterInitArgs, UpArgs};
-pub(crate) use self::connect::base_dir;
+pub use self::args::{ClusterInitArgs, UpArgs};
+pub use self::connect::base_dir;
+pub use self::output::{complain, print, say};
+pub use self::units::{CpusMilli, MemBytes};
 use self::connect::{Client, Target};
 use self::error::CliError;
 use self::output::Output;
@@ -40,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub(crate) enum Parsed {
+pub enum Parsed {
     /// Run a node in this process.
     Up(Box<UpArgs>),
     /// Write a cluster secret.
@@ -53,7 +55,7 @@ pub(crate) enum Parsed {
 
 /// A verb that some node answers.
 #[derive(Debug)]
-pub(crate) struct ClientCommand {
+pub struct ClientCommand {
     options: ClientOptions,
     verb: ClientVerb,
 }
@@ -78,7 +80,7 @@ enum ClientVerb {
 ///
 /// # Errors
 /// The exit code, after help or the usage error was printed: 0 for help and version, else 2.
-pub(crate) fn parse<I, T>(arguments: I) -> Result<Parsed, ExitCode>
+pub fn parse<I, T>(arguments: I) -> Result<Parsed, ExitCode>
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
@@ -118,7 +120,7 @@ fn sort(cli: Cli) -> Parsed {
 }
 
 /// Asks a node and prints its answer; builds its own runtime, so it must not be called from one.
-pub(crate) fn execute(command: Box<ClientCommand>) -> ExitCode {
+pub fn execute(command: Box<ClientCommand>) -> ExitCode {
     let out = Output::new(&command.options);
     // One thread: a client has one connection, and starting more costs milliseconds.
     let outcome = tokio::runtime::Builder::new_current_thread()

@@ -196,6 +196,22 @@ pub(crate) fn footer_text(view: &View, now_unix_ms: u64) -> String {
     text
 }
 
+/// Prints one line of data, for verbs that no node answers.
+pub fn print(text: &str) {
+    // A reader that went away does not matter here.
+    let _closed = write_out(format!("{text}\n").as_bytes());
+}
+
+/// Talks to the person at the terminal.
+pub fn say(text: &str) {
+    write_err(text);
+}
+
+/// Says why a verb that no node answers failed.
+pub fn complain(text: &str) {
+    write_err(&format!("error: {text}"));
+}
+
 fn write_out(bytes: &[u8]) -> Result<(), CliError> {
     write_all(&mut io::stdout().lock(), bytes)
 }

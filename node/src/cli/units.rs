@@ -17,30 +17,30 @@ const KIB: u64 = 1024;
 
 /// Thousandths of a CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CpusMilli(pub(crate) u32);
+pub struct CpusMilli(pub u32);
 
 /// Bytes of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct MemBytes(pub(crate) u64);
+pub struct MemBytes(pub u64);
 
 /// A duration in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Millis(pub(crate) u64);
+pub struct Millis(pub u64);
 
 /// A variable and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct EnvEntry {
-    pub(crate) key: String,
-    pub(crate) value: String,
+pub struct EnvEntry {
+    pub key: String,
+    pub value: String,
 }
 
 /// Task indices: ascending, disjoint, non-adjacent inclusive ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ArraySpec(pub(crate) Vec<(u32, u32)>);
+pub struct ArraySpec(pub Vec<(u32, u32)>);
 
 impl ArraySpec {
     /// The index, when the set is a single one.
-    pub(crate) fn only_index(&self) -> Option<u32> {
+    pub fn only_index(&self) -> Option<u32> {
         match self.0.as_slice() {
             [(start, end)] if start == end => Some(*start),
             _ => None,
@@ -48,7 +48,7 @@ impl ArraySpec {
     }
 
     /// The set as the API has it.
-    pub(crate) fn ranges(&self) -> Vec<IndexRange> {
+    pub fn ranges(&self) -> Vec<IndexRange> {
         self.0
             .iter()
             .map(|&(start, end)| IndexRange { start, end })
@@ -201,7 +201,7 @@ fn parse_range(part: &str, ranges: &mut Vec<(u32, u32)>) -> Result<(), String> {
 }
 
 /// Reads `K=V`, or `K` alone for the caller's value of it.
-pub(crate) fn parse_env(text: &str) -> Result<EnvEntry, String> {
+pub fn parse_env(text: &str) -> Result<EnvEntry, String> {
     if text.contains('=') {
         return parse_label(text);
     }
@@ -217,7 +217,7 @@ pub(crate) fn parse_env(text: &str) -> Result<EnvEntry, String> {
 }
 
 /// Reads `K=V`.
-pub(crate) fn parse_label(text: &str) -> Result<EnvEntry, String> {
+pub fn parse_label(text: &str) -> Result<EnvEntry, String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !text.contains('\0') => Ok(EnvEntry {
             key: key.to_owned(),
@@ -228,7 +228,7 @@ pub(crate) fn parse_label(text: &str) -> Result<EnvEntry, String> {
 }
 
 /// `0s`, `4ms`, `1.4s`, `12s`, `1m20s`, `2h05m`, `3d04h`.
-pub(crate) fn duration(ms: u64) -> String {
+pub fn duration(ms: u64) -> String {
     let seconds = ms / 1_000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
     if ms == 0 {
@@ -249,7 +249,7 @@ pub(crate) fn duration(ms: u64) -> String {
 }
 
 /// `0`, `900B`, `1.5K`, `512M`, `64G`.
-pub(crate) fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     if bytes < KIB {
         return if bytes == 0 {
             "0".to_owned()
@@ -272,7 +272,7 @@ pub(crate) fn size(bytes: u64) -> String {
 }
 
 /// `2`, `0.5`.
-pub(crate) fn cpus(milli: u32) -> String {
+pub fn cpus(milli: u32) -> String {
     let (whole, fraction) = (milli / 1_000, milli % 1_000);
     if fraction == 0 {
         return whole.to_string();
@@ -283,7 +283,7 @@ pub(crate) fn cpus(milli: u32) -> String {
 }
 
 /// `0-9,20`; at most six ranges, then `…`.
-pub(crate) fn tasks(ranges: &[IndexRange]) -> String {
+pub fn tasks(ranges: &[IndexRange]) -> String {
     const SHOWN: usize = 6;
     let mut text = String::new();
     for (index, range) in ranges.iter().take(SHOWN).enumerate() {
@@ -302,7 +302,7 @@ pub(crate) fn tasks(ranges: &[IndexRange]) -> String {
 }
 
 /// `12,345`.
-pub(crate) fn count(number: u64) -> String {
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
@@ -315,7 +315,7 @@ pub(crate) fn count(number: u64) -> String {
 }
 
 /// `2026-11-26T11:07:30.123Z`; `-` for 0.
-pub(crate) fn time(unix_ms: u64) -> String {
+pub fn time(unix_ms: u64) -> String {
     if unix_ms == 0 {
         return "-".to_owned();
     }

@@ -18,8 +18,6 @@ use super::{End, ExecEvent, Kill, Launch, OnEvent, TaskKey, Truncated, Usage};
 
 /// An idle worker goes away after this long.
 const IDLE: Duration = Duration::from_secs(30);
-/// Looks at the queue before sleeping. Low: a sleep and a wake-up per task. High: processor time lost at the end of a burst.
-const LINGER_YIELDS: u32 = 20;
 const STACK_BYTES: usize = 256 << 10;
 
 pub(super) struct Pool {
@@ -38,10 +36,7 @@ struct State {
     waiting: VecDeque<Launch>,
     tasks: HashMap<TaskKey, Slot>,
     threads: usize,
-    /// Workers without a task.
     idle: usize,
-    /// Those of them that look at the queue before they sleep.
-    lingering: usize,
     closed: bool,
 }
 
@@ -89,13 +84,9 @@ impl Pool {
         }
         state.tasks.insert(key, Slot::default());
         state.waiting.push_back(launch);
-        let waiting = state.waiting.len();
-        if state.idle >= waiting {
-            let sleeper_needed = state.lingering < waiting;
+        if state.idle >= state.waiting.len() {
             drop(state);
-            if sleeper_needed {
-                pool.work.notify_one();
-            }
+            pool.work.notify_one();
         } else if state.threads < pool.threads_max {
             state.threads += 1;
             drop(state);
@@ -267,7 +258,6 @@ impl Pool {
             let mut state = self.locked();
             if state.waiting.is_empty() {
                 state.idle += 1;
-                state = self.linger(state);
                 let idle = |state: &mut State| state.waiting.is_empty() && !state.closed;
                 let waited = self.work.wait_timeout_while(state, IDLE, idle);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -282,22 +272,6 @@ impl Pool {
             drop(state);
             task::run(&self, launch, &mut scratch);
         }
-    }
-
-    /// The next launch is often only as far away as the caller's reaction to the end just reported: giving it the
-    /// processor for a moment is cheaper than to sleep and be woken.
-    fn linger<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        state.lingering += 1;
-        for _ in 0..LINGER_YIELDS {
-            if !state.waiting.is_empty() || state.closed {
-                break;
-            }
-            drop(state);
-            thread::yield_now();
-            state = self.locked();
-        }
-        state.lingering -= 1;
-        state
     }
 
     // Every critical section leaves the table whole, so a panicking worker cannot have broken it.

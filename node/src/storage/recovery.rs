@@ -31,7 +31,7 @@ pub struct TornTail {
 /// meanwhile. Ends after the first error.
 #[derive(Debug)]
 pub struct Recovery {
-    /// The tail that was cut, if any.
+    /// The tail that was cut, if any. Zeros alone are not a tear: a killed writer leaves reserved space behind.
     pub torn: Option<TornTail>,
     /// Whether the last record is `Record::Clean` and nothing was cut behind it.
     pub clean: bool,
@@ -144,30 +144,7 @@ fn open_segment(
     };
     let good = scan_segment(&file, &path, number, (header.salt, end), found)?;
     if good < end {
-        let behind =
-            scan::behind(&file, header.salt, good, end).map_err(Error::io("read", &path))?;
-        let what = match (position, behind) {
-            (Position::Inner, _) => Some("a bad record in a finished segment"),
-            (Position::Last, Behind::LaterGroup) => Some("a bad record before good ones"),
-            (Position::Last, Behind::Unknown) => {
-                Some("a bad record, and no telling what is behind it")
-            }
-            (Position::Last, Behind::Unfinished) => None,
-        };
-        if let Some(what) = what {
-            return Err(Error::Corrupt {
-                file: path,
-                offset: good,
-                what,
-            });
-        }
-        file.set_len(good)
-            .map_err(Error::io("cut the torn end of", &path))?;
-        found.torn = Some(TornTail {
-            file: path.clone(),
-            offset: good,
-            bytes_cut: end - good,
-        });
+        cut(&file, &path, position, (header.salt, good, end), found)?;
     }
     if position == Position::Last {
         // The last owner may have died between write and sync: its records are in the page cache only.
@@ -180,6 +157,48 @@ fn open_segment(
     })
 }
 
+/// Cuts what is behind `good`, if it never was durable.
+fn cut(
+    file: &File,
+    path: &Path,
+    position: Position,
+    (salt, good, end): (u32, u64, u64),
+    found: &mut Found,
+) -> Result<(), Error> {
+    // Space that the writer had reserved, and the usual end of a log whose owner was killed.
+    let reserved = scan::is_zero(file, good, end).map_err(Error::io("read", path))?;
+    let behind = match (position, reserved) {
+        (Position::Last, true) => Behind::Unfinished,
+        (Position::Last | Position::Inner, _) => {
+            scan::behind(file, salt, good, end).map_err(Error::io("read", path))?
+        }
+    };
+    let what = match (position, behind) {
+        (Position::Inner, _) => Some("a bad record in a finished segment"),
+        (Position::Last, Behind::LaterGroup) => Some("a bad record before good ones"),
+        (Position::Last, Behind::Unknown) => Some("a bad record, and no telling what is behind it"),
+        (Position::Last, Behind::Unfinished) => None,
+    };
+    if let Some(what) = what {
+        return Err(Error::Corrupt {
+            file: path.to_owned(),
+            offset: good,
+            what,
+        });
+    }
+    file.set_len(good)
+        .map_err(Error::io("cut the torn end of", path))?;
+    if !reserved {
+        let bytes_cut = end - good;
+        found.torn = Some(TornTail {
+            file: path.to_owned(),
+            offset: good,
+            bytes_cut,
+        });
+    }
+    Ok(())
+}
+
 /// A last segment that was being created has part of a header, or zeros; anything else is damage.
 fn without_header(
     dir: &Path,
@@ -189,8 +208,8 @@ fn without_header(
     found: &mut Found,
 ) -> Result<Segment, Error> {
     let path = segment::path(dir, number);
-    let unfinished =
-        end <= HEADER_BYTES as u64 || scan::is_zero(file, end).map_err(Error::io("read", &path))?;
+    let unfinished = end <= HEADER_BYTES as u64
+        || scan::is_zero(file, 0, end).map_err(Error::io("read", &path))?;
     if position == Position::Inner || !unfinished {
         return Err(Error::Corrupt {
             file: path,

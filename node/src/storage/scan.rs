@@ -137,10 +137,10 @@ pub(super) fn behind(file: &File, salt: u32, bad: u64, end: u64) -> io::Result<B
     Ok(Behind::Unfinished)
 }
 
-/// True when the first `end` bytes of `file` are all zero.
-pub(super) fn is_zero(file: &File, end: u64) -> io::Result<bool> {
+/// True when all bytes from `start` to `end` are zero.
+pub(super) fn is_zero(file: &File, start: u64, end: u64) -> io::Result<bool> {
     let mut buffer = vec![0; BUFFER_BYTES];
-    let mut offset = 0;
+    let mut offset = start;
     while offset < end {
         let part = usize::try_from(end - offset)
             .unwrap_or(usize::MAX)

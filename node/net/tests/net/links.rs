@@ -177,6 +177,48 @@ async fn nodes_that_dial_each_other_at_once_keep_one_connection() {
     b.wait_frame(b"one").await;
 }
 
+#[cfg(feature = "quic")]
+#[tokio::test]
+async fn quic_links_members_and_refuses_strangers() {
+    let over_quic = |mut config: starling_net::Config| {
+        config.transport = starling_net::Transport::Quic;
+        config
+    };
+    let mut a = Node::start(over_quic(config(1)));
+    let mut b = Node::start(over_quic(joining(2, &[a.addr])));
+    a.wait_up(b.key).await;
+    b.wait_up(a.key).await;
+    a.handle
+        .send(b.key, Lane::Bulk, vec![5; BULK_FRAME_BYTES_MAX].into())
+        .unwrap();
+    b.wait_frame(&vec![5; BULK_FRAME_BYTES_MAX]).await;
+    b.handle
+        .send(a.key, Lane::Control, "answer".into())
+        .unwrap();
+    a.wait_frame(b"answer").await;
+
+    let mut stranger = over_quic(joining(3, &[a.addr]));
+    stranger.cluster_secret = [99; 32];
+    let mut c = Node::start(stranger);
+    for node in [&mut a, &mut c] {
+        let reason = node.wait("refusal", |event| match event {
+            Event::Refused { reason, .. } => Some(reason),
+            _ => None,
+        });
+        assert_eq!(reason.await, starling_net::RefusedReason::WrongSecret);
+    }
+    let (b_key, b_addr) = (b.key, b.addr);
+    b.kill();
+    a.wait("end of the link", |event| {
+        matches!(event, Event::LinkDown { .. }).then_some(())
+    })
+    .await;
+    let mut again = over_quic(config(2));
+    again.listen = vec![b_addr];
+    let _b = Node::start(again);
+    a.wait_up(b_key).await;
+}
+
 #[tokio::test]
 async fn larger_key_dials_when_the_smaller_cannot() {
     let (a, b) = (Node::start(config(1)), Node::start(config(2)));

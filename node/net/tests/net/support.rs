@@ -138,15 +138,25 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 /// A TCP forwarder that can stop forwarding without closing anything.
 pub(crate) struct Wire {
     pub(crate) addr: SocketAddr,
-    cut: watch::Sender<bool>,
+    state: watch::Sender<Cut>,
     _forwarder: JoinSet<()>,
+}
+
+#[derive(Clone, Copy)]
+enum Cut {
+    /// Everything flows.
+    Nothing,
+    /// Nothing flows, until healed.
+    Everything,
+    /// Connections that were made before the cut stay cut; new ones flow.
+    Old,
 }
 
 impl Wire {
     pub(crate) async fn new(target: impl Future<Output = SocketAddr> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (cut, state) = watch::channel(false);
+        let (cut, state) = watch::channel(Cut::Nothing);
         let mut forwarder = JoinSet::new();
         forwarder.spawn(async move {
             let target = target.await;
@@ -155,32 +165,49 @@ impl Wire {
                 let Ok(far) = TcpStream::connect(target).await else {
                     continue;
                 };
+                let born = *state.borrow();
                 let (near, far) = (near.into_split(), far.into_split());
-                halves.spawn(forward(near.0, far.1, state.clone()));
-                halves.spawn(forward(far.0, near.1, state.clone()));
+                halves.spawn(forward(near.0, far.1, state.clone(), born));
+                halves.spawn(forward(far.0, near.1, state.clone(), born));
             }
         });
         Self {
             addr,
-            cut,
+            state: cut,
             _forwarder: forwarder,
         }
     }
 
+    /// Stops everything.
     pub(crate) fn cut(&self) {
-        self.cut.send_replace(true);
+        self.state.send_replace(Cut::Everything);
     }
 
+    /// Lets everything flow again.
     pub(crate) fn heal(&self) {
-        self.cut.send_replace(false);
+        self.state.send_replace(Cut::Nothing);
+    }
+
+    /// Strands what is connected, for good; what connects from now on flows.
+    pub(crate) fn strand(&self) {
+        self.state.send_replace(Cut::Old);
     }
 }
 
-async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut cut: watch::Receiver<bool>) {
+async fn forward(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut state: watch::Receiver<Cut>,
+    born: Cut,
+) {
+    let flows = |cut: &Cut| match cut {
+        Cut::Nothing => true,
+        Cut::Everything => false,
+        Cut::Old => matches!(born, Cut::Old),
+    };
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        if cut.wait_for(|cut| !cut).await.is_err() || to.write_all(&buffer[..count]).await.is_err()
-        {
+        if state.wait_for(flows).await.is_err() || to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
     }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::super::{Error, Options, WriteError};
-use super::{DEADLINE, Log, batch, fast_dir, key, local};
+use super::{DEADLINE, Log, batch, fast_dir, first_segment, key, local};
 
 const CHILD_DIR: &str = "STARLING_TEST_STORAGE_DIR";
 
@@ -117,6 +117,12 @@ fn child_fills_its_file_system() {
             "round {round}: {error}"
         );
         assert!(error.to_string().contains("full"), "{error}");
+        let len = first_segment(dir).metadata().unwrap().len();
+        assert_eq!(
+            len,
+            log.store.stats().bytes,
+            "the failed write was cut away"
+        );
         std::fs::remove_file(&filler).unwrap();
         log.put(vec![local("there is room again")]);
         kept += 1;

@@ -200,7 +200,7 @@ fn write_to(device: &str, n: u64) -> Vec<Result<(), WriteError>> {
     });
     let (tx, done) = channel();
     let on_done = OnDone(Box::new(move |completion| {
-        tx.send(completion.result).unwrap()
+        tx.send(completion.result).unwrap();
     }));
     let writer = Writer::new(Arc::clone(&shared), on_done, 1, &segment);
     for id in 0..n {

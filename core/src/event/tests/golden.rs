@@ -1,0 +1,191 @@
+//! Golden vectors: every `(ns, kind, ver)` that was ever written, its bytes, and the Facts it folds to.
+//!
+//! Invariants: a vector never changes, for old logs hold these bytes for ever; new meaning is a new version with a new vector (DESIGN section 3).
+//! Each file in `tests/golden` has the event's bytes on its first line and the Facts' on its second, in hex.
+
+use super::*;
+use crate::event::Entry;
+use crate::facts::{Facts, Outcome};
+use crate::ids::{Attempt, Dot, Term};
+use crate::namespace::{Registry, batch, monitor, sys};
+use crate::testing::grant_id;
+
+struct Vector {
+    name: &'static str,
+    event: Event,
+    golden: &'static str,
+}
+
+macro_rules! vector {
+    ($name:literal, $event:expr) => {
+        Vector {
+            name: $name,
+            event: $event,
+            golden: include_str!(concat!("../../../../tests/golden/", $name, ".hex")),
+        }
+    };
+}
+
+fn full_spec() -> WorkSpec {
+    let env = BTreeMap::from([("LANG".into(), Value::text("C"))]);
+    let words = ["sh", "-c", "echo é"].map(Value::text).to_vec();
+    WorkSpec::new()
+        .with("command", Value::List(words))
+        .with("name", Value::text("demo"))
+        .with("cpu", Value::Int(2_500))
+        .with("memory", Value::Int(1 << 33))
+        .with("env", Value::Map(env))
+        .with("cwd", Value::text("/tmp"))
+        .with("stdin", Value::Bytes(vec![0, 255]))
+        .with(
+            "lines",
+            Value::List(vec![Value::text("one"), Value::text("")]),
+        )
+        .with("retries", Value::Int(3))
+        .with("timeout_ms", Value::Int(60_000))
+        .with("node", Value::text("wren"))
+        .with("request", Value::Bytes(vec![1, 2, 3]))
+}
+
+fn finished(outcome: &Outcome) -> Event {
+    batch::job_finished(hlc(1_700), grant_id(job_id(1, 1), 2), tasks(1, 3), outcome)
+}
+
+fn stats() -> WorkSpec {
+    WorkSpec::new()
+        .with("cpu_milli", Value::Int(900))
+        .with("cpu_total_milli", Value::Int(2_000))
+        .with("mem_used_bytes", Value::Int(1 << 20))
+        .with("mem_total_bytes", Value::Int(1 << 34))
+        .with("load_milli", Value::Int(1_250))
+}
+
+/// Every kind and version, by node 1, which owns job 1 and runs grant 2 of it.
+fn vectors() -> Vec<Vector> {
+    let job = job_id(1, 1);
+    let grant = grant_id(job, 2);
+    let mac = membership_mac(&crate::testing::SECRET, &node(1));
+    let reason = || Outcome::NotStarted(127, "command not found: frob".into());
+    let seal = |outcome: &Outcome| sys::seal(hlc(1_800), job, Term(1), tasks(1, 3), outcome);
+    let submit = batch::submit_job(hlc(1_100), job, tasks(1, 1_000), -5, full_spec());
+    vec![
+        vector!("sys-admit-1", sys::admit(hlc(1_000), mac, "wren")),
+        vector!(
+            "sys-grant-1",
+            sys::grant(hlc(1_200), grant, node(2), Attempt(1), tasks(1, 3))
+        ),
+        vector!("sys-void-1", sys::void(hlc(1_300), grant)),
+        vector!("sys-seal-1-exit", seal(&Outcome::Exit(0))),
+        vector!("sys-seal-1-not-started", seal(&reason())),
+        vector!("sys-seal-1-lost", seal(&Outcome::Lost)),
+        vector!("sys-cancel-1", sys::cancel(hlc(1_400), job)),
+        vector!("batch-submit-job-1", submit),
+        vector!(
+            "batch-submit-job-1-least",
+            batch::submit_job(hlc(1_100), job, tasks(1, 1), 0, command())
+        ),
+        vector!(
+            "batch-job-started-1",
+            batch::job_started(hlc(1_600), grant, tasks(1, 3))
+        ),
+        vector!("batch-job-finished-1-exit", finished(&Outcome::Exit(-1))),
+        vector!("batch-job-finished-1-signal", finished(&Outcome::Signal(9))),
+        vector!("batch-job-finished-1-not-started", finished(&reason())),
+        vector!(
+            "batch-job-finished-1-timed-out",
+            finished(&Outcome::TimedOut)
+        ),
+        vector!(
+            "batch-job-finished-1-cancelled",
+            finished(&Outcome::Cancelled)
+        ),
+        vector!("batch-job-finished-1-lost", finished(&Outcome::Lost)),
+        vector!(
+            "monitor-hardware-stats-1",
+            monitor::hardware_stats(hlc(1_900), stats())
+        ),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Decodes with an independent implementation and encodes again: equal bytes mean that they were canonical in its eyes too.
+pub(super) fn reencoded_by_ciborium(bytes: &[u8]) -> Vec<u8> {
+    let value: ciborium::Value = ciborium::from_reader(bytes).unwrap();
+    let mut again = Vec::new();
+    ciborium::into_writer(&value, &mut again).unwrap();
+    again
+}
+
+/// Whether the keys of every map ascend: numbers by value, texts by their bytes.
+fn keys_ascend(value: &ciborium::Value) -> bool {
+    match value {
+        ciborium::Value::Map(entries) => {
+            let ascending = entries
+                .windows(2)
+                .all(|pair| match (&pair[0].0, &pair[1].0) {
+                    (ciborium::Value::Integer(left), ciborium::Value::Integer(right)) => {
+                        left < right
+                    }
+                    (ciborium::Value::Text(left), ciborium::Value::Text(right)) => left < right,
+                    _ => false,
+                });
+            ascending && entries.iter().all(|(_, value)| keys_ascend(value))
+        }
+        ciborium::Value::Array(items) => items.iter().all(keys_ascend),
+        _ => true,
+    }
+}
+
+#[test]
+fn every_event_has_its_golden_bytes() {
+    let mut wrong = String::new();
+    for vector in vectors() {
+        let bytes = vector.event.to_bytes();
+        let dot = Dot {
+            log: crate::testing::log(1),
+            seq: Seq(1),
+        };
+        let mut facts = Facts::bot();
+        facts.fold(
+            dot,
+            &Entry::Event(vector.event.clone()),
+            &Registry::built_in(),
+        );
+        let actual = format!("{}\n{}\n", hex(&bytes), hex(&facts.to_bytes()));
+        if actual != vector.golden {
+            wrong.push_str(&format!("== tests/golden/{}.hex\n{actual}", vector.name));
+        }
+        assert_eq!(Event::from_bytes(&bytes).unwrap(), vector.event);
+    }
+    assert!(
+        wrong.is_empty(),
+        "bytes or meaning of an old version changed; add a new version instead:\n{wrong}"
+    );
+}
+
+#[test]
+fn golden_events_are_canonical_to_another_implementation() {
+    for vector in vectors() {
+        let bytes = vector.event.to_bytes();
+        assert_eq!(reencoded_by_ciborium(&bytes), bytes, "{}", vector.name);
+        let value = ciborium::from_reader(bytes.as_slice()).unwrap();
+        assert!(keys_ascend(&value), "{}", vector.name);
+    }
+}
+
+#[test]
+fn a_signed_batch_has_its_golden_bytes() {
+    let mut author = Author::new(1);
+    let first = author.open("wren");
+    let second = author.say(5, 2);
+    let actual = format!("{}\n{}\n", hex(first.bytes()), hex(second.bytes()));
+    let golden = include_str!("../../../../tests/golden/batch.hex");
+    assert_eq!(actual, golden, "== tests/golden/batch.hex\n{actual}");
+    for batch in [first, second] {
+        let (body, _) = batch.bytes().split_last_chunk::<SIGNATURE_BYTES>().unwrap();
+        assert_eq!(reencoded_by_ciborium(body), body);
+    }
+}

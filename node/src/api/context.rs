@@ -1,0 +1,158 @@
+//! What the API stands on, and the bounds within which it serves.
+//!
+//! Invariants: at most `CALLS_MAX` unary calls and `STREAMS_MAX` streams at once, more are refused as
+//! busy; a unary call ends within `CALL_DEADLINE`.
+//! Does not: answer anything itself.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use starling_core::ids::{LogId, Seq};
+use starling_core::machine::Machine;
+use starling_core::time::Now;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tonic::Status;
+
+use super::status::ApiError;
+use super::stream::Produced;
+use crate::driver::Handle;
+use crate::output::Outputs;
+
+/// Unary calls served at once. Low: bursts are refused. High: a flood takes more memory.
+const CALLS_MAX: usize = 4_096;
+/// Streams served at once.
+const STREAMS_MAX: usize = 1_024;
+/// Longest unary call.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The disk as the API shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageStats {
+    /// Bytes left for this node; 0 when the system does not say.
+    pub free_disk_bytes: u64,
+    /// "ok", or what is wrong.
+    pub state: String,
+}
+
+/// Reads the disk's state. May block briefly.
+pub type ReadStorage = Arc<dyn Fn() -> StorageStats + Send + Sync>;
+
+/// Raw batches of a log that hold events from a position on, about so many bytes; empty at the end. May block.
+pub type ReadHistory = Arc<dyn Fn(LogId, Seq, usize) -> Result<Vec<Bytes>, String> + Send + Sync>;
+
+/// What the node tells of itself.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Its name.
+    pub name: String,
+    /// Where its files lie.
+    pub data_dir: PathBuf,
+    /// The program's version.
+    pub version: String,
+    /// Whether it has no cluster secret and so stays on loopback.
+    pub loopback_only: bool,
+    /// When it started.
+    pub started: Instant,
+}
+
+/// Everything the API needs.
+#[derive(Clone)]
+pub struct Context {
+    /// The driver.
+    pub handle: Handle,
+    /// Task output, wherever it lies.
+    pub outputs: Outputs,
+    /// This node.
+    pub about: About,
+    /// The disk.
+    pub storage: ReadStorage,
+    /// The log on disk.
+    pub history: ReadHistory,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("about", &self.about)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The API, shared by gRPC and HTTP.
+#[derive(Clone, Debug)]
+pub(super) struct Api {
+    pub(super) ctx: Arc<Context>,
+    calls: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Api {
+    /// Serves from `ctx` until `stopping` turns true.
+    pub(super) fn new(ctx: Context, stopping: watch::Receiver<bool>) -> Self {
+        Self {
+            ctx: Arc::new(ctx),
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            stopping,
+        }
+    }
+
+    /// Asks the Machine.
+    ///
+    /// Cancel safety: cancel safe.
+    pub(super) async fn ask<T, F>(&self, question: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Machine, Now) -> T + Send + 'static,
+    {
+        Ok(self.ctx.handle.ask(question).await?)
+    }
+
+    /// Runs a unary call within the bounds.
+    ///
+    /// Cancel safety: as `work`.
+    pub(super) async fn call<T>(
+        &self,
+        work: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, Status> {
+        let _permit = self
+            .calls
+            .try_acquire()
+            .map_err(|_full| ApiError::Overloaded)?;
+        match tokio::time::timeout(CALL_DEADLINE, work).await {
+            Ok(result) => Ok(result?),
+            Err(_elapsed) => Err(ApiError::Deadline(CALL_DEADLINE).into()),
+        }
+    }
+
+    /// A stream of whatever `make`'s future sends, within the bounds; it ends when the node stops.
+    pub(super) fn stream<T, M, F>(&self, make: M) -> Result<Produced<T>, Status>
+    where
+        T: Send + 'static,
+        M: FnOnce(mpsc::Sender<T>) -> F,
+        F: Future<Output = Result<(), ApiError>> + Send + 'static,
+    {
+        let permit = Arc::clone(&self.streams)
+            .try_acquire_owned()
+            .map_err(|_full| ApiError::Overloaded)?;
+        let mut stopping = self.stopping.clone();
+        Ok(Produced::new(|tx| {
+            let work = make(tx);
+            async move {
+                let _permit = permit;
+                tokio::select! {
+                    biased;
+                    // An error means that the server is gone, which ends the stream as well.
+                    _stopped = stopping.wait_for(|stopping| *stopping) => {
+                        Err(ApiError::Stopped(crate::driver::Stopped::Gone))
+                    }
+                    result = work => result,
+                }
+            }
+        }))
+    }
+}

@@ -1,0 +1,240 @@
+//! From the core's words to the API's.
+//!
+//! Invariants: pure; a number that does not fit its field is clamped, never wrapped.
+//! Does not: ask anything; callers run these inside a question to the Machine.
+
+use starling_core::facts::view::{self, AttemptView, Counts, JobView, State};
+use starling_core::facts::{Job, Outcome};
+use starling_core::ids::JobId;
+use starling_core::lattice::IntervalSet;
+use starling_core::machine::Machine;
+use starling_core::schedule::Health;
+use starling_core::time::{Hlc, Now};
+use starling_proto::v1::{
+    Attempt, Ending, IndexRange, JobDetail, JobState, JobSummary, Placement, Seal, TaskCounts, View,
+};
+
+use super::reason;
+
+/// As `u32`, clamped.
+pub(super) fn clamp(number: impl TryInto<u32>) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
+}
+
+/// A task set as ranges.
+pub(super) fn ranges(tasks: &IntervalSet) -> Vec<IndexRange> {
+    let range = |range: &starling_core::lattice::Range| IndexRange {
+        start: range.start,
+        end: range.end,
+    };
+    tasks.ranges().iter().map(range).collect()
+}
+
+fn unix_ms(hlc: Option<Hlc>) -> u64 {
+    hlc.map_or(0, |hlc| hlc.wall_ms)
+}
+
+/// The job's state.
+pub(super) fn state(state: State) -> JobState {
+    match state {
+        State::Pending => JobState::Pending,
+        State::Running => JobState::Running,
+        State::Done => JobState::Done,
+        State::Failed => JobState::Failed,
+        State::Cancelled => JobState::Cancelled,
+        State::Lost => JobState::Lost,
+    }
+}
+
+/// How a task ended.
+pub(super) fn ending(outcome: &Outcome) -> Ending {
+    match outcome {
+        Outcome::Exit(_) => Ending::Exited,
+        Outcome::Signal(_) => Ending::Signalled,
+        Outcome::NotStarted(..) => Ending::NotStarted,
+        Outcome::TimedOut => Ending::TimedOut,
+        Outcome::Cancelled => Ending::Cancelled,
+        Outcome::Lost => Ending::Lost,
+    }
+}
+
+fn counts(counts: &Counts) -> TaskCounts {
+    TaskCounts {
+        pending: clamp(counts.pending),
+        running: clamp(counts.running),
+        done: clamp(counts.done),
+        failed: clamp(counts.failed),
+        cancelled: clamp(counts.cancelled),
+    }
+}
+
+/// A job in one line. One whose submission has not arrived is of unknown state.
+pub(super) fn summary(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobSummary {
+    let facts = machine.facts();
+    let named = JobSummary {
+        id: view::job_name(facts, &id),
+        owner: view::node_name(facts, &id.log.node),
+        ..JobSummary::default()
+    };
+    let Some(view) = view::job(id, job) else {
+        return JobSummary {
+            reason: "its submission has not arrived here yet".to_owned(),
+            ..named
+        };
+    };
+    let end = view.ended.map_or(now.wall.0, |ended| ended.wall_ms);
+    JobSummary {
+        name: view.submit.name.to_string(),
+        ns: view.submit.ns.to_string(),
+        state: state(view.state).into(),
+        tasks: clamp(view.submit.tasks.len()),
+        counts: Some(counts(&view.counts)),
+        exit: view.worst.as_ref().map(Outcome::code),
+        ending: view.worst.as_ref().map_or(Ending::None, ending).into(),
+        nodes: view
+            .nodes
+            .iter()
+            .map(|node| view::node_name(facts, node))
+            .collect(),
+        submitted_unix_ms: view.submit.hlc.wall_ms,
+        started_unix_ms: unix_ms(view.started),
+        ended_unix_ms: unix_ms(view.ended),
+        elapsed_ms: view
+            .started
+            .map_or(0, |start| end.saturating_sub(start.wall_ms)),
+        reason: reason::of_job(machine, now, &view, job),
+        ..named
+    }
+}
+
+/// Everything about a job.
+pub(super) fn detail(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobDetail {
+    let mut detail = JobDetail {
+        summary: Some(summary(machine, now, id, job)),
+        placements: placements(machine, job),
+        seal: seal(machine, id, job),
+        view: Some(seen(machine, now)),
+        ..JobDetail::default()
+    };
+    detail.attempts = view::attempts(job)
+        .iter()
+        // A grant that came to nothing says nothing to a user.
+        .filter(|attempt| !attempt.void || attempt.started || attempt.outcome.is_some())
+        .map(|view| attempt(machine, view))
+        .collect();
+    if let Some(JobView { submit, .. }) = view::job(id, job) {
+        let spec = submit.spec();
+        detail.command = spec.texts("command").map(ToString::to_string).collect();
+        detail.cwd = spec
+            .text("cwd")
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        detail.env_names = spec
+            .entries("env")
+            .map(|(key, _)| key.to_string())
+            .collect();
+        detail.node = spec
+            .text("node")
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        detail.array = ranges(&submit.tasks);
+        detail.cpus_milli = clamp(submit.need.cpu_milli);
+        detail.mem_bytes = submit.need.mem_bytes;
+        detail.priority = submit.priority;
+        detail.retries = submit.retries.into();
+        detail.timeout_ms = submit.timeout_ms;
+    }
+    detail
+}
+
+fn attempt(machine: &Machine, view: &AttemptView) -> Attempt {
+    let (state, reason) = match &view.outcome {
+        Some(Outcome::Exit(0)) => (JobState::Done, String::new()),
+        Some(Outcome::Cancelled) => (JobState::Cancelled, String::new()),
+        Some(Outcome::Lost) => (JobState::Lost, reason::of_outcome(&Outcome::Lost)),
+        Some(
+            outcome @ (Outcome::Exit(_)
+            | Outcome::Signal(_)
+            | Outcome::NotStarted(..)
+            | Outcome::TimedOut),
+        ) => (JobState::Failed, reason::of_outcome(outcome)),
+        None if view.void => (JobState::Lost, "withdrawn: its node was silent".to_owned()),
+        None if view.started => (JobState::Running, String::new()),
+        None => (JobState::Pending, String::new()),
+    };
+    Attempt {
+        tasks: ranges(&view.tasks),
+        attempt: view.attempt.0.into(),
+        node: view::node_name(machine.facts(), &view.node),
+        state: state.into(),
+        exit: view.outcome.as_ref().map(Outcome::code),
+        ending: view.outcome.as_ref().map_or(Ending::None, ending).into(),
+        reason,
+        started_unix_ms: unix_ms(view.first_start),
+        ended_unix_ms: match view.outcome {
+            Some(_) => unix_ms(view.last_end),
+            None => 0,
+        },
+    }
+}
+
+fn placements(machine: &Machine, job: &Job) -> Vec<Placement> {
+    let sealed = job.sealed_tasks();
+    let open = view::attempts(job)
+        .into_iter()
+        .filter(|attempt| attempt.outcome.is_none() && !attempt.void);
+    open.filter_map(|attempt| {
+        let tasks = attempt.tasks.difference(&sealed);
+        (!tasks.is_empty()).then(|| Placement {
+            node: view::node_name(machine.facts(), &attempt.node),
+            tasks: ranges(&tasks),
+        })
+    })
+    .collect()
+}
+
+fn seal(machine: &Machine, id: JobId, job: &Job) -> Option<Seal> {
+    let (term, _) = job.seals.iter().next_back()?;
+    Some(Seal {
+        // Seals count in the owner's log only.
+        by: view::node_name(machine.facts(), &id.log.node),
+        term: term.0,
+        at_unix_ms: unix_ms(job.sealed_at.0),
+        tasks: clamp(job.sealed_tasks().len()),
+    })
+}
+
+/// Who answers, and how fresh the answer is.
+pub(super) fn seen(machine: &Machine, now: Now) -> View {
+    let (fleet, facts) = (machine.fleet(), machine.facts());
+    let me = machine.me();
+    let others = || fleet.peers().filter(|(node, _)| **node != me);
+    let live = others()
+        .filter(|(node, _)| fleet.health(now.mono, node) == Health::Live)
+        .count();
+    let unheard = facts
+        .nodes()
+        .filter(|(node, _)| **node != me && fleet.peer(node).is_none())
+        .count();
+    let roster = 1 + others().count() + unheard;
+    let cut_off = live == 0 && roster > 1;
+    // Cut off, the view is as old as the last word from anybody.
+    let silence = others()
+        .map(|(_, peer)| now.mono.since_ms(peer.heard))
+        .min();
+    let age = if cut_off { silence.unwrap_or(0) } else { 0 };
+    let lag_note = if cut_off {
+        "no other node is heard; what happens elsewhere is not shown".to_owned()
+    } else if machine.sync().is_pulling() {
+        "catching up".to_owned()
+    } else {
+        String::new()
+    };
+    View {
+        seen_by: machine.config().name.to_string(),
+        as_of_unix_ms: now.wall.0.saturating_sub(age),
+        live_nodes: clamp(live + 1),
+        roster_nodes: clamp(roster),
+        lag_note,
+    }
+}

@@ -1,0 +1,77 @@
+//! gRPC: `starling.v1.Starling` over the API's functions.
+//!
+//! Invariants: every unary call goes through `Api::call`, every stream through `Api::stream`.
+//! Does not: anything of its own.
+
+use starling_proto::v1::starling_server::Starling;
+use starling_proto::v1::{
+    CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply,
+    InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNodesRequest,
+    LogChunk, LogsRequest, NodesReply, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
+};
+use tonic::{Request, Response, Status};
+
+use super::context::Api;
+use super::stream::Produced;
+use super::{doctor, events, jobs, logs, nodes, submit, wait};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Starling for Api {
+    type WaitStream = Produced<WaitReply>;
+    type LogsStream = Produced<LogChunk>;
+    type EventsStream = Produced<EventLine>;
+
+    async fn submit(&self, request: Request<SubmitRequest>) -> Answer<SubmitReply> {
+        let work = submit::submit(self, request.into_inner());
+        self.call(work).await.map(Response::new)
+    }
+
+    async fn list_jobs(&self, request: Request<ListJobsRequest>) -> Answer<ListJobsReply> {
+        let work = jobs::list(self, request.into_inner());
+        self.call(work).await.map(Response::new)
+    }
+
+    async fn get_job(&self, request: Request<JobRef>) -> Answer<JobDetail> {
+        let work = jobs::get(self, request.into_inner());
+        self.call(work).await.map(Response::new)
+    }
+
+    async fn explain(&self, request: Request<JobRef>) -> Answer<ExplainReply> {
+        let work = jobs::explain(self, request.into_inner());
+        self.call(work).await.map(Response::new)
+    }
+
+    async fn wait(&self, request: Request<WaitRequest>) -> Answer<Self::WaitStream> {
+        let stream = wait::wait(self, request.into_inner()).await?;
+        Ok(Response::new(stream))
+    }
+
+    async fn cancel(&self, request: Request<CancelRequest>) -> Answer<CancelReply> {
+        let work = jobs::cancel(self, request.into_inner());
+        self.call(work).await.map(Response::new)
+    }
+
+    async fn logs(&self, request: Request<LogsRequest>) -> Answer<Self::LogsStream> {
+        let stream = logs::logs(self, request.into_inner()).await?;
+        Ok(Response::new(stream))
+    }
+
+    async fn list_nodes(&self, _request: Request<ListNodesRequest>) -> Answer<NodesReply> {
+        self.call(nodes::list(self)).await.map(Response::new)
+    }
+
+    async fn events(&self, request: Request<EventsRequest>) -> Answer<Self::EventsStream> {
+        let stream = events::events(self, request.into_inner()).await?;
+        Ok(Response::new(stream))
+    }
+
+    async fn info(&self, _request: Request<InfoRequest>) -> Answer<InfoReply> {
+        self.call(nodes::info(self)).await.map(Response::new)
+    }
+
+    async fn doctor(&self, _request: Request<DoctorRequest>) -> Answer<DoctorReply> {
+        self.call(doctor::doctor(self)).await.map(Response::new)
+    }
+}

@@ -1,0 +1,357 @@
+//! Jobs: list, detail, explain, cancel.
+//!
+//! Invariants: the driver is held for one slice of a long list at a time; a reply stays below the
+//! size that clients accept.
+//! Does not: wait for anything but the driver.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use prost::Message as _;
+use starling_core::facts::view::{self, FindError, State};
+use starling_core::facts::{Job, Outcome};
+use starling_core::ids::{JobId, NodeId};
+use starling_core::machine::{Command, CommandError, Machine, Reply};
+use starling_core::schedule::{Explanation, Health, explain as explain_job};
+use starling_core::time::{Hlc, Now};
+use starling_proto::Word as _;
+use starling_proto::v1::{
+    CancelReply, CancelRequest, CancelResult, ExplainNode, ExplainReply, JobDetail, JobRef,
+    JobState, JobSummary, ListJobsReply, ListJobsRequest,
+};
+
+use super::context::Api;
+use super::convert::{clamp, detail, seen, state, summary};
+use super::reason;
+use super::status::{ApiError, violation};
+
+/// Jobs in a list when no limit is asked for.
+const LIMIT_DEFAULT: u32 = 1_000;
+/// Jobs looked at in one question, so that the driver serves others in between.
+const SLICE: usize = 256;
+/// Bytes of one list: clients take 4 MiB.
+const LIST_BYTES_MAX: usize = 3 << 20;
+/// References in one request.
+pub(super) const REFERENCES_MAX: usize = 10_000;
+
+/// What a list asks of each job.
+#[derive(Clone, Debug)]
+struct Filter {
+    states: Vec<i32>,
+    node: Option<NodeId>,
+}
+
+/// Lists jobs, newest first.
+///
+/// Cancel safety: cancel safe.
+pub(super) async fn list(api: &Api, request: ListJobsRequest) -> Result<ListJobsReply, ApiError> {
+    let limit = match request.limit {
+        0 => LIMIT_DEFAULT,
+        limit => limit,
+    };
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let states = request.states.clone();
+    if let Some(unknown) = states
+        .iter()
+        .find(|state| JobState::try_from(**state).is_err())
+    {
+        return Err(ApiError::field(
+            "states",
+            "known states",
+            &unknown.to_string(),
+        ));
+    }
+    let ask = move |machine: &mut Machine, now: Now| -> Result<_, FindError> {
+        let node = match request.node.as_str() {
+            "" => None,
+            name => Some(view::find_node(machine.facts(), name)?),
+        };
+        let ids = matching(machine, &request)?;
+        Ok((ids, node, seen(machine, now)))
+    };
+    let (mut found, node, view) = api.ask(ask).await??;
+    // Here rather than in the question: it takes a while for many jobs.
+    found.sort_unstable();
+    let ids: Vec<JobId> = found.into_iter().map(|(_, id)| id).collect();
+    let filter = Filter { states, node };
+    let all_match = filter.states.is_empty() && filter.node.is_none();
+    let mut reply = ListJobsReply {
+        view: Some(view),
+        ..ListJobsReply::default()
+    };
+    let (mut bytes, mut matched) = (0, 0);
+    for slice in ids.chunks(SLICE) {
+        let full = reply.jobs.len() >= limit || bytes >= LIST_BYTES_MAX;
+        if full && all_match {
+            matched = ids.len();
+            break;
+        }
+        let (slice, filter) = (slice.to_vec(), filter.clone());
+        let room = if full { 0 } else { limit - reply.jobs.len() };
+        let look =
+            move |machine: &mut Machine, now: Now| look_at(machine, now, &slice, &filter, room);
+        let (jobs, more) = api.ask(look).await?;
+        matched += more;
+        for job in jobs {
+            bytes += job.encoded_len();
+            if bytes < LIST_BYTES_MAX {
+                reply.jobs.push(job);
+            }
+        }
+    }
+    reply.total = clamp(matched);
+    Ok(reply)
+}
+
+/// The jobs with the asked names, so that they sort newest first.
+fn matching(
+    machine: &Machine,
+    request: &ListJobsRequest,
+) -> Result<Vec<(Reverse<Hlc>, JobId)>, FindError> {
+    let facts = machine.facts();
+    let asked: BTreeSet<JobId> = request
+        .jobs
+        .iter()
+        .map(|text| view::find_job(facts, text))
+        .collect::<Result<_, _>>()?;
+    let named = |job: &Job| {
+        let submit = job.submit.as_ref()?;
+        let wanted = request.name.is_empty() || submit.name == request.name;
+        wanted.then_some(submit.hlc)
+    };
+    Ok(if asked.is_empty() {
+        let all = facts.jobs();
+        all.filter_map(|(id, job)| Some((Reverse(named(job)?), id)))
+            .collect()
+    } else {
+        let some = asked
+            .into_iter()
+            .filter_map(|id| Some((id, facts.job(&id)?)));
+        some.filter_map(|(id, job)| Some((Reverse(named(job)?), id)))
+            .collect()
+    })
+}
+
+/// Summaries of at most `room` of the jobs that match, and how many match.
+fn look_at(
+    machine: &Machine,
+    now: Now,
+    ids: &[JobId],
+    filter: &Filter,
+    room: usize,
+) -> (Vec<JobSummary>, usize) {
+    let (mut found, mut matched) = (Vec::new(), 0);
+    for id in ids {
+        let Some(job) = machine.facts().job(id) else {
+            continue;
+        };
+        if !matches(*id, job, filter) {
+            continue;
+        }
+        matched += 1;
+        if found.len() < room {
+            found.push(summary(machine, now, *id, job));
+        }
+    }
+    (found, matched)
+}
+
+fn matches(id: JobId, job: &Job, filter: &Filter) -> bool {
+    if let Some(node) = &filter.node {
+        let placed = |grant: &starling_core::facts::Grant| {
+            grant
+                .placed
+                .as_ref()
+                .is_some_and(|placed| placed.node == *node)
+                && !grant.void
+        };
+        if !job.grants.values().any(placed) {
+            return false;
+        }
+    }
+    filter.states.is_empty()
+        || view::job(id, job).is_some_and(|view| filter.states.contains(&state(view.state).into()))
+}
+
+/// Everything about one job.
+///
+/// Cancel safety: cancel safe.
+pub(super) async fn get(api: &Api, request: JobRef) -> Result<JobDetail, ApiError> {
+    let ask = move |machine: &mut Machine, now: Now| -> Result<JobDetail, ApiError> {
+        let (id, job) = find(machine, &request.job)?;
+        Ok(detail(machine, now, id, job))
+    };
+    api.ask(ask).await?
+}
+
+/// The job that a user means.
+pub(super) fn find<'a>(machine: &'a Machine, text: &str) -> Result<(JobId, &'a Job), ApiError> {
+    let id = view::find_job(machine.facts(), text)?;
+    let job = machine.facts().job(&id).ok_or(CommandError::UnknownJob)?;
+    Ok((id, job))
+}
+
+/// Why a job waits, or what happened to it.
+///
+/// Cancel safety: cancel safe.
+pub(super) async fn explain(api: &Api, request: JobRef) -> Result<ExplainReply, ApiError> {
+    let ask = move |machine: &mut Machine, now: Now| -> Result<ExplainReply, ApiError> {
+        let (id, job) = find(machine, &request.job)?;
+        Ok(explanation(machine, now, id, job))
+    };
+    api.ask(ask).await?
+}
+
+fn explanation(machine: &Machine, now: Now, id: JobId, job: &Job) -> ExplainReply {
+    let facts = machine.facts();
+    let explained = explain_job(now.mono, &id.log.node, job, machine.fleet());
+    let mut reply = ExplainReply {
+        job: view::job_name(facts, &id),
+        state: view::job(id, job)
+            .map_or(JobState::Unknown, |view| state(view.state))
+            .into(),
+        view: Some(seen(machine, now)),
+        ..ExplainReply::default()
+    };
+    if job.cancel.0.is_some() && !job.is_sealed() {
+        reply.notes.push("a cancel was asked for".to_owned());
+    }
+    reply.summary = match &explained {
+        Explanation::Unknown => "its submission has not arrived here yet".to_owned(),
+        Explanation::Finished => ended_sentence(id, job),
+        Explanation::Running { tasks } => match tasks {
+            0 => "all its tasks have ended; the outcome is about to be sealed".to_owned(),
+            1 => "1 task is running and none waits".to_owned(),
+            tasks => format!("{tasks} tasks are running and none waits"),
+        },
+        Explanation::Waiting { tasks, .. } => {
+            let noun = if *tasks == 1 {
+                "1 task waits".to_owned()
+            } else {
+                format!("{tasks} tasks wait")
+            };
+            format!("{noun}: {}", reason::waiting(&explained, job))
+        }
+    };
+    if let Explanation::Waiting {
+        need, owner, nodes, ..
+    } = &explained
+    {
+        for (_, name, why) in nodes {
+            let (eligible, reason) = reason::of_node(why, *need);
+            reply.nodes.push(ExplainNode {
+                node: name.to_string(),
+                eligible,
+                reason,
+            });
+        }
+        let owned_by = view::node_name(facts, &id.log.node);
+        reply
+            .notes
+            .push(match (machine.owner().position(&id), owner) {
+                (Some(0), _) => format!("first in the queue of its owner {owned_by}"),
+                (Some(before), _) => {
+                    format!("{before} jobs stand before it in the queue of its owner {owned_by}")
+                }
+                (None, Health::Live) if id.log.node == machine.me() => {
+                    "placed already, or waiting for a retry".to_owned()
+                }
+                (None, Health::Live) => {
+                    format!("its place in the queue is known at its owner {owned_by}")
+                }
+                (None, Health::Suspect | Health::Dead) => format!("its owner {owned_by} is silent"),
+            });
+        reply
+            .notes
+            .push(format!("a task needs {}", reason::resources(*need)));
+    }
+    reply
+}
+
+fn ended_sentence(id: JobId, job: &Job) -> String {
+    let Some(view) = view::job(id, job) else {
+        return String::new();
+    };
+    let (counts, total) = (view.counts, view.submit.tasks.len());
+    match view.state {
+        State::Done if total == 1 => "it ended with exit code 0".to_owned(),
+        State::Done => format!("all {total} tasks ended with exit code 0"),
+        State::Cancelled => format!("{} of {total} tasks were cancelled", counts.cancelled),
+        State::Failed | State::Lost | State::Pending | State::Running => {
+            let worst = view
+                .worst
+                .as_ref()
+                .map_or_else(String::new, |worst| match worst {
+                    Outcome::Exit(code) => format!("exit code {code}"),
+                    Outcome::Signal(_)
+                    | Outcome::NotStarted(..)
+                    | Outcome::TimedOut
+                    | Outcome::Cancelled
+                    | Outcome::Lost => reason::of_outcome(worst),
+                });
+            format!(
+                "{} of {total} tasks failed; the worst: {worst}",
+                counts.failed
+            )
+        }
+    }
+}
+
+/// Asks for jobs to stop. If one is unknown, nothing is asked for any.
+///
+/// Cancel safety: jobs may be cancelled even if the caller leaves.
+pub(super) async fn cancel(api: &Api, request: CancelRequest) -> Result<CancelReply, ApiError> {
+    check_references(&request.jobs)?;
+    let texts = request.jobs;
+    let resolve = move |machine: &mut Machine, _now: Now| -> Result<Vec<JobId>, FindError> {
+        texts
+            .iter()
+            .map(|text| view::find_job(machine.facts(), text))
+            .collect()
+    };
+    let ids = api.ask(resolve).await??;
+    let mut accepted = Vec::new();
+    for id in &ids {
+        accepted.push(match api.ctx.handle.command(Command::Cancel(*id)).await? {
+            Reply::Error(CommandError::AlreadyFinished) => false,
+            Reply::Error(error) => return Err(error.into()),
+            Reply::Cancelled | Reply::Submitted { .. } => true,
+        });
+    }
+    let tell = move |machine: &mut Machine, now: Now| {
+        let results = ids.iter().zip(accepted);
+        CancelReply {
+            results: results
+                .map(|(id, accepted)| result(machine, *id, accepted))
+                .collect(),
+            view: Some(seen(machine, now)),
+        }
+    };
+    api.ask(tell).await
+}
+
+fn result(machine: &Machine, id: JobId, accepted: bool) -> CancelResult {
+    let job = machine.facts().job(&id).and_then(|job| view::job(id, job));
+    let state = job.map_or(JobState::Unknown, |view| state(view.state));
+    let note = if accepted {
+        String::new()
+    } else {
+        format!("already {}", state.word().to_uppercase())
+    };
+    CancelResult {
+        job: view::job_name(machine.facts(), &id),
+        state: state.into(),
+        accepted,
+        note,
+    }
+}
+
+/// At least one reference, and not too many.
+pub(super) fn check_references(jobs: &[String]) -> Result<(), ApiError> {
+    if jobs.is_empty() || jobs.len() > REFERENCES_MAX {
+        let expected = format!("1 to {REFERENCES_MAX} job ids");
+        let wrong = violation("jobs", &expected, &jobs.len().to_string());
+        return Err(ApiError::Fields(vec![wrong]));
+    }
+    Ok(())
+}

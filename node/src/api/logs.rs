@@ -1,0 +1,417 @@
+//! Logs: what tasks wrote, in order of their index, from whichever node holds it.
+//!
+//! Invariants: a chunk's offset is the position of its data in its stream; what cannot be reached is
+//! said once per attempt; following ends when the job is sealed and everything was read.
+//! Does not: keep output, or more than one chunk of it in memory.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use starling_core::event::Event;
+use starling_core::facts::view::{self, AttemptView};
+use starling_core::ids::{GrantNo, JobId};
+use starling_core::lattice::IntervalSet;
+use starling_core::machine::Machine;
+use starling_core::schedule::Health;
+use starling_core::time::Now;
+use starling_proto::v1::{LogChunk, LogStream, LogsRequest};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::context::Api;
+use super::jobs::find;
+use super::status::ApiError;
+use super::stream::{News, Produced, send};
+use super::wait::RECHECK;
+use crate::exec::output::Stream;
+use crate::output::{Chunk, Origin, TAIL_BYTES};
+
+/// Time between two looks at a running task's output.
+const GROWTH_POLL: Duration = Duration::from_millis(100);
+/// Shortest time between two rounds.
+const ROUND_PAUSE: Duration = Duration::from_millis(2);
+
+/// Reads a job's output.
+///
+/// Cancel safety: cancel safe.
+pub(super) async fn logs(api: &Api, request: LogsRequest) -> Result<Produced<LogChunk>, Status> {
+    let news = News::of(&api.ctx.handle);
+    let follow = if request.follow {
+        Follow::UntilSealed
+    } else {
+        Follow::No
+    };
+    let (only, skip) = (request.task, request.offset);
+    let (job, streams) = api.call(resolve(api, request)).await?;
+    let own = api.clone();
+    api.stream(|tx| async move {
+        let cursors = BTreeMap::new();
+        let reader = Reader {
+            api: own,
+            job,
+            only,
+            streams,
+            skip,
+            cursors,
+            tx,
+        };
+        run(reader, follow, news).await
+    })
+}
+
+async fn resolve(api: &Api, request: LogsRequest) -> Result<(JobId, Vec<Stream>), ApiError> {
+    let streams = streams(&request.streams)?;
+    let find = move |machine: &mut Machine, _now: Now| -> Result<JobId, ApiError> {
+        let (id, job) = find(machine, &request.job)?;
+        match (request.task, job.submit.as_ref()) {
+            (Some(task), Some(submit)) if !submit.tasks.contains(task) => {
+                let expected = format!("a task of {}: {}", request.job, submit.tasks);
+                Err(ApiError::field("task", &expected, &task.to_string()))
+            }
+            (Some(_) | None, Some(_) | None) => Ok(id),
+        }
+    };
+    Ok((api.ask(find).await??, streams))
+}
+
+async fn run(mut reader: Reader, follow: Follow, mut news: News) -> Result<(), ApiError> {
+    let (api, job, only) = (reader.api.clone(), reader.job, reader.only);
+    let mut read = Read::default();
+    loop {
+        let began = Instant::now();
+        let ask = move |machine: &mut Machine, now: Now| next_round(machine, now, job, only, read);
+        let round = api.ask(ask).await?;
+        read = round.read;
+        let mut grows = false;
+        for (run, tasks) in ascending(&round.runs) {
+            for task in tasks {
+                let left = reader.read(run, task).await?;
+                if run.is_final {
+                    let _ = read.0.entry(run.attempt.grant).or_default().insert(task);
+                    reader.cursors.remove(&(run.attempt.grant, task));
+                } else {
+                    grows |= left == Left::MayGrow;
+                }
+            }
+        }
+        if follow == Follow::No || round.sealed {
+            return Ok(());
+        }
+        let within = if grows { GROWTH_POLL } else { RECHECK };
+        let concerns = |event: &Event| event.ctx.job == Some(job);
+        news.wait(within, concerns).await?;
+        tokio::time::sleep_until(began + ROUND_PAUSE).await;
+        news.drain();
+    }
+}
+
+fn streams(asked: &[i32]) -> Result<Vec<Stream>, ApiError> {
+    if asked.is_empty() {
+        return Ok(vec![Stream::Out, Stream::Err]);
+    }
+    let one = |number: &i32| match LogStream::try_from(*number) {
+        Ok(LogStream::Out) => Ok(Stream::Out),
+        Ok(LogStream::Err) => Ok(Stream::Err),
+        Ok(LogStream::Unknown) | Err(_) => Err(ApiError::field(
+            "streams",
+            "out or err",
+            &number.to_string(),
+        )),
+    };
+    asked.iter().map(one).collect()
+}
+
+/// When to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Follow {
+    /// After what there is now.
+    No,
+    /// When the job, or the one task, is sealed.
+    UntilSealed,
+}
+
+/// Tasks read to their end, by grant.
+#[derive(Debug, Default)]
+struct Read(BTreeMap<GrantNo, IntervalSet>);
+
+/// An attempt at some tasks, as far as it has not been read.
+#[derive(Clone, Debug)]
+struct Run {
+    attempt: AttemptView,
+    node: String,
+    /// Whether its node is believed to be alive.
+    is_live: bool,
+    /// Whether nothing more will be written.
+    is_final: bool,
+}
+
+#[derive(Debug)]
+struct Round {
+    runs: Vec<Run>,
+    sealed: bool,
+    read: Read,
+}
+
+/// What there is to read now.
+fn next_round(machine: &Machine, now: Now, id: JobId, only: Option<u32>, read: Read) -> Round {
+    let Some(job) = machine.facts().job(&id) else {
+        return Round {
+            runs: Vec::new(),
+            sealed: false,
+            read,
+        };
+    };
+    let sealed = job.is_sealed();
+    let mut runs = Vec::new();
+    for mut attempt in view::latest_runs(job) {
+        if let Some(tasks) = read.0.get(&attempt.grant) {
+            attempt.tasks.subtract(tasks);
+        }
+        if let Some(task) = only {
+            attempt.tasks = attempt.tasks.intersection(&IntervalSet::one(task));
+        }
+        if attempt.tasks.is_empty() {
+            continue;
+        }
+        let is_live = attempt.node == machine.me()
+            || machine.fleet().health(now.mono, &attempt.node) == Health::Live;
+        runs.push(Run {
+            node: view::node_name(machine.facts(), &attempt.node),
+            is_live,
+            is_final: sealed || attempt.void || attempt.outcome.is_some(),
+            attempt,
+        });
+    }
+    let done = match only {
+        Some(task) => sealed || job.sealed_tasks().contains(task),
+        None => sealed,
+    };
+    Round {
+        runs,
+        sealed: done,
+        read,
+    }
+}
+
+/// The runs' tasks by index.
+fn ascending(runs: &[Run]) -> Vec<(&Run, std::ops::RangeInclusive<u32>)> {
+    let of = |run| Run::ranges(run).map(move |range| (run, range));
+    let mut all: Vec<_> = runs.iter().flat_map(of).collect();
+    all.sort_unstable_by_key(|(_, range)| *range.start());
+    all
+}
+
+impl Run {
+    fn ranges(&self) -> impl Iterator<Item = std::ops::RangeInclusive<u32>> {
+        self.attempt
+            .tasks
+            .ranges()
+            .iter()
+            .map(|range| range.start..=range.end)
+    }
+}
+
+/// What a look at one task's output left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// Read to its present end.
+    MayGrow,
+    /// The owner's copy, which does not grow, or nothing.
+    Unreachable,
+}
+
+/// How far one task's output has been read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cursor {
+    out: Position,
+    err: Position,
+    noted: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Position {
+    /// `None` before the first look.
+    offset: Option<u64>,
+    /// Whether the owner's copy was sent.
+    tail: bool,
+}
+
+impl Cursor {
+    fn position(&mut self, stream: Stream) -> &mut Position {
+        match stream {
+            Stream::Out => &mut self.out,
+            Stream::Err => &mut self.err,
+        }
+    }
+}
+
+struct Reader {
+    api: Api,
+    job: JobId,
+    only: Option<u32>,
+    streams: Vec<Stream>,
+    skip: u64,
+    cursors: BTreeMap<(GrantNo, u32), Cursor>,
+    tx: mpsc::Sender<LogChunk>,
+}
+
+impl Reader {
+    /// Sends what is new in one task's output.
+    async fn read(&mut self, run: &Run, task: u32) -> Result<Left, ApiError> {
+        let key = (run.attempt.grant, task);
+        let mut cursor = self.cursors.get(&key).copied().unwrap_or_default();
+        let mut left = Left::MayGrow;
+        for stream in self.streams.clone() {
+            if self.read_stream(run, task, stream, &mut cursor).await? == Left::Unreachable {
+                left = Left::Unreachable;
+            }
+        }
+        self.cursors.insert(key, cursor);
+        Ok(left)
+    }
+
+    async fn read_stream(
+        &self,
+        run: &Run,
+        task: u32,
+        stream: Stream,
+        cursor: &mut Cursor,
+    ) -> Result<Left, ApiError> {
+        loop {
+            let offset = cursor.position(stream).offset.unwrap_or(self.skip);
+            let chunk = self.fetch(run, task, stream, offset).await;
+            match chunk.origin {
+                Origin::Executor(_) if chunk.data.is_empty() => return Ok(Left::MayGrow),
+                Origin::Executor(_) => {
+                    let next = offset + chunk.data.len() as u64;
+                    let is_all = next >= chunk.len;
+                    self.send(run, task, stream, Piece::data(chunk, offset))
+                        .await?;
+                    cursor.position(stream).offset = Some(next);
+                    if is_all {
+                        return Ok(Left::MayGrow);
+                    }
+                }
+                Origin::OwnersTail(_) => {
+                    self.send_tail(run, task, stream, cursor, chunk).await?;
+                    return Ok(Left::Unreachable);
+                }
+                Origin::Unreachable => {
+                    // A stream that stayed silent has no copy at the owner; only the first such note helps.
+                    if !cursor.noted {
+                        let note = format!("log unreachable: {}", run.absence());
+                        self.send(run, task, stream, Piece::note(note, offset))
+                            .await?;
+                        cursor.noted = true;
+                    }
+                    return Ok(Left::Unreachable);
+                }
+            }
+        }
+    }
+
+    /// Sends the owner's copy, once.
+    async fn send_tail(
+        &self,
+        run: &Run,
+        task: u32,
+        stream: Stream,
+        cursor: &mut Cursor,
+        chunk: Chunk,
+    ) -> Result<(), ApiError> {
+        let position = *cursor.position(stream);
+        if position.tail {
+            return Ok(());
+        }
+        let offset = position.offset.unwrap_or(self.skip);
+        let is_whole = chunk.len < TAIL_BYTES;
+        let (chunk, note) = if is_whole {
+            (
+                chunk,
+                format!("{}; this is the owner's copy", run.absence()),
+            )
+        } else {
+            // It ends the stream but where it begins is not known: all of it, rather than a hole.
+            let whole = self.fetch(run, task, stream, 0).await;
+            let note = format!(
+                "full log unreachable: {}; last 64 KiB from the owner",
+                run.absence()
+            );
+            (whole, note)
+        };
+        let mut piece = Piece::data(chunk, offset);
+        if !cursor.noted {
+            piece.note = note;
+            cursor.noted = true;
+        }
+        let position = cursor.position(stream);
+        position.tail = true;
+        position.offset = Some(offset + piece.data.len() as u64);
+        self.send(run, task, stream, piece).await
+    }
+
+    async fn fetch(&self, run: &Run, task: u32, stream: Stream, offset: u64) -> Chunk {
+        let outputs = &self.api.ctx.outputs;
+        outputs
+            .read(&self.job, &run.attempt, task, stream, offset)
+            .await
+    }
+
+    async fn send(
+        &self,
+        run: &Run,
+        task: u32,
+        stream: Stream,
+        piece: Piece,
+    ) -> Result<(), ApiError> {
+        let stream = match stream {
+            Stream::Out => LogStream::Out,
+            Stream::Err => LogStream::Err,
+        };
+        let chunk = LogChunk {
+            task,
+            attempt: run.attempt.attempt.0.into(),
+            stream: stream.into(),
+            data: piece.data,
+            node: run.node.clone(),
+            offset: piece.offset,
+            note: piece.note,
+        };
+        send(&self.tx, chunk).await
+    }
+}
+
+impl Run {
+    fn absence(&self) -> String {
+        if self.is_live {
+            format!("node {} does not answer", self.node)
+        } else {
+            format!("node {} is down", self.node)
+        }
+    }
+}
+
+struct Piece {
+    data: Vec<u8>,
+    offset: u64,
+    note: String,
+}
+
+impl Piece {
+    fn data(chunk: Chunk, offset: u64) -> Self {
+        Self {
+            data: chunk.data.into(),
+            offset,
+            note: String::new(),
+        }
+    }
+
+    fn note(note: String, offset: u64) -> Self {
+        Self {
+            data: Vec::new(),
+            offset,
+            note,
+        }
+    }
+}

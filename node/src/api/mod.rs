@@ -1,0 +1,29 @@
+//! The API of a node: gRPC and HTTP/JSON on one port, and both on a Unix socket.
+//!
+//! Read in this order: `serve` (connections), `context` (what the API stands on and its bounds), `grpc` and `http` (two doors to the same functions), then
+//! one file for each thing that users ask.
+//! Invariants: talks to the driver's handle and to task output only; no request panics the node; every answer is bounded in size and, unless it is a stream, in time.
+//! Does not: decide anything about jobs, or keep any state of its own.
+
+mod context;
+mod convert;
+mod doctor;
+mod events;
+mod grpc;
+mod http;
+mod jobs;
+mod logs;
+mod nodes;
+mod reason;
+mod serve;
+mod socket;
+mod status;
+mod stream;
+mod submit;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+pub use context::{About, Context, ReadHistory, ReadStorage, StorageStats};
+pub use serve::serve;
+pub use socket::BindError;

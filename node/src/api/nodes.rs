@@ -1,0 +1,185 @@
+//! Nodes: the roster with what is believed of each node, and this node's own state.
+//!
+//! Invariants: a node that is in the log or was ever heard is listed; state and free room are what it
+//! said last, as old as `silent_ms` says.
+//! Does not: judge (`doctor` does).
+
+use std::collections::BTreeSet;
+
+use starling_core::facts::view;
+use starling_core::ids::NodeId;
+use starling_core::machine::Machine;
+use starling_core::schedule::{Health, Peer};
+use starling_core::time::Now;
+use starling_proto::v1::{FrontierEntry, InfoReply, NodeLine, NodeState, NodesReply};
+
+use super::context::{About, Api, StorageStats};
+use super::convert::{clamp, seen};
+use super::status::ApiError;
+
+/// Lists the nodes.
+///
+/// Cancel safety: cancel safe.
+pub(super) async fn list(api: &Api) -> Result<NodesReply, ApiError> {
+    let version = api.ctx.about.version.clone();
+    let ask = move |machine: &mut Machine, now: Now| {
+        let heard = machine.fleet().peers().map(|(node, _)| *node);
+        let members = machine.facts().nodes().map(|(node, _)| *node);
+        let all: BTreeSet<NodeId> = heard.chain(members).chain([machine.me()]).collect();
+        let mut nodes: Vec<NodeLine> = all.iter().map(|node| line(machine, now, node)).collect();
+        if let Some(own) = nodes.iter_mut().find(|line| line.answering) {
+            own.version = version;
+            let labels = machine.config().labels.iter();
+            own.labels = labels
+                .map(|(key, value)| (key.to_string(), value.to_string()))
+                .collect();
+        }
+        nodes.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        NodesReply {
+            nodes,
+            view: Some(seen(machine, now)),
+        }
+    };
+    api.ask(ask).await
+}
+
+/// The name by which users know a node: as it said last, or as the log has it.
+pub(super) fn name(machine: &Machine, node: &NodeId) -> String {
+    if *node == machine.me() {
+        return machine.config().name.to_string();
+    }
+    match machine.fleet().name(node) {
+        Some(name) => name.to_string(),
+        None => view::node_name(machine.facts(), node),
+    }
+}
+
+fn line(machine: &Machine, now: Now, node: &NodeId) -> NodeLine {
+    let answering = *node == machine.me();
+    let named = NodeLine {
+        name: name(machine, node),
+        id: node.to_hex(),
+        answering,
+        ..NodeLine::default()
+    };
+    let Some(Peer { presence, heard }) = machine.fleet().peer(node) else {
+        return if answering {
+            NodeLine {
+                state: NodeState::Closed.into(),
+                note: "starting".to_owned(),
+                ..named
+            }
+        } else {
+            let note = "not heard since this node started".to_owned();
+            NodeLine {
+                state: NodeState::Down.into(),
+                note,
+                ..named
+            }
+        };
+    };
+    let (state, note) = match machine.fleet().health(now.mono, node) {
+        _ if answering => own_state(machine),
+        Health::Live if presence.accepts => (NodeState::Ready, ""),
+        Health::Live => (
+            NodeState::Closed,
+            "its disk refuses writes, or it is stopping",
+        ),
+        Health::Suspect => (NodeState::Suspect, "silent"),
+        Health::Dead => (NodeState::Down, "silent"),
+    };
+    let api = (!presence.api.is_empty()).then(|| presence.api.clone());
+    NodeLine {
+        state: state.into(),
+        addresses: api
+            .into_iter()
+            .chain(presence.links.iter().cloned())
+            .collect(),
+        cpus_milli: clamp(presence.total.cpu_milli),
+        cpus_free_milli: clamp(presence.free.cpu_milli),
+        mem_bytes: presence.total.mem_bytes,
+        mem_free_bytes: presence.free.mem_bytes,
+        running: presence.running,
+        silent_ms: if answering {
+            0
+        } else {
+            now.mono.since_ms(*heard)
+        },
+        note: note.to_owned(),
+        ..named
+    }
+}
+
+fn own_state(machine: &Machine) -> (NodeState, &str) {
+    let accepts = machine
+        .fleet()
+        .peer(&machine.me())
+        .is_none_or(|own| own.presence.accepts);
+    match machine.disk_refusal() {
+        Some(reason) => (NodeState::Closed, reason),
+        None if accepts => (NodeState::Ready, ""),
+        None => (NodeState::Closed, "stopping"),
+    }
+}
+
+/// This node and its cluster.
+///
+/// Cancel safety: cancel safe.
+pub(super) async fn info(api: &Api) -> Result<InfoReply, ApiError> {
+    let about = api.ctx.about.clone();
+    let storage = read_storage(api).await;
+    api.ask(move |machine, now| info_of(machine, now, &about, storage))
+        .await
+}
+
+/// The disk's state, read on a thread that may block.
+pub(super) async fn read_storage(api: &Api) -> StorageStats {
+    let read = std::sync::Arc::clone(&api.ctx.storage);
+    let unknown = |_stopped| StorageStats {
+        free_disk_bytes: 0,
+        state: "not known".to_owned(),
+    };
+    tokio::task::spawn_blocking(move || read())
+        .await
+        .unwrap_or_else(unknown)
+}
+
+fn info_of(machine: &mut Machine, now: Now, about: &About, storage: StorageStats) -> InfoReply {
+    let facts_root = machine.root().to_hex();
+    let machine = &*machine;
+    let me = machine.me();
+    let (state, reason) = own_state(machine);
+    let own = machine.fleet().peer(&me).map(|own| &own.presence);
+    let entry =
+        |(log, tip): (&starling_core::ids::LogId, &starling_core::log::Tip)| FrontierEntry {
+            author: name(machine, &log.node),
+            epoch: log.epoch.0,
+            len: tip.len.0,
+            head: format!("{:016x}", tip.head),
+        };
+    InfoReply {
+        node_name: about.name.clone(),
+        node_id: me.to_hex(),
+        cluster_id: machine.cluster().to_hex(),
+        version: about.version.clone(),
+        ready: state == NodeState::Ready,
+        not_ready_reason: reason.to_owned(),
+        p2p_addresses: own.map(|own| own.links.clone()).unwrap_or_default(),
+        api_addresses: own
+            .map(|own| own.api.clone())
+            .into_iter()
+            .filter(|api| !api.is_empty())
+            .collect(),
+        data_dir: about.data_dir.display().to_string(),
+        uptime_ms: u64::try_from(about.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        frontier: machine.frontier().tips().map(entry).collect(),
+        facts_root,
+        disk_state: machine
+            .disk_refusal()
+            .map_or(storage.state, ToOwned::to_owned),
+        disk_free_bytes: storage.free_disk_bytes,
+        events: machine.frontier().events(),
+        loopback_only: about.loopback_only,
+        view: Some(seen(machine, now)),
+    }
+}

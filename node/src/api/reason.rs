@@ -1,0 +1,134 @@
+//! Reasons: why a job waits or how it failed, in words.
+//!
+//! Invariants: says only what this node knows.
+//! Does not: decide whether a node takes a job (`schedule::explain` does).
+
+use starling_core::facts::view::{self, JobView, State};
+use starling_core::facts::{Job, Outcome};
+use starling_core::machine::Machine;
+use starling_core::resources::Resources;
+use starling_core::schedule::{Explanation, Health, NodeReason, explain};
+use starling_core::time::Now;
+
+/// One clause: why the job waits or how it failed; empty if there is nothing to say.
+pub(super) fn of_job(machine: &Machine, now: Now, view: &JobView<'_>, job: &Job) -> String {
+    match view.state {
+        State::Done => String::new(),
+        State::Failed | State::Lost => view.worst.as_ref().map(of_outcome).unwrap_or_default(),
+        State::Cancelled => cancelled(machine, job),
+        State::Pending | State::Running if job.cancel.0.is_some() => "being cancelled".to_owned(),
+        State::Running => String::new(),
+        State::Pending => {
+            let owner = view.id.log.node;
+            waiting(&explain(now.mono, &owner, job, machine.fleet()), job)
+        }
+    }
+}
+
+fn cancelled(machine: &Machine, job: &Job) -> String {
+    job.cancel.0.map_or_else(String::new, |cancel| {
+        format!(
+            "cancelled at {}",
+            view::node_name(machine.facts(), &cancel.by)
+        )
+    })
+}
+
+/// How a task ended, where its exit code does not say it all.
+pub(super) fn of_outcome(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Exit(_) | Outcome::Cancelled => String::new(),
+        Outcome::Signal(signal) => format!("ended by signal {signal}"),
+        Outcome::NotStarted(_, reason) => reason.to_string(),
+        Outcome::TimedOut => "ran past its time limit".to_owned(),
+        Outcome::Lost => "its node went down and nobody knows how it ended".to_owned(),
+    }
+}
+
+/// One clause about all nodes: what the job waits for; empty if it does not wait.
+pub(super) fn waiting(explanation: &Explanation, job: &Job) -> String {
+    let Explanation::Waiting {
+        need, owner, nodes, ..
+    } = explanation
+    else {
+        return String::new();
+    };
+    let (need, owner) = (*need, *owner);
+    let has = |wanted: fn(&NodeReason) -> bool| nodes.iter().any(|(_, _, reason)| wanted(reason));
+    let wanted = job.submit.as_ref().and_then(|submit| submit.wanted_node());
+    if owner != Health::Live {
+        "its owner is silent, and only the owner places its tasks".to_owned()
+    } else if has(|reason| matches!(reason, NodeReason::CouldRun)) {
+        "about to be placed".to_owned()
+    } else if has(|reason| matches!(reason, NodeReason::Busy { .. })) {
+        match wanted {
+            Some(node) => format!("node {node} is full at the moment"),
+            None => "every node that is big enough is full at the moment".to_owned(),
+        }
+    } else if let Some(node) = wanted {
+        let known = nodes.iter().find(|(_, name, _)| *name == node);
+        match known.map(|(_, _, reason)| reason) {
+            Some(NodeReason::TooSmall { .. }) => {
+                format!("node {node} has less than {}", resources(need))
+            }
+            Some(NodeReason::NotAccepting) => format!("node {node} takes no work now"),
+            Some(_) => format!("node {node} is silent"),
+            None => format!("no node is called {node}"),
+        }
+    } else if has(|reason| matches!(reason, NodeReason::NotAccepting)) {
+        "no node that is big enough takes work now".to_owned()
+    } else {
+        format!("no live node has {}", resources(need))
+    }
+}
+
+/// What stands between a job and one node: whether it would take it now, and why.
+pub(super) fn of_node(reason: &NodeReason, need: Resources) -> (bool, String) {
+    match reason {
+        NodeReason::CouldRun => (true, "has room now".to_owned()),
+        NodeReason::Busy { free } => (false, format!("full: {} free", resources(*free))),
+        NodeReason::TooSmall { total } => {
+            let text = format!(
+                "too small: has {}, a task needs {}",
+                resources(*total),
+                resources(need)
+            );
+            (false, text)
+        }
+        NodeReason::NotWanted => (false, "the job asks for another node".to_owned()),
+        NodeReason::Silent { for_ms } => (false, format!("silent for {} s", for_ms / 1_000)),
+        NodeReason::NotAccepting => (
+            false,
+            "takes no work now: its disk refuses, or it is stopping".to_owned(),
+        ),
+    }
+}
+
+/// `2 cpus and 64 GiB`.
+pub(super) fn resources(resources: Resources) -> String {
+    let cpus = match (resources.cpu_milli / 1_000, resources.cpu_milli % 1_000) {
+        (1, 0) => "1 cpu".to_owned(),
+        (whole, 0) => format!("{whole} cpus"),
+        (whole, milli) => {
+            let digits = format!("{whole}.{milli:03}");
+            format!("{} cpus", digits.trim_end_matches('0'))
+        }
+    };
+    match resources.mem_bytes {
+        0 => cpus,
+        bytes => format!("{cpus} and {}", size(bytes)),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let unit = UNITS.iter().find(|(unit, _)| bytes >= *unit);
+    match unit {
+        Some((unit, name)) if bytes.is_multiple_of(*unit) => format!("{} {name}", bytes / unit),
+        Some((unit, name)) => {
+            let tenths = u128::from(bytes) * 10 / u128::from(*unit);
+            format!("{}.{} {name}", tenths / 10, tenths % 10)
+        }
+        None => format!("{bytes} B"),
+    }
+}

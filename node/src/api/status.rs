@@ -1,0 +1,233 @@
+//! Refusals: from what went wrong inside to a gRPC status, and from that to an HTTP answer.
+//!
+//! Invariants: this is the only place that chooses a status code; field names are those of the
+//! protobuf file, whatever the namespace calls them.
+//! Does not: log; a refusal is returned.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use prost::Message as _;
+use serde::Serialize;
+use starling_core::facts::view::FindError;
+use starling_core::limits;
+use starling_core::machine::CommandError;
+use starling_proto::v1::{ErrorDetail, FieldViolation};
+use tonic::{Code, Status};
+
+use crate::driver::Stopped;
+
+/// Longest excerpt of a wrong value.
+const GOT_CHARS_MAX: usize = 80;
+
+/// Why a call was refused. Nothing changed, unless a variant says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    /// The driver is busy or gone.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// A name that names nothing, or too much.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The Machine refused.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// Wrong fields.
+    #[error("the request is not valid")]
+    Fields(Vec<FieldViolation>),
+    /// What does not fit into one event.
+    #[error("{what} takes {bytes} bytes; a submission with all its fields may take {max}", max = limits::EVENT_BYTES_MAX)]
+    TooLarge {
+        /// Which field.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+    },
+    /// Too many calls at once.
+    #[error("this node serves as many calls as it can; try again in a moment")]
+    Overloaded,
+    /// The call took too long; what it asked for may still happen.
+    #[error("not answered within {} s; it may still happen", .0.as_secs())]
+    Deadline(Duration),
+    /// The log on disk could not be read.
+    #[error("cannot read the log: {0}")]
+    History(String),
+    /// The reader of a stream has gone; nobody sees this.
+    #[error("the reader has gone")]
+    ReaderGone,
+}
+
+impl ApiError {
+    /// One wrong field.
+    pub(super) fn field(field: &str, expected: &str, got: &str) -> Self {
+        Self::Fields(vec![violation(field, expected, got)])
+    }
+}
+
+/// A wrong field, with what was sent shortened.
+pub(super) fn violation(field: &str, expected: &str, got: &str) -> FieldViolation {
+    let mut shown: String = got.chars().take(GOT_CHARS_MAX).collect();
+    if shown.len() < got.len() {
+        shown.push('…');
+    }
+    FieldViolation {
+        field: field.to_owned(),
+        expected: expected.to_owned(),
+        got: shown,
+    }
+}
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let message = error.to_string();
+        match error {
+            ApiError::Stopped(_) => refusal(Code::Unavailable, message, "", vec![]),
+            ApiError::Overloaded => refusal(Code::Unavailable, message, "", vec![]),
+            ApiError::Find(error) => of_find(&error, message),
+            ApiError::Command(error) => of_command(error, message),
+            ApiError::Fields(wrong) => refusal(Code::InvalidArgument, message, "", wrong),
+            ApiError::TooLarge { .. } => {
+                refusal(Code::ResourceExhausted, message, INTO_FILES, vec![])
+            }
+            ApiError::Deadline(_) => refusal(Code::DeadlineExceeded, message, "", vec![]),
+            ApiError::History(_) => {
+                let hint = "look at the node's own log, or ask another node with --via";
+                refusal(Code::DataLoss, message, hint, vec![])
+            }
+            ApiError::ReaderGone => Self::cancelled(message),
+        }
+    }
+}
+
+const INTO_FILES: &str = "put large inputs into files that every node can read";
+
+fn of_find(error: &FindError, message: String) -> Status {
+    match error {
+        FindError::UnknownJob(_) => {
+            let hint = "list the jobs with `starling jobs --all`; \
+                        one submitted elsewhere a moment ago may not have arrived here";
+            refusal(Code::NotFound, message, hint, vec![])
+        }
+        FindError::UnknownNode(_) => {
+            let hint = "list the nodes with `starling nodes`";
+            refusal(Code::NotFound, message, hint, vec![])
+        }
+        FindError::Ambiguous(got, could_be) => {
+            let expected = format!("one of {could_be}");
+            let wrong = vec![violation("job", &expected, got)];
+            refusal(Code::InvalidArgument, message, "write more of it", wrong)
+        }
+    }
+}
+
+fn of_command(error: CommandError, message: String) -> Status {
+    match error {
+        CommandError::UnknownNamespace(ns, known) => {
+            let wrong = vec![violation("ns", &format!("one of {known}"), &ns)];
+            refusal(Code::InvalidArgument, message, "", wrong)
+        }
+        CommandError::NoJobs(ns) => {
+            let wrong = vec![violation("ns", "a namespace with jobs, such as batch", &ns)];
+            refusal(Code::InvalidArgument, message, "", wrong)
+        }
+        CommandError::Schema(error) => {
+            let field = proto_field(&error.field);
+            let wrong = vec![violation(field, &error.expected, &error.found)];
+            // Both have their type from the protobuf message, so only their size can be wrong.
+            if matches!(field, "stdin" | "each_line") {
+                let message = format!(
+                    "{field} is too large: expected {}, got {}",
+                    error.expected, error.found
+                );
+                return refusal(Code::ResourceExhausted, message, INTO_FILES, wrong);
+            }
+            refusal(
+                Code::InvalidArgument,
+                "the request is not valid".into(),
+                "",
+                wrong,
+            )
+        }
+        CommandError::Tasks(count) => {
+            let expected = format!("1 to {} tasks", limits::TASKS_MAX);
+            let wrong = vec![violation("array", &expected, &count.to_string())];
+            refusal(
+                Code::InvalidArgument,
+                "the request is not valid".into(),
+                "",
+                wrong,
+            )
+        }
+        CommandError::TooLarge(_) => refusal(Code::ResourceExhausted, message, INTO_FILES, vec![]),
+        CommandError::Busy(_) | CommandError::DiskRefuses(_) | CommandError::ShuttingDown => {
+            refusal(Code::Unavailable, message, "", vec![])
+        }
+        CommandError::UnknownJob => refusal(Code::NotFound, message, "", vec![]),
+        CommandError::AlreadyFinished => refusal(Code::FailedPrecondition, message, "", vec![]),
+    }
+}
+
+/// The name in the protobuf file of a field of namespace `batch`.
+fn proto_field(field: &str) -> &str {
+    match field {
+        "cpu" => "cpus_milli",
+        "memory" => "mem_bytes",
+        "lines" => "each_line",
+        "request" => "request_id",
+        same => same,
+    }
+}
+
+fn refusal(code: Code, message: String, hint: &str, violations: Vec<FieldViolation>) -> Status {
+    if hint.is_empty() && violations.is_empty() {
+        return Status::new(code, message);
+    }
+    let detail = ErrorDetail {
+        hint: hint.to_owned(),
+        violations,
+    };
+    Status::with_details(code, message, detail.encode_to_vec().into())
+}
+
+/// A failed call as JSON.
+#[derive(Debug, Serialize)]
+pub(super) struct HttpRefusal {
+    error: String,
+    hint: String,
+    violations: Vec<FieldViolation>,
+}
+
+/// The HTTP answer that says the same as `status`.
+pub(super) fn http(status: &Status) -> (StatusCode, HttpRefusal) {
+    let code = match status.code() {
+        Code::Ok => StatusCode::OK,
+        Code::InvalidArgument | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted | Code::FailedPrecondition => StatusCode::CONFLICT,
+        Code::ResourceExhausted => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        Code::Cancelled | Code::Unknown | Code::Internal | Code::DataLoss => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    };
+    let detail = ErrorDetail::decode(status.details()).unwrap_or_default();
+    let refusal = HttpRefusal {
+        error: status.message().to_owned(),
+        hint: detail.hint,
+        violations: detail.violations,
+    };
+    (code, refusal)
+}
+
+/// An HTTP request that never reached the API.
+pub(super) fn http_refusal(error: String) -> HttpRefusal {
+    HttpRefusal {
+        error,
+        hint: String::new(),
+        violations: vec![],
+    }
+}

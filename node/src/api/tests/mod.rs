@@ -1,0 +1,7 @@
+//! The API over a real socket and port, with a real driver and Machine.
+//!
+//! Invariants: every wait has a deadline. Does not: write a log or start a process (`world` stands in).
+
+mod calls;
+mod http;
+mod world;

@@ -1,0 +1,215 @@
+//! A node whose disk answers at once and keeps batches in memory, and whose tasks end as their command
+//! says: `hold` runs until it is killed, `exit N` ends with N, anything else writes its words and ends.
+//!
+//! Invariants: as for the real edges, each write and each spawn is answered exactly once.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use hyper_util::rt::TokioIo;
+use starling_core::config::Config;
+use starling_core::event::{SignedBatch, Signer};
+use starling_core::facts::Outcome;
+use starling_core::ids::RunId;
+use starling_core::machine::{Effect, Identity, Input, Record, Recovery, Spawn};
+use starling_core::namespace::Registry;
+use starling_core::resources::Resources;
+use starling_proto::v1::starling_client::StarlingClient;
+use tempfile::TempDir;
+use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::api::{About, Context, StorageStats, serve};
+use crate::driver::{self, Clock, Edges, Handle};
+use crate::exec::output::{Stream, path};
+use crate::output::{Files, Outputs, Place, Remote};
+
+/// Longest wait of any test.
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+
+type Log = Arc<Mutex<Vec<SignedBatch>>>;
+
+struct World {
+    handle: Handle,
+    files: Files,
+    log: Log,
+    held: BTreeSet<RunId>,
+}
+
+impl Edges for World {
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Write { write, records } => {
+                let batches = records.into_iter().filter_map(|record| match record {
+                    Record::Batch(batch) => Some(batch),
+                    Record::Note(_) | Record::CleanShutdown => None,
+                });
+                self.log.lock().unwrap().extend(batches);
+                self.handle.input(Input::Durable(write));
+            }
+            Effect::Spawn(spawn) => self.spawn(&spawn),
+            Effect::Kill(run) => {
+                if self.held.remove(&run) {
+                    self.end(run, Outcome::Signal(15));
+                }
+            }
+            Effect::Gossip(_)
+            | Effect::Publish(_)
+            | Effect::Send { .. }
+            | Effect::Serve { .. }
+            | Effect::Reply { .. }
+            | Effect::Notice(_) => {}
+        }
+    }
+}
+
+impl World {
+    fn spawn(&mut self, spawn: &Spawn) {
+        let words: Vec<&str> = spawn.launch.command.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["hold", ..] => {
+                self.held.insert(spawn.run);
+            }
+            ["exit", code] => self.end(spawn.run, Outcome::Exit(code.parse().unwrap())),
+            words => {
+                let place = Place {
+                    grant: spawn.grant,
+                    task: spawn.task,
+                };
+                let prefix = self.files.prefix(&place);
+                std::fs::create_dir_all(prefix.parent().unwrap()).unwrap();
+                std::fs::write(path(&prefix, Stream::Out), words.join(" ") + "\n").unwrap();
+                self.end(spawn.run, Outcome::Exit(0));
+            }
+        }
+    }
+
+    fn end(&self, run: RunId, outcome: Outcome) {
+        self.handle.input(Input::TaskEnded { run, outcome });
+    }
+}
+
+/// A serving node.
+pub(super) struct Node {
+    pub(super) client: StarlingClient<Channel>,
+    pub(super) http: std::net::SocketAddr,
+    pub(super) socket: std::path::PathBuf,
+    pub(super) handle: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinSet<()>,
+    driver: Option<JoinHandle<()>>,
+    _dir: TempDir,
+}
+
+impl Node {
+    pub(super) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::start();
+        let (handle, queue) = driver::channel(clock);
+        let total = Resources {
+            cpu_milli: 2_000,
+            mem_bytes: 1 << 30,
+        };
+        let signer = Signer::from_seed(&[1; 32]);
+        let identity = Identity {
+            signer,
+            secret: [7; 32],
+            boot: 1,
+        };
+        let recovery = Recovery::new(Config::new("wren", total), Registry::built_in(), identity);
+        let machine = recovery.finish(clock.now());
+        let me = machine.me();
+        let (files, log) = (Files::under(dir.path()), Log::default());
+        let world = World {
+            handle: handle.clone(),
+            files: files.clone(),
+            log: Arc::clone(&log),
+            held: BTreeSet::new(),
+        };
+        let driver = std::thread::spawn(move || driver::run(machine, queue, world));
+        let ctx = Context {
+            handle: handle.clone(),
+            outputs: Outputs::new(me, files, Remote::new(Box::new(|_, _, _| false))),
+            about: About {
+                name: "wren".to_owned(),
+                data_dir: dir.path().to_owned(),
+                version: "1.2.3".to_owned(),
+                loopback_only: true,
+                started: Instant::now(),
+            },
+            storage: Arc::new(|| StorageStats {
+                free_disk_bytes: 5 << 30,
+                state: "ok".to_owned(),
+            }),
+            history: Arc::new(move |of, from, _max| {
+                let log = log.lock().unwrap();
+                let wanted = |batch: &&SignedBatch| {
+                    batch.header().log == of && batch.header().last_seq() >= from
+                };
+                // A few at a time, so that readers have to come back.
+                let some = log.iter().filter(wanted).take(3);
+                Ok(some.map(|batch| batch.bytes().to_vec().into()).collect())
+            }),
+        };
+        let socket = dir.path().join("api.sock");
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = tcp.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let mut serving = JoinSet::new();
+        let path = socket.clone();
+        serving.spawn(async move {
+            serve(ctx, tcp, path, async { drop(stopped.await) })
+                .await
+                .unwrap();
+        });
+        let bound = async {
+            while !socket.exists() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, bound).await.unwrap();
+        let client = connect(&socket).await;
+        Self {
+            client,
+            http,
+            socket,
+            handle,
+            stop: Some(stop),
+            serving,
+            driver: Some(driver),
+            _dir: dir,
+        }
+    }
+
+    /// Stops serving; the driver goes on.
+    pub(super) async fn stop_serving(&mut self) {
+        drop(self.stop.take());
+        tokio::time::timeout(DEADLINE, self.serving.join_next())
+            .await
+            .unwrap();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.handle.input(Input::Shutdown);
+        if let Some(driver) = self.driver.take() {
+            driver.join().unwrap();
+        }
+    }
+}
+
+async fn connect(socket: &Path) -> StarlingClient<Channel> {
+    let socket = socket.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
+    });
+    let endpoint = Endpoint::from_static("http://starling.local").timeout(DEADLINE);
+    StarlingClient::new(endpoint.connect_with_connector(connector).await.unwrap())
+}

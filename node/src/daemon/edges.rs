@@ -1,0 +1,179 @@
+//! Edges: carrying out the Machine's effects with the store, the network and processes.
+//!
+//! Invariants: runs on the driver's thread, so nothing here blocks; a full queue to a peer or to the serving thread drops, and sync repairs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use starling_core::event::Signer;
+use starling_core::facts::Outcome;
+use starling_core::ids::{JobId, LogId, NodeId, RunId, Seq, WriteId};
+use starling_core::machine::{Effect, Input, Record, Spawn};
+use starling_net::{Lane, PeerKey, Topic};
+use tracing::{debug, warn};
+
+use crate::driver::{Edges, Handle};
+use crate::exec::{End, ExecEvent, Executor, Kill, Launch, TaskKey};
+use crate::output::{Files, Place};
+use crate::storage::{self, LogKey, Store};
+use crate::wire::{self, Control};
+
+/// Kept of each output stream (DESIGN section 12).
+const OUTPUT_CAP_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A pull to be served from disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Serve {
+    /// To whom.
+    pub to: NodeId,
+    /// Which log.
+    pub log: LogId,
+    /// From where.
+    pub from: Seq,
+}
+
+/// Which output belongs to which run, for the thread that sees it end.
+#[derive(Clone, Debug, Default)]
+pub struct Runs(Arc<Mutex<BTreeMap<u64, Place>>>);
+
+impl Runs {
+    fn put(&self, run: u64, place: Place) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(run, place);
+    }
+
+    /// Forgets a run.
+    #[must_use]
+    pub fn take(&self, run: u64) -> Option<Place> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&run)
+    }
+}
+
+/// The real world.
+#[derive(Debug)]
+pub struct RealEdges {
+    /// The durable log.
+    pub store: Store,
+    /// Links and gossip.
+    pub net: starling_net::Handle,
+    /// Processes.
+    pub exec: Arc<Executor>,
+    /// Pulls to be served.
+    pub serve: SyncSender<Serve>,
+    /// Signs presence.
+    pub signer: Signer,
+    /// Where output goes.
+    pub files: Files,
+    /// Which run writes where.
+    pub runs: Runs,
+    /// The driver, for writes that are refused at once.
+    pub handle: Handle,
+    /// Job directories made since the start.
+    pub made: BTreeSet<JobId>,
+}
+
+impl Edges for RealEdges {
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Write { write, records } => self.write(write, records),
+            Effect::Gossip(batch) => self.publish(Topic::Log, Bytes::copy_from_slice(batch.bytes())),
+            Effect::Publish(presence) => self.publish(Topic::Presence, wire::sign_presence(&self.signer, &presence)),
+            Effect::Send { to, message } => {
+                let frame = wire::encode(&Control::Core(message));
+                if let Err(error) = self.net.send(PeerKey(to.0), Lane::Control, frame) {
+                    debug!(node = %to, %error, "message dropped");
+                }
+            }
+            Effect::Serve { to, log, from } => {
+                // Full: the peer asks again.
+                let _full = self.serve.try_send(Serve { to, log, from });
+            }
+            Effect::Spawn(spawn) => self.spawn(*spawn),
+            Effect::Kill(run) => self.exec.kill(TaskKey { run: run.0 }, Kill::Gentle),
+            // The driver keeps these to itself.
+            Effect::Reply { .. } | Effect::Notice(_) => {}
+        }
+    }
+}
+
+impl RealEdges {
+    fn write(&self, write: WriteId, records: Vec<Record>) {
+        let records = records.iter().map(to_disk).collect();
+        if self.store.write(write.0, records).is_err() {
+            let reason = "its queue is full".to_owned();
+            self.handle.try_input(Input::WriteFailed { write, reason });
+        }
+    }
+
+    fn publish(&self, topic: Topic, bytes: Bytes) {
+        if let Err(error) = self.net.publish(topic, bytes) {
+            debug!(%error, "gossip dropped");
+        }
+    }
+
+    fn spawn(&mut self, spawn: Spawn) {
+        let place = Place { grant: spawn.grant, task: spawn.task };
+        if self.made.insert(spawn.grant.job) {
+            let dir = self.files.job_dir(&spawn.grant.job);
+            if let Err(error) = std::fs::create_dir_all(&dir) {
+                warn!(dir = %dir.display(), %error, "no directory for output");
+                self.made.remove(&spawn.grant.job);
+            }
+        }
+        let key = TaskKey { run: spawn.run.0 };
+        self.runs.put(spawn.run.0, place);
+        let mut env = spawn.launch.env;
+        env.push(("STARLING_RUN_OWNER".to_owned(), self.signer.node().to_hex()));
+        env.push(("STARLING_ATTEMPT".to_owned(), spawn.attempt.to_string()));
+        self.exec.launch(Launch {
+            key,
+            argv: spawn.launch.command,
+            env,
+            cwd: spawn.launch.cwd.map(PathBuf::from),
+            stdin: spawn.launch.stdin.map(Bytes::from),
+            out: self.files.prefix(&place),
+            cap_bytes: OUTPUT_CAP_BYTES,
+        });
+    }
+}
+
+/// A record as the store keeps it.
+fn to_disk(record: &Record) -> storage::Record {
+    match record {
+        Record::Batch(batch) => {
+            let header = batch.header();
+            storage::Record::Batch {
+                log: log_key(&header.log),
+                first_seq: header.first_seq.0,
+                count: header.count,
+                bytes: Bytes::copy_from_slice(batch.bytes()),
+            }
+        }
+        Record::Note(note) => storage::Record::Local(wire::encode(note)),
+        Record::CleanShutdown => storage::Record::Clean,
+    }
+}
+
+/// A log's key as the store spells it.
+#[must_use]
+pub fn log_key(log: &LogId) -> LogKey {
+    LogKey { node: log.node.0, epoch: log.epoch.0 }
+}
+
+/// What the end of a process means to the Machine.
+#[must_use]
+pub fn ended(event: &ExecEvent) -> Option<(RunId, Outcome)> {
+    match event {
+        ExecEvent::Started { .. } => None,
+        ExecEvent::Ended { key, end, .. } => {
+            let outcome = match end {
+                End::Exit(code) => Outcome::Exit(*code),
+                End::Signal(signal) => Outcome::Signal(*signal),
+                End::NotStarted { code, reason } => Outcome::NotStarted(*code, reason.into()),
+            };
+            Some((RunId(key.run), outcome))
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! A node's home: its data directory, its key and its name.
+//!
+//! Invariants: one process per directory (the store's lock); the key is written once, before anything is signed with it.
+
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use anyhow::{Context as _, bail};
+
+use crate::config::{Config, names, secret};
+use crate::storage::{Completion, Error as StoreError, Options, Recovery, Store};
+
+/// Directories tried for a node without `--dir`.
+const NODES_MAX: u32 = 1_000;
+
+/// An open home.
+#[derive(Debug)]
+pub struct Home {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// The secret half of the node's key.
+    pub seed: [u8; 32],
+    /// The durable log.
+    pub store: Store,
+    /// What the log holds.
+    pub recovery: Recovery,
+}
+
+/// Where finished writes are told.
+pub type OnDone = Box<dyn Fn(Completion) + Send>;
+
+/// Opens the configured data directory, or the first free one under the base directory.
+///
+/// # Errors
+/// If the configured one is in use, none is free, or the log cannot be opened.
+pub fn open(config: &Config, on_done: impl Fn() -> OnDone) -> anyhow::Result<Home> {
+    if let Some(dir) = &config.dir.value {
+        return match open_dir(dir, on_done()) {
+            Err(StoreError::InUse { pid, .. }) => {
+                let by = pid.map_or_else(String::new, |pid| format!(" by process {pid}"));
+                bail!("the data directory {} is in use{by}; stop that node, or choose another --dir", dir.display())
+            }
+            other => finish(dir, other?),
+        };
+    }
+    for number in 1..=NODES_MAX {
+        let dir = config.base.join(format!("node-{number}"));
+        match open_dir(&dir, on_done()) {
+            Err(StoreError::InUse { .. }) => {}
+            other => return finish(&dir, other?),
+        }
+    }
+    bail!("{NODES_MAX} nodes run under {} already", config.base.display())
+}
+
+fn open_dir(dir: &Path, on_done: OnDone) -> Result<(Store, Recovery), StoreError> {
+    Store::open(&dir.join("log"), Options::default(), on_done)
+}
+
+fn finish(dir: &Path, (store, recovery): (Store, Recovery)) -> anyhow::Result<Home> {
+    let seed = read_or_create_key(&dir.join("key"))?;
+    Ok(Home { dir: dir.to_owned(), seed, store, recovery })
+}
+
+fn read_or_create_key(path: &Path) -> anyhow::Result<[u8; 32]> {
+    match fs::read_to_string(path) {
+        Ok(text) => secret::parse_hex(text.trim()).with_context(|| {
+            format!("the node's key {} does not hold 64 hex digits; start with an empty data directory", path.display())
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let seed: [u8; 32] = rand::random();
+            let mut options = fs::OpenOptions::new();
+            let mut file = options
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)
+                .with_context(|| format!("writing the node's key {}", path.display()))?;
+            io::Write::write_all(&mut file, secret::to_hex(&seed).as_bytes())?;
+            file.sync_all()?;
+            Ok(seed)
+        }
+        Err(error) => Err(error).with_context(|| format!("reading the node's key {}", path.display())),
+    }
+}
+
+impl Home {
+    /// The node's name: as configured, else as before, else a bird that nobody in `taken` is called.
+    ///
+    /// # Errors
+    /// If the name cannot be kept.
+    pub fn name(&self, config: &Config, taken: &[String]) -> anyhow::Result<String> {
+        let path = self.dir.join("name");
+        let before = fs::read_to_string(&path).ok().map(|text| text.trim().to_owned()).filter(|name| names::is_valid(name));
+        let chosen = config.name.value.clone().or_else(|| before.clone());
+        let name = chosen.unwrap_or_else(|| names::choose(rand::random(), taken));
+        if before.as_ref() != Some(&name) {
+            fs::write(&path, format!("{name}\n")).with_context(|| format!("writing {}", path.display()))?;
+        }
+        Ok(name)
+    }
+}

@@ -1,0 +1,176 @@
+//! Ingress: what arrives from the network, checked and handed to the driver.
+//!
+//! Invariants: signatures are checked here, off the driver's thread; bytes that fail any check are dropped and never reach the Machine.
+
+use std::sync::mpsc::Receiver;
+
+use starling_core::event::SignedBatch;
+use starling_core::ids::{ClusterId, LogId, NodeId};
+use starling_core::limits;
+use starling_core::machine::Input;
+use starling_net::{Event, Events, Lane, PeerKey, Topic, Verdict};
+use tracing::{debug, info, warn};
+
+use super::edges::{Serve, log_key};
+use crate::driver::Handle;
+use crate::exec::output::Stream;
+use crate::output::{self, Files, Remote};
+use crate::storage::Reader;
+use crate::wire::{self, Bulk, Control};
+
+/// What the network's events are turned into.
+#[derive(Debug)]
+pub struct Ingress {
+    /// The driver.
+    pub handle: Handle,
+    /// The network, for verdicts and answers.
+    pub net: starling_net::Handle,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Output on this node.
+    pub files: Files,
+    /// Answers to this node's own fetches.
+    pub remote: Remote,
+    /// For answers that read files.
+    pub runtime: tokio::runtime::Handle,
+}
+
+impl Ingress {
+    /// Serves events until the network or the driver stops. For a thread of its own.
+    pub fn run(self, mut events: Events) {
+        while let Some(event) = events.blocking_recv() {
+            if !self.take(event) {
+                break;
+            }
+        }
+    }
+
+    /// False once the driver has ended.
+    fn take(&self, event: Event) -> bool {
+        let node = |peer: PeerKey| NodeId(peer.0);
+        match event {
+            Event::LinkUp { peer, addr } => {
+                info!(node = %node(peer), %addr, "linked");
+                self.handle.input(Input::LinkUp(node(peer)))
+            }
+            Event::LinkDown { peer, reason } => {
+                info!(node = %node(peer), ?reason, "link lost");
+                self.handle.input(Input::LinkDown(node(peer)))
+            }
+            Event::Gossip { topic, from, tag, bytes } => {
+                let input = match topic {
+                    Topic::Log => self.open_batch(&bytes).map(|batch| Input::Batch { from: node(from), batch }),
+                    Topic::Presence => self.open_presence(&bytes),
+                };
+                self.net.verdict(tag, if input.is_some() { Verdict::Accept } else { Verdict::Reject });
+                input.is_none_or(|input| self.handle.input(input))
+            }
+            Event::Frame { peer, lane: Lane::Control, bytes } => self.control(node(peer), &bytes),
+            Event::Frame { peer, lane: Lane::Bulk, bytes } => self.bulk(node(peer), &bytes),
+            Event::Refused { addr, reason } => {
+                warn!(%addr, %reason, "connection refused");
+                true
+            }
+            Event::Listening(addr) => {
+                info!(%addr, "listening for links");
+                true
+            }
+        }
+    }
+
+    fn open_batch(&self, bytes: &[u8]) -> Option<SignedBatch> {
+        match SignedBatch::open(bytes, &self.cluster) {
+            Ok(batch) => Some(batch),
+            Err(error) => {
+                debug!(%error, "batch dropped");
+                None
+            }
+        }
+    }
+
+    fn open_presence(&self, bytes: &[u8]) -> Option<Input> {
+        let presence = match wire::open_presence(bytes) {
+            Ok(presence) => presence,
+            Err(error) => {
+                debug!(%error, "presence dropped");
+                return None;
+            }
+        };
+        for link in presence.links.iter().take(8).filter_map(|link| link.parse().ok()) {
+            self.net.hint(link, Some(PeerKey(presence.node.0)));
+        }
+        Some(Input::Presence(presence))
+    }
+
+    fn control(&self, from: NodeId, bytes: &[u8]) -> bool {
+        match minicbor::decode::<Control>(bytes) {
+            Ok(Control::Core(message)) => self.handle.input(Input::Message { from, message }),
+            Ok(Control::Fetch { id, fetch }) => {
+                let (files, net) = (self.files.clone(), self.net.clone());
+                self.runtime.spawn(async move {
+                    if let Some((data, len)) = output::answer(&files, &fetch).await {
+                        let frame = wire::encode(&Bulk::Fetched { id, len, data: data.as_ref().into() });
+                        // No link any more: the asker gives up by itself.
+                        let _gone = net.send(PeerKey(from.0), Lane::Bulk, frame);
+                    }
+                });
+                true
+            }
+            Err(error) => {
+                debug!(node = %from, %error, "message dropped");
+                true
+            }
+        }
+    }
+
+    fn bulk(&self, from: NodeId, bytes: &[u8]) -> bool {
+        match minicbor::decode::<Bulk<'_>>(bytes) {
+            Ok(Bulk::Batches { log, more, batches }) => {
+                let batches = batches.iter().map_while(|bytes| self.open_batch(bytes)).collect();
+                self.handle.input(Input::Pulled { from, log, batches, more })
+            }
+            Ok(Bulk::Fetched { id, len, data }) => {
+                self.remote.answered(id, bytes::Bytes::copy_from_slice(data), len);
+                true
+            }
+            Ok(Bulk::Tail { place, out, data }) => {
+                let stream = if out { Stream::Out } else { Stream::Err };
+                let small = data.len() as u64 <= output::TAIL_BYTES;
+                if small && let Err(error) = self.files.keep_tail(&place, stream, data) {
+                    debug!(%error, "tail not kept");
+                }
+                true
+            }
+            Err(error) => {
+                debug!(node = %from, %error, "frame dropped");
+                true
+            }
+        }
+    }
+}
+
+/// Serves pulls from the disk. For a thread of its own.
+pub fn serve(queue: &Receiver<Serve>, reader: &Reader, net: &starling_net::Handle) {
+    for Serve { to, log, from } in queue {
+        match reader.read(log_key(&log), from.0, limits::SYNC_RESPONSE_BYTES_MAX) {
+            Ok(found) => {
+                let size: usize = found.iter().map(|(_, bytes)| bytes.len()).sum();
+                // A response near the limit was cut; a short one was all there is.
+                let more = size + limits::BATCH_BYTES_MAX > limits::SYNC_RESPONSE_BYTES_MAX;
+                let batches = found.iter().map(|(_, bytes)| bytes.as_ref().into()).collect();
+                let frame = wire::encode(&Bulk::Batches { log, more, batches });
+                if let Err(error) = net.send(PeerKey(to.0), Lane::Bulk, frame) {
+                    debug!(node = %to, %error, "pull not answered");
+                }
+            }
+            Err(error) => warn!(?log, %error, "cannot read the log for a peer"),
+        }
+    }
+}
+
+/// A log position as `LogId`, for closures that read history.
+#[must_use]
+pub fn history(reader: &Reader, log: &LogId, from: u64, max_bytes: usize) -> Result<Vec<bytes::Bytes>, String> {
+    let found = reader.read(log_key(log), from, max_bytes).map_err(|error| error.to_string())?;
+    Ok(found.into_iter().map(|(_, bytes)| bytes).collect())
+}

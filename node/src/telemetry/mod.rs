@@ -1,0 +1,23 @@
+//! Tracing to stderr.
+//!
+//! Does not: print results; `cli::output` does.
+
+use tracing_subscriber::EnvFilter;
+
+/// A log filter that does not parse.
+#[derive(Debug, thiserror::Error)]
+#[error("log level `{0}` is not one of error, warn, info, debug, trace, nor a filter such as info,starling_net=debug")]
+pub struct BadFilter(String);
+
+/// Sends tracing to stderr, filtered by `level`.
+///
+/// # Errors
+/// If `level` does not parse.
+pub fn init(level: &str) -> Result<(), BadFilter> {
+    let filter = EnvFilter::try_new(level).map_err(|_parse| BadFilter(level.to_owned()))?;
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
+    // A second call, in one process with several nodes, keeps the first.
+    let _already = subscriber.with_target(false).try_init();
+    Ok(())
+}

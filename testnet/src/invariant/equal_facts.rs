@@ -1,0 +1,39 @@
+//! 4: nodes with equal frontiers have byte-equal Facts and equal roots (DESIGN section 6).
+
+use std::collections::BTreeMap;
+
+use starling_core::machine::Machine;
+
+use super::Violation;
+use crate::sim::Seat;
+
+/// Compares all machines whose frontiers are equal now.
+pub(crate) fn look<'a>(machines: impl Iterator<Item = &'a mut Machine>) -> Option<Violation> {
+    let mut known: BTreeMap<u64, (Vec<u8>, starling_core::ids::Hash)> = BTreeMap::new();
+    for machine in machines {
+        let (digest, me) = (machine.frontier().digest(), machine.me());
+        let root = machine.root();
+        let bytes = machine.facts().to_bytes();
+        let (first_bytes, first_root) = known.entry(digest).or_insert_with(|| (bytes.clone(), root));
+        if *first_bytes != bytes || *first_root != root {
+            return Some(Violation::new(4, format!("{me} has an equal frontier, {} bytes of facts, others have {}", bytes.len(), first_bytes.len())));
+        }
+    }
+    None
+}
+
+/// At rest: all machines are equal.
+pub(crate) fn all_equal<'a>(machines: impl Iterator<Item = (Seat, &'a Machine)>) -> Option<Violation> {
+    let mut first: Option<(Seat, Vec<u8>)> = None;
+    for (seat, machine) in machines {
+        let bytes = machine.facts().to_bytes();
+        match &first {
+            None => first = Some((seat, bytes)),
+            Some((other, known)) if *known != bytes => {
+                return Some(Violation::new(4, format!("{seat:?} and {other:?} rest with different facts")));
+            }
+            Some(_) => {}
+        }
+    }
+    None
+}

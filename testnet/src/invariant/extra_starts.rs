@@ -1,0 +1,52 @@
+//! 11: a task starts again only because somebody crashed or was suspected: at most once for each time that touched its job (DESIGN J6).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use starling_core::event::{Entry, SignedBatch};
+use starling_core::ids::{JobId, NodeId};
+
+use super::Violation;
+
+/// Who works on which job, and how often that was disturbed.
+#[derive(Debug, Default)]
+pub(crate) struct ExtraStarts {
+    /// Owner and executors.
+    workers: BTreeMap<JobId, BTreeSet<NodeId>>,
+    touches: BTreeMap<JobId, u32>,
+}
+
+impl ExtraStarts {
+    /// Notes the grants in a batch.
+    pub(crate) fn on_batch(&mut self, batch: &SignedBatch) {
+        let author = batch.header().log.node;
+        for (_, entry) in batch.entries() {
+            let Entry::Event(event) = entry else { continue };
+            let Some(job) = event.ctx.job.filter(|job| job.log.node == author) else { continue };
+            let workers = self.workers.entry(job).or_default();
+            workers.insert(author);
+            workers.extend(event.ctx.node);
+        }
+    }
+
+    /// A node went down.
+    pub(crate) fn on_crash(&mut self, node: &NodeId) {
+        for (job, _) in self.workers.iter().filter(|(_, workers)| workers.contains(node)) {
+            *self.touches.entry(*job).or_default() += 1;
+        }
+    }
+
+    /// An owner holds an executor for dead, rightly or not.
+    pub(crate) fn on_suspicion(&mut self, owner: &NodeId, node: &NodeId) {
+        for (job, _) in self.workers.iter().filter(|(job, workers)| job.log.node == *owner && workers.contains(node)) {
+            *self.touches.entry(*job).or_default() += 1;
+        }
+    }
+
+    /// Looks at the starts of one task that no failure of its own explains.
+    pub(crate) fn look(&self, job: JobId, task: u32, extra: u32) -> Option<Violation> {
+        let touches = self.touches.get(&job).copied().unwrap_or(0);
+        (extra > touches).then(|| {
+            Violation::new(11, format!("task {task} of {job:?} has {extra} extra starts, {touches} crashes and suspicions touched its job"))
+        })
+    }
+}

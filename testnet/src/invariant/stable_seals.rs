@@ -1,0 +1,36 @@
+//! 14: an outcome that a user could see as final never changes (DESIGN section 1).
+//!
+//! Checked with partitions too: while ownership never moves there is one term, and one writer of seals.
+
+use std::collections::BTreeMap;
+
+use starling_core::facts::{Facts, Outcome};
+use starling_core::ids::JobId;
+use starling_core::lattice::IntervalSet;
+
+use super::Violation;
+
+/// Final outcomes seen at any node.
+#[derive(Debug, Default)]
+pub(crate) struct StableSeals {
+    seen: BTreeMap<JobId, BTreeMap<Outcome, IntervalSet>>,
+}
+
+impl StableSeals {
+    /// Looks at one node's view of all jobs.
+    pub(crate) fn look(&mut self, facts: &Facts) -> Option<Violation> {
+        for (id, job) in facts.jobs() {
+            let seen = self.seen.entry(id).or_default();
+            for (outcome, tasks) in job.outcomes() {
+                for (other, before) in seen.iter().filter(|(other, _)| **other != outcome) {
+                    let changed = before.intersection(&tasks);
+                    if !changed.is_empty() {
+                        return Some(Violation::new(14, format!("tasks {changed} of {id:?} were {other:?}, now {outcome:?}")));
+                    }
+                }
+                let _ = seen.entry(outcome).or_default().union_with(&tasks);
+            }
+        }
+        None
+    }
+}

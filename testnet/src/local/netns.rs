@@ -1,0 +1,114 @@
+//! Network namespaces on a bridge: several hosts on one machine. Needs root and iproute2.
+//!
+//! A namespace of its own holds the bridge, so that nothing of this touches the machine's real interfaces.
+//! Invariants: names carry the process id, so that test runs do not meet; all are removed on drop.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+
+/// Hosts 10.99.0.1 … on one bridge.
+#[derive(Debug)]
+pub struct Namespaces {
+    prefix: String,
+    count: usize,
+}
+
+/// Whether this process may make namespaces here.
+#[must_use]
+pub fn can_make_namespaces() -> bool {
+    let name = format!("starling-probe-{}", std::process::id());
+    let made = ip(&["netns", "add", &name]).is_ok();
+    if made {
+        // The probe is of no further use.
+        let _left = ip(&["netns", "del", &name]);
+    }
+    made
+}
+
+fn ip(args: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new("ip").args(args).stdin(Stdio::null()).output().context("running ip (iproute2)")?;
+    ensure!(output.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
+}
+
+impl Namespaces {
+    /// Makes `count` hosts, all linked to one bridge.
+    ///
+    /// # Errors
+    /// Without the right to, or without iproute2.
+    pub fn make(label: &str, count: usize) -> anyhow::Result<Self> {
+        ensure!((1..=200).contains(&count), "1 to 200 namespaces");
+        let made = Self { prefix: format!("starling-{label}-{}", std::process::id()), count };
+        let hub = made.hub();
+        ip(&["netns", "add", &hub])?;
+        ip(&["-n", &hub, "link", "add", "bridge0", "type", "bridge"])?;
+        ip(&["-n", &hub, "link", "set", "bridge0", "up"])?;
+        for number in 1..=count {
+            made.add_host(&hub, number)?;
+        }
+        Ok(made)
+    }
+
+    fn add_host(&self, hub: &str, number: usize) -> anyhow::Result<()> {
+        let host = self.host(number);
+        let port = format!("port{number}");
+        let address = format!("10.99.0.{number}/24");
+        ip(&["netns", "add", &host])?;
+        ip(&["-n", hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &host])?;
+        ip(&["-n", hub, "link", "set", &port, "master", "bridge0", "up"])?;
+        ip(&["-n", &host, "link", "set", "lo", "up"])?;
+        ip(&["-n", &host, "addr", "add", &address, "dev", "eth0"])?;
+        ip(&["-n", &host, "link", "set", "eth0", "up"])?;
+        // Multicast needs a route; there is no other network to reach.
+        ip(&["-n", &host, "route", "add", "default", "dev", "eth0"])
+    }
+
+    fn hub(&self) -> String {
+        format!("{}-hub", self.prefix)
+    }
+
+    fn host(&self, number: usize) -> String {
+        format!("{}-{number}", self.prefix)
+    }
+
+    /// A command that runs `program` on host `number`.
+    #[must_use]
+    pub fn command(&self, number: usize, program: &Path) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.host(number)]).arg(program);
+        command
+    }
+
+    /// Cuts a host off from the bridge, or links it again.
+    ///
+    /// # Errors
+    /// If `ip` fails.
+    pub fn set_port(&self, number: usize, port: Port) -> anyhow::Result<()> {
+        let state = match port {
+            Port::Up => "up",
+            Port::Down => "down",
+        };
+        ip(&["-n", &self.hub(), "link", "set", &format!("port{number}"), state])
+    }
+}
+
+/// A host's place on the bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Linked.
+    Up,
+    /// Cut off.
+    Down,
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for number in 1..=self.count {
+            // Perhaps it was never made.
+            let _absent = ip(&["netns", "del", &self.host(number)]);
+        }
+        let _absent = ip(&["netns", "del", &self.hub()]);
+    }
+}

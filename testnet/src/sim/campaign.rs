@@ -1,0 +1,149 @@
+//! Many seeds: two workers, each seed run twice, failures as one line that replays them.
+//!
+//! Invariants: a panic in a run is a failure of its seed, not of the campaign.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::options::Options;
+use super::run::{Failure, Outcome, run};
+use super::world::Totals;
+use crate::invariant::{self, Violation};
+
+/// Workers of one campaign: the cores of the smallest machine it should run on.
+const WORKERS: usize = 2;
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Campaign {
+    /// The first seed.
+    pub from: u64,
+    /// How many.
+    pub count: u64,
+    /// How many nodes, instead of what the seed says.
+    pub nodes: Option<usize>,
+    /// Lines of trace to keep.
+    pub lines: usize,
+    /// How often each seed is run.
+    pub repeats: Repeats,
+}
+
+/// How often each seed is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeats {
+    /// Once.
+    Once,
+    /// Twice, with equal traces.
+    Twice,
+}
+
+/// How a campaign went.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Seeds that held.
+    pub passed: u64,
+    /// Seeds that did not, in order.
+    pub failed: Vec<(u64, Failure)>,
+    /// Over all seeds, first runs only.
+    pub totals: Totals,
+}
+
+impl Campaign {
+    /// The options of one seed.
+    #[must_use]
+    pub fn options(&self, seed: u64) -> Options {
+        let mut options = Options::draw(seed);
+        options.nodes = self.nodes.unwrap_or(options.nodes);
+        options.lines = self.lines;
+        options
+    }
+
+    /// Runs all seeds.
+    #[must_use]
+    pub fn run(&self) -> Report {
+        let next = AtomicU64::new(self.from);
+        let end = self.from.saturating_add(self.count);
+        let report = Mutex::new(Report::default());
+        std::thread::scope(|scope| {
+            for _ in 0..WORKERS {
+                scope.spawn(|| {
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        if seed >= end {
+                            break;
+                        }
+                        let outcome = run_seed(self.options(seed), self.repeats);
+                        if let Ok(mut report) = report.lock() {
+                            report.add(seed, outcome);
+                        }
+                    }
+                });
+            }
+        });
+        let mut report = report.into_inner().unwrap_or_default();
+        report.failed.sort_by_key(|(seed, _)| *seed);
+        report
+    }
+}
+
+impl Report {
+    fn add(&mut self, seed: u64, outcome: Outcome) {
+        self.totals.add(&outcome.totals);
+        match outcome.failure {
+            None => self.passed += 1,
+            Some(failure) => self.failed.push((seed, failure)),
+        }
+    }
+}
+
+impl Totals {
+    fn add(&mut self, other: &Self) {
+        self.virtual_ms += other.virtual_ms;
+        self.steps += other.steps;
+        self.crashes += other.crashes;
+        self.partitions += other.partitions;
+        self.acknowledged += other.acknowledged;
+        self.starts += other.starts;
+        self.extra_starts += other.extra_starts;
+        self.hostile += other.hostile;
+    }
+}
+
+/// Runs one seed, as often as asked.
+#[must_use]
+pub fn run_seed(options: Options, repeats: Repeats) -> Outcome {
+    let mut first = run_caught(options.clone());
+    if first.failure.is_none() && repeats == Repeats::Twice {
+        let second = run_caught(options);
+        first.failure = second.failure.clone().or_else(|| {
+            let violation = invariant::same_trace(&first, &second)?;
+            Some(Failure { violation, at_ms: first.totals.virtual_ms, lines: Vec::new() })
+        });
+    }
+    first
+}
+
+fn run_caught(options: Options) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| run(options))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        let violation = Violation { number: 16, detail: format!("panic: {}", text.unwrap_or_default()) };
+        Outcome { trace: 0, totals: Totals::default(), failure: Some(Failure { violation, at_ms: 0, lines: Vec::new() }) }
+    })
+}
+
+/// Virtual over real time for `nodes` nodes in peace.
+///
+/// # Errors
+/// The first broken rule.
+pub fn speed(nodes: usize) -> Result<(f64, Totals), Failure> {
+    let options = Options::speed(nodes);
+    let start = Instant::now();
+    let outcome = run(options);
+    let real = start.elapsed().as_secs_f64();
+    match outcome.failure {
+        Some(failure) => Err(failure),
+        None => Ok((std::time::Duration::from_millis(outcome.totals.virtual_ms).as_secs_f64() / real, outcome.totals)),
+    }
+}

@@ -1,0 +1,131 @@
+//! Users: what they submit and cancel, what they were told, and how their programs behave.
+//!
+//! Invariants: a job is in `acked` exactly if some node acknowledged it; whoever was not answered expects nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use starling_core::event::{Value, WorkSpec};
+use starling_core::facts::Outcome;
+use starling_core::ids::{JobId, RequestId};
+use starling_core::lattice::IntervalSet;
+use starling_core::machine::{AckLevel, Command, Input, Reply, Submission};
+use starling_core::rng::Rng;
+
+use super::world::{Event, Seat, World, outcome};
+
+/// The clients' ledger.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    next: u64,
+    waiting: BTreeSet<RequestId>,
+    pub(crate) acked: BTreeMap<JobId, AckLevel>,
+    quiet: bool,
+}
+
+impl Clients {
+    /// How a process goes: its outcome, and after how many milliseconds.
+    pub(crate) fn fate(&self, rng: &mut Rng) -> (Outcome, u64) {
+        let lasts_ms = match rng.below(4) {
+            0 => 1 + rng.below(10),
+            1 | 2 => 1 + rng.below(500),
+            _ => 1 + rng.below(3_000),
+        };
+        match outcome(rng.next()) {
+            missing @ Outcome::NotStarted(..) => (missing, 1),
+            other => (other, lasts_ms),
+        }
+    }
+
+    fn request(&mut self) -> RequestId {
+        self.next += 1;
+        self.waiting.insert(RequestId(self.next));
+        RequestId(self.next)
+    }
+}
+
+impl World {
+    /// No more work is submitted.
+    pub(crate) fn quieten(&mut self) {
+        self.clients.quiet = true;
+    }
+
+    fn pick_up(&mut self) -> Option<Seat> {
+        let up: Vec<Seat> = self.seats().filter(|seat| self.node(*seat).machine.is_some()).collect();
+        let pick = usize::try_from(self.rng.below(up.len() as u64)).unwrap_or(0);
+        up.get(pick).copied().filter(|seat| self.node(*seat).paused_until <= self.now)
+    }
+
+    pub(crate) fn on_submit(&mut self) {
+        if self.clients.quiet {
+            return;
+        }
+        if let Some(seat) = self.pick_up() {
+            self.submit_at(seat);
+        }
+        let wait = 1 + self.rng.below(self.options.submit_every_ms * 2);
+        self.after(wait, Event::Submit);
+        if self.rng.below(8) == 0 {
+            let wait = self.rng.below(3_000);
+            self.after(wait, Event::Cancel);
+        }
+    }
+
+    pub(crate) fn submit_at(&mut self, seat: Seat) {
+        let submission = self.submission();
+        let request = self.clients.request();
+        self.step(seat, Input::Command { request, command: Command::Submit(Box::new(submission)) });
+    }
+
+    fn submission(&mut self) -> Submission {
+        let rng = &mut self.rng;
+        let mut spec = WorkSpec::new().with("command", Value::List(vec![Value::text("work")]));
+        let cpu = [0, 250, 500, 1_000][usize::try_from(rng.below(4)).unwrap_or(0)];
+        spec = spec.with("cpu", Value::int(cpu));
+        if rng.below(4) == 0 {
+            spec = spec.with("memory", Value::Int(1 << (20 + i64::try_from(rng.below(10)).unwrap_or(0))));
+        }
+        if rng.below(3) == 0 {
+            spec = spec.with("retries", Value::int(u16::try_from(rng.below(4)).unwrap_or(0)));
+        }
+        if rng.below(5) == 0 {
+            spec = spec.with("timeout_ms", Value::Int(1 + i64::try_from(rng.below(1_000)).unwrap_or(0)));
+        }
+        if rng.below(10) == 0 {
+            let name = format!("bird{}", rng.below(self.options.nodes as u64));
+            spec = spec.with("node", Value::text(name.as_str()));
+        }
+        let count = match rng.below(4) {
+            0 => 2 + rng.below(30),
+            _ => 1,
+        };
+        Submission {
+            ns: "batch".into(),
+            tasks: IntervalSet::from_range(1, u32::try_from(count).unwrap_or(1)),
+            priority: i32::try_from(rng.below(3)).unwrap_or(0),
+            spec,
+            ack: if rng.below(2) == 0 { AckLevel::Local } else { AckLevel::Remote1 },
+        }
+    }
+
+    pub(crate) fn on_cancel(&mut self) {
+        let count = self.clients.acked.len() as u64;
+        // One of the last few, which are probably not finished.
+        let back = usize::try_from(self.rng.below(4.min(count.max(1)))).unwrap_or(0);
+        let job = self.clients.acked.keys().rev().nth(back).copied();
+        if let (Some(job), Some(seat), false) = (job, self.pick_up(), self.clients.quiet) {
+            let request = self.clients.request();
+            self.step(seat, Input::Command { request, command: Command::Cancel(job) });
+        }
+    }
+
+    pub(crate) fn on_reply(&mut self, request: RequestId, reply: Reply) {
+        let known = self.clients.waiting.remove(&request);
+        match reply {
+            Reply::Submitted { job, level, .. } if known => {
+                self.totals.acknowledged += 1;
+                self.clients.acked.insert(job, level);
+            }
+            Reply::Submitted { .. } | Reply::Cancelled | Reply::Error(_) => {}
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Faults: when they happen and what they do, and healing.
+//!
+//! Invariants: every fault plans its own successor, so intensities stay as drawn; after `heal` nothing goes wrong any more.
+
+use starling_core::machine::Input;
+use starling_core::time::Mono;
+
+use super::options::{EveryMs, Faults};
+use super::world::{Event, Seat, World};
+
+/// Things that go wrong from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Crash,
+    CleanStop,
+    Partition,
+    Pause,
+    FullDisk,
+    ClockStep,
+    /// A partition changes or ends.
+    Cut { from: Seat, to: Seat, cut: bool },
+}
+
+impl World {
+    pub(crate) fn plan_faults(&mut self) {
+        for fault in [Fault::Crash, Fault::CleanStop, Fault::Partition, Fault::Pause, Fault::FullDisk, Fault::ClockStep] {
+            self.plan(fault);
+        }
+        if let Some(every) = self.faults.hostile {
+            let wait = 1_000 + self.rng.below(every);
+            self.after(wait, Event::Hostile);
+        }
+    }
+
+    fn plan(&mut self, fault: Fault) {
+        let every: EveryMs = match fault {
+            Fault::Crash => self.faults.crash,
+            Fault::CleanStop => self.faults.clean_stop,
+            Fault::Partition => self.faults.partition,
+            Fault::Pause => self.faults.pause,
+            Fault::FullDisk => self.faults.full_disk,
+            Fault::ClockStep => self.faults.clock_step,
+            Fault::Cut { .. } => None,
+        };
+        if let Some(every) = every {
+            let wait = self.rng.below(every * 2) + 1;
+            self.after(wait, Event::Fault(fault));
+        }
+    }
+
+    pub(crate) fn pick(&mut self) -> Seat {
+        Seat(usize::try_from(self.rng.below(self.nodes.len() as u64)).unwrap_or(0))
+    }
+
+    pub(crate) fn on_fault(&mut self, fault: Fault) {
+        if self.faults == (Faults { disk_ms_max: self.faults.disk_ms_max, delay_ms_max: self.faults.delay_ms_max, ..Faults::NONE }) {
+            return;
+        }
+        let seat = self.pick();
+        self.trace.line(self.now, || format!("fault {fault:?} at {seat:?}"));
+        match fault {
+            Fault::Crash => {
+                self.totals.crashes += 1;
+                self.crash(seat);
+                let down_ms = 50 + self.rng.below(12_000);
+                self.after(down_ms, Event::Restart(seat));
+            }
+            Fault::CleanStop => {
+                if self.node(seat).machine.is_some() && self.stopping.insert(seat) {
+                    self.step(seat, Input::Shutdown);
+                }
+            }
+            Fault::Partition => self.partition(),
+            Fault::Pause => {
+                let until = self.now.after_ms(100 + self.rng.below(10_000));
+                self.node_mut(seat).paused_until = until;
+            }
+            Fault::FullDisk => {
+                let until = self.now.after_ms(100 + self.rng.below(8_000));
+                self.node_mut(seat).disk.full_until = until;
+            }
+            Fault::ClockStep => {
+                let step = i64::try_from(self.rng.below(7_200_000)).unwrap_or(0) - 3_600_000;
+                self.node_mut(seat).wall_ms = step;
+            }
+            Fault::Cut { from, to, cut } => {
+                self.network.set_cut(from, to, cut);
+                self.refresh_pair(from, to);
+            }
+        }
+        self.plan(fault);
+    }
+
+    /// A clean stop is complete: the process ends, and starts again later.
+    pub(crate) fn stop(&mut self, seat: Seat) {
+        self.crash(seat);
+        let down_ms = 50 + self.rng.below(5_000);
+        self.after(down_ms, Event::Restart(seat));
+    }
+
+    /// Splits the nodes in two: both ways, one way, or on and off.
+    fn partition(&mut self) {
+        self.totals.partitions += 1;
+        let sides = 1 + self.rng.below((1 << self.nodes.len()) - 2);
+        let one_way = self.rng.below(3) == 0;
+        let flaps = if self.rng.below(3) == 0 { 1 + self.rng.below(5) } else { 0 };
+        let lasts_ms = 500 + self.rng.below(15_000);
+        let side = |seat: Seat| sides >> seat.0 & 1;
+        let pairs: Vec<(Seat, Seat)> = self
+            .seats()
+            .flat_map(|from| self.seats().map(move |to| (from, to)))
+            .filter(|(from, to)| side(*from) != side(*to) && (!one_way || side(*from) == 1))
+            .collect();
+        for (from, to) in pairs {
+            for flap in 0..=flaps {
+                let start = flap * (lasts_ms + 500);
+                self.after(start, Event::Fault(Fault::Cut { from, to, cut: true }));
+                self.after(start + lasts_ms, Event::Fault(Fault::Cut { from, to, cut: false }));
+            }
+        }
+    }
+
+    /// Everything works again: faults end, paths open, disks have room, nodes are up.
+    pub(crate) fn heal(&mut self) {
+        self.faults = Faults { disk_ms_max: self.faults.disk_ms_max, delay_ms_max: self.faults.delay_ms_max, ..Faults::NONE };
+        self.trace.line(self.now, || "everything heals".into());
+        for seat in self.seats().collect::<Vec<_>>() {
+            let node = self.node_mut(seat);
+            node.paused_until = Mono(0);
+            node.disk.full_until = Mono(0);
+            for other in self.seats().collect::<Vec<_>>() {
+                self.network.set_cut(seat, other, false);
+            }
+        }
+        for seat in self.seats().collect::<Vec<_>>() {
+            self.start(seat);
+            self.refresh_pairs_of(seat);
+        }
+    }
+}

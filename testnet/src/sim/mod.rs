@@ -1,0 +1,25 @@
+//! The simulator: many Machines under virtual time, with faults injected, everything drawn from one seed.
+//!
+//! Read `run` for the phases, `world` for how effects are carried out, `options` for what can go wrong, `crate::invariant` for what must hold.
+//! Invariants: no clock, no threads, no IO within a run; the same options give the same trace hash.
+
+pub mod campaign;
+pub mod cli;
+mod clients;
+mod disk;
+mod faults;
+mod hostile;
+mod network;
+mod options;
+mod outside;
+mod process;
+mod queue;
+mod run;
+mod trace;
+mod world;
+
+pub(crate) use disk::Disk;
+pub use options::{EveryMs, Faults, Options, PerMille, Sabotage, Watch};
+pub use run::{Failure, Outcome, run};
+pub use world::Totals;
+pub(crate) use world::Seat;

@@ -1,0 +1,210 @@
+//! What one run does: how many nodes, which faults and how many of them, all drawn from the seed.
+//!
+//! Source: swarm testing (Groce et al., 2012): each fault is on or off per seed, so that rare mixes occur and no fault always masks another.
+
+use starling_core::rng::Rng;
+
+/// A chance in a thousand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PerMille(pub u32);
+
+impl PerMille {
+    /// Draws.
+    pub fn hits(self, rng: &mut Rng) -> bool {
+        self.0 > 0 && rng.below(1_000) < u64::from(self.0)
+    }
+}
+
+/// How often something happens on average; `None` is never.
+pub type EveryMs = Option<u64>;
+
+/// Faults of one run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Packets that vanish.
+    pub loss: PerMille,
+    /// Packets that come twice.
+    pub duplicate: PerMille,
+    /// Packets that are held back for up to a second.
+    pub reorder: PerMille,
+    /// Packets that travel with flipped bits (gossip only; streams have a transport that notices).
+    pub corrupt: PerMille,
+    /// Crashes at any time.
+    pub crash: EveryMs,
+    /// Writes around which the node crashes: before, torn in the middle, or after, with a part of what follows done.
+    pub crash_at_write: PerMille,
+    /// Stops by intention.
+    pub clean_stop: EveryMs,
+    /// Partitions: symmetric, one-way, flapping.
+    pub partition: EveryMs,
+    /// Nodes that stand still for a while.
+    pub pause: EveryMs,
+    /// Disks that refuse writes for a while.
+    pub full_disk: EveryMs,
+    /// Slow disks, milliseconds at most per write.
+    pub disk_ms_max: u64,
+    /// Wall clocks that step by up to an hour.
+    pub clock_step: EveryMs,
+    /// Wall clocks that run wrong.
+    pub clock_drift: PerMille,
+    /// Hostile bytes and hostile members.
+    pub hostile: EveryMs,
+    /// Longest ordinary delay of a packet.
+    pub delay_ms_max: u64,
+}
+
+impl Faults {
+    /// A quiet local network.
+    pub const NONE: Self = Self {
+        loss: PerMille(0),
+        duplicate: PerMille(0),
+        reorder: PerMille(0),
+        corrupt: PerMille(0),
+        crash: None,
+        crash_at_write: PerMille(0),
+        clean_stop: None,
+        partition: None,
+        pause: None,
+        full_disk: None,
+        disk_ms_max: 3,
+        clock_step: None,
+        clock_drift: PerMille(0),
+        hostile: None,
+        delay_ms_max: 3,
+    };
+
+    /// Whether anything can go wrong that may cost a second start.
+    #[must_use]
+    pub fn disturb(&self) -> bool {
+        let quiet = Self { disk_ms_max: self.disk_ms_max, delay_ms_max: self.delay_ms_max, hostile: self.hostile, ..Self::NONE };
+        let quiet = Self { corrupt: self.corrupt, clock_step: self.clock_step, clock_drift: self.clock_drift, ..quiet };
+        *self != quiet
+    }
+
+    fn draw(rng: &mut Rng) -> Self {
+        let mut rate = |most: u64| PerMille(if rng.below(2) == 0 { 0 } else { u32::try_from(1 + rng.below(most)).unwrap_or(0) });
+        let (loss, duplicate, reorder, corrupt) = (rate(200), rate(200), rate(200), rate(50));
+        let (crash_at_write, clock_drift) = (rate(20), rate(100));
+        let mut every = |least: u64, spread: u64| (rng.below(2) == 0).then(|| least + rng.below(spread));
+        Self {
+            loss,
+            duplicate,
+            reorder,
+            corrupt,
+            crash: every(2_000, 10_000),
+            crash_at_write,
+            clean_stop: every(5_000, 20_000),
+            partition: every(3_000, 10_000),
+            pause: every(3_000, 10_000),
+            full_disk: every(4_000, 10_000),
+            disk_ms_max: if every(0, 1).is_some() { 100 } else { 5 },
+            clock_step: every(3_000, 10_000),
+            clock_drift,
+            hostile: every(300, 2_000),
+            delay_ms_max: if every(0, 1).is_some() { 100 } else { 5 },
+        }
+    }
+}
+
+/// A rule broken on purpose, to prove that its checker sees it. Never drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Everything honest.
+    #[default]
+    None,
+    /// Disks confirm writes before they are durable.
+    EarlyDurable,
+    /// After a crash a node believes that it had stopped cleanly, and goes on in the old epoch.
+    SecondWriter,
+    /// One node folds an event to something else than the others.
+    SkewedDelta,
+    /// A crash takes durable records along.
+    LosesDurable,
+    /// Answers to pulls never arrive.
+    NoPulls,
+    /// Processes end, and nobody is told.
+    SilentEnds,
+    /// Every tenth process is started twice.
+    DoubleStart,
+    /// Nodes offer twice what they have.
+    Overcommit,
+    /// A member seals its task twice, with the same outcome.
+    SealsTwice,
+    /// A member seals its task again, with another outcome.
+    ChangesSeal,
+    /// Gossip is taken in without checking signatures.
+    OpensUnsigned,
+    /// The caps are a thousandth of what the protocol says.
+    TightCaps,
+    /// A start of a process draws from outside the seed.
+    Unseeded,
+    /// Somebody submits in the middle of the crash loop.
+    WorkInCrashLoop,
+}
+
+/// How closely a run is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Everything after every step; costly comparisons now and then, and at rest.
+    Close,
+    /// What one Machine can check of itself, now and then: for measuring speed.
+    Loose,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Everything else follows from it.
+    pub seed: u64,
+    /// How many nodes.
+    pub nodes: usize,
+    /// How long faults happen and work is submitted.
+    pub safety_ms: u64,
+    /// Mean time between two submissions.
+    pub submit_every_ms: u64,
+    /// Which faults.
+    pub faults: Faults,
+    /// Share of packets that travel as bytes, to exercise the codec.
+    pub as_bytes: PerMille,
+    /// A rule broken on purpose.
+    pub sabotage: Sabotage,
+    /// How closely it is watched.
+    pub watch: Watch,
+    /// Lines of trace to keep for a failure.
+    pub lines: usize,
+}
+
+impl Options {
+    /// Draws a run from its seed. One seed in eight is free of faults.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0x5357_4152_4d00_0001);
+        let nodes = 2 + usize::try_from(rng.below(6)).unwrap_or(0);
+        let faults = if seed % 8 == 0 { Faults::NONE } else { Faults::draw(&mut rng) };
+        Self {
+            seed,
+            nodes,
+            safety_ms: 30_000,
+            submit_every_ms: 300 + rng.below(1_500),
+            faults,
+            as_bytes: PerMille(30),
+            sabotage: Sabotage::None,
+            watch: Watch::Close,
+            lines: 0,
+        }
+    }
+
+    /// Many nodes in peace: how fast is the simulator?
+    #[must_use]
+    pub fn speed(nodes: usize) -> Self {
+        Self {
+            nodes,
+            safety_ms: 60_000,
+            submit_every_ms: 1_000,
+            faults: Faults::NONE,
+            as_bytes: PerMille(0),
+            watch: Watch::Loose,
+            ..Self::draw(0)
+        }
+    }
+}

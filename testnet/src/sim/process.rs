@@ -1,0 +1,92 @@
+//! The world's own table of processes: what really runs where, whatever the Machines believe.
+//!
+//! Invariants: a process belongs to one life of one node and dies with it.
+
+use std::collections::BTreeMap;
+
+use starling_core::facts::Outcome;
+use starling_core::ids::{GrantId, JobId, RunId};
+use starling_core::resources::Resources;
+
+use super::world::Seat;
+
+/// One process.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pub(crate) grant: GrantId,
+    pub(crate) task: u32,
+    pub(crate) need: Resources,
+    pub(crate) outcome: Outcome,
+}
+
+/// How often one task was started, and how often it ended badly by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Starts {
+    pub(crate) count: u32,
+    pub(crate) failed: u32,
+    pub(crate) retries: u16,
+}
+
+impl Starts {
+    /// Starts beyond the first that no failure of the task's own explains.
+    pub(crate) fn extra(&self) -> u32 {
+        self.count.saturating_sub(1).saturating_sub(self.failed.min(u32::from(self.retries)))
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Processes {
+    running: BTreeMap<(Seat, RunId), Process>,
+    starts: BTreeMap<(JobId, u32), Starts>,
+}
+
+impl Processes {
+    pub(crate) fn start(&mut self, seat: Seat, run: RunId, process: Process, retries: u16) {
+        let starts = self.starts.entry((process.grant.job, process.task)).or_default();
+        starts.count += 1;
+        starts.retries = retries;
+        self.running.insert((seat, run), process);
+    }
+
+    /// The process ends; `None` if it is gone already.
+    pub(crate) fn end(&mut self, seat: Seat, run: RunId) -> Option<Process> {
+        let process = self.running.remove(&(seat, run))?;
+        if !process.outcome.is_success()
+            && let Some(starts) = self.starts.get_mut(&(process.grant.job, process.task))
+        {
+            starts.failed += 1;
+        }
+        Some(process)
+    }
+
+    /// Somebody stops it: it will end by a signal, unless it `ignores` that.
+    pub(crate) fn kill(&mut self, seat: Seat, run: RunId) {
+        if let Some(process) = self.running.get_mut(&(seat, run)) {
+            process.outcome = Outcome::Signal(15);
+        }
+    }
+
+    /// The node is gone, and its processes with it.
+    pub(crate) fn crash(&mut self, seat: Seat) {
+        self.running.retain(|(at, _), _| *at != seat);
+    }
+
+    /// What the processes on `seat` reserve.
+    pub(crate) fn used(&self, seat: Seat) -> Resources {
+        let here = self.running.range((seat, RunId(0))..=(seat, RunId(u64::MAX)));
+        here.fold(Resources::default(), |sum, (_, process)| sum.plus(&process.need, 1))
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    pub(crate) fn starts(&self) -> impl Iterator<Item = (&(JobId, u32), &Starts)> {
+        self.starts.iter()
+    }
+
+    pub(crate) fn starts_of(&self, job: JobId, task: u32) -> Starts {
+        self.starts.get(&(job, task)).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,182 @@
+//! One run: faults and work, then healing, then progress, then rest, then a crash loop.
+//!
+//! Source: TigerBeetle's VOPR: safety first under faults, then liveness once the network heals.
+
+use starling_core::log::Frontier;
+use starling_core::time::Mono;
+
+use super::options::{Options, Sabotage, Watch};
+use super::world::{Event, Seat, Totals, World};
+use crate::invariant::{Violation, convergence, crash_loop, equal_facts, facts_contain_log, sealed};
+
+/// Everything acknowledged must be sealed this long after healing: the longest tasks, a few retries and their back-off.
+const SEAL_MS_MAX: u64 = 240_000;
+/// Links must be up again this long after healing: silence, then redialling.
+const RELINK_MS_MAX: u64 = 12_000;
+/// Two nodes are compared this often.
+const COMPARE_MS: u64 = 1_500;
+/// Nothing may move for this long at rest.
+const REST_MS: u64 = 3_000;
+
+/// How a run went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The hash of everything that happened.
+    pub trace: u64,
+    /// What happened, counted.
+    pub totals: Totals,
+    /// The first broken rule.
+    pub failure: Option<Failure>,
+}
+
+/// A broken rule.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Which, and what was seen.
+    pub violation: Violation,
+    /// In virtual time.
+    pub at_ms: u64,
+    /// The last lines of the trace, if they were asked for.
+    pub lines: Vec<String>,
+}
+
+/// Runs it to its end, or to the first broken rule.
+#[must_use]
+pub fn run(options: Options) -> Outcome {
+    let mut world = World::new(options);
+    world.safety();
+    if world.options.watch == Watch::Close {
+        world.liveness();
+    }
+    world.totals.extra_starts = world.processes.starts().map(|(_, starts)| u64::from(starts.extra())).sum();
+    let at_ms = world.now.0;
+    let lines = world.trace.take_lines();
+    let failure = world.violation.take().map(|violation| Failure { violation, at_ms, lines });
+    Outcome { trace: world.trace.hash(), totals: world.totals, failure }
+}
+
+impl World {
+    fn safety(&mut self) {
+        let end = Mono(self.options.safety_ms);
+        while self.now < end && self.violation.is_none() {
+            self.run_until(end.min(self.now.after_ms(COMPARE_MS)));
+            if self.options.watch == Watch::Close {
+                self.compare();
+            }
+        }
+    }
+
+    /// Looks closely at one node, and at all pairs with equal frontiers.
+    fn compare(&mut self) {
+        let seat = self.pick();
+        self.look_inside(seat);
+        self.look_across();
+    }
+
+    fn look_inside(&mut self, seat: Seat) {
+        let Some(machine) = self.nodes[seat.0].machine.as_ref() else { return };
+        let found = facts_contain_log::look(seat, machine.facts(), machine.frontier(), &self.rules.library);
+        let found = found.or_else(|| self.rules.stable_seals.look(machine.facts()));
+        self.broken(found);
+    }
+
+    fn look_across(&mut self) {
+        let machines = self.nodes.iter_mut().filter_map(|node| node.machine.as_mut());
+        let found = equal_facts::look(machines);
+        self.broken(found);
+    }
+
+    fn liveness(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        self.quieten();
+        self.heal();
+        let end = self.now.after_ms(RELINK_MS_MAX);
+        while !self.all_linked() && self.now < end && self.violation.is_none() {
+            self.run_until(self.now.after_ms(100));
+        }
+        let held = self.held_somewhere();
+        let end = self.now.after_ms(convergence::MS_MAX);
+        while !self.all_hold(&held) && self.now < end && self.violation.is_none() {
+            self.run_until(self.now.after_ms(100));
+        }
+        let found = convergence::look(self.machines(), &held);
+        self.broken(found);
+        let end = self.now.after_ms(SEAL_MS_MAX);
+        while !self.is_done() && self.now < end && self.violation.is_none() {
+            self.run_until(self.now.after_ms(500));
+        }
+        let found = sealed::look(self.machines(), self.clients.acked.keys());
+        self.broken(found);
+        self.rest();
+        self.crash_loop();
+    }
+
+    pub(crate) fn machines(&self) -> impl Iterator<Item = (Seat, &starling_core::machine::Machine)> {
+        self.nodes.iter().enumerate().filter_map(|(seat, node)| Some((Seat(seat), node.machine.as_ref()?)))
+    }
+
+    /// Everything that any node holds durably.
+    fn held_somewhere(&self) -> Vec<Frontier> {
+        self.machines().map(|(_, machine)| machine.frontier().clone()).collect()
+    }
+
+    fn all_hold(&self, held: &[Frontier]) -> bool {
+        convergence::look(self.machines(), held).is_none()
+    }
+
+    fn is_done(&self) -> bool {
+        sealed::look(self.machines(), self.clients.acked.keys()).is_none() && self.processes.is_idle()
+    }
+
+    /// Nothing is left to do: all frontiers become and stay equal, all Facts are equal, and they are the fold of the log.
+    fn rest(&mut self) {
+        let end = self.now.after_ms(convergence::MS_MAX);
+        let mut still_since = self.now;
+        let mut last = None;
+        while self.violation.is_none() && self.now < end.after_ms(REST_MS) {
+            let digests: Vec<u64> = self.machines().map(|(_, machine)| machine.frontier().digest()).collect();
+            let equal = digests.windows(2).all(|pair| pair[0] == pair[1]);
+            if !equal || last != digests.first().copied() {
+                still_since = self.now;
+            }
+            last = digests.first().copied();
+            if self.now.since_ms(still_since) >= REST_MS {
+                break;
+            }
+            self.run_until(self.now.after_ms(100));
+        }
+        let held = self.held_somewhere();
+        let found = convergence::look(self.machines(), &held);
+        self.broken(found);
+        for seat in self.seats().collect::<Vec<_>>() {
+            self.look_inside(seat);
+        }
+        self.look_across();
+        let found = equal_facts::all_equal(self.machines());
+        self.broken(found);
+    }
+
+    /// One node crashes and starts again, three times, with nothing to do.
+    fn crash_loop(&mut self) {
+        if self.violation.is_some() {
+            return;
+        }
+        let seat = self.pick();
+        let id = self.node(seat).id;
+        let before = (self.node(seat).disk.own_events(&id), self.held_somewhere());
+        for round in 0..3 {
+            self.crash(seat);
+            self.after(200, Event::Restart(seat));
+            self.run_until(self.now.after_ms(2_000));
+            if self.options.sabotage == Sabotage::WorkInCrashLoop && round == 1 {
+                self.submit_at(seat);
+            }
+        }
+        self.run_until(self.now.after_ms(5_000));
+        let after = (self.node(seat).disk.own_events(&id), self.held_somewhere());
+        let found = crash_loop::look(seat, &before, &after);
+        self.broken(found);
+    }
+}

@@ -1,0 +1,564 @@
+//! The world: nodes, their disks and processes, the network between them, one queue of events, one source of chance.
+//!
+//! Invariants: effects are carried out as the real edges do, in the order given; a node that is down gets nothing; the first broken rule stops the run.
+//! Does not: decide what goes wrong (`faults`) or what users want (`clients`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use starling_core::config::Config;
+use starling_core::event::{SignedBatch, Signer, cluster_id};
+use starling_core::facts::Outcome;
+use starling_core::ids::{ClusterId, NodeId, RunId, Seq, WriteId};
+use starling_core::machine::{Effect, Identity, Input, Machine, Notice, Record, Recovery, Spawn};
+use starling_core::namespace::Registry;
+use starling_core::resources::Resources;
+use starling_core::rng::Rng;
+use starling_core::sync::Message;
+use starling_core::time::{Mono, Now, Wall};
+
+use super::clients::Clients;
+use super::disk::Disk;
+use super::faults::Fault;
+use super::hostile::Hostile;
+use super::network::{Network, Origin, Packet};
+use super::options::{Faults, Options, PerMille, Sabotage, Watch};
+use super::process::{Process, Processes};
+use super::queue::Queue;
+use super::trace::{self, Trace};
+use crate::invariant::{Rules, Violation};
+
+/// The secret that the world's members share.
+pub(crate) const SECRET: [u8; 32] = [0x5a; 32];
+/// The wall clock at the start of every run.
+const WALL_START_MS: u64 = 1_790_000_000_000;
+
+/// A node's place in the world, the same over all its lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Seat(pub(crate) usize);
+
+/// What happens.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Deliver { to: Seat, origin: Origin, packet: Packet },
+    Disk { seat: Seat, life: u32, write: WriteId },
+    Confirm { seat: Seat, life: u32, write: WriteId },
+    Process { seat: Seat, life: u32, run: RunId },
+    Tick { seat: Seat, life: u32 },
+    Pair { a: Seat, b: Seat, version: u32 },
+    Restart(Seat),
+    Fault(Fault),
+    Submit,
+    Cancel,
+    Hostile,
+}
+
+/// One node over all its lives.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) total: Resources,
+    pub(crate) machine: Option<Machine>,
+    pub(crate) disk: Disk,
+    pub(crate) life: u32,
+    pub(crate) paused_until: Mono,
+    /// How far its wall clock is off, and by how much per million milliseconds it runs wrong.
+    pub(crate) wall_ms: i64,
+    pub(crate) drift: i64,
+    /// Where its monotonic clock began.
+    origin: u64,
+    armed: Mono,
+}
+
+/// What happened in a run, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Virtual time.
+    pub virtual_ms: u64,
+    /// Inputs stepped.
+    pub steps: u64,
+    /// Nodes that went down without warning.
+    pub crashes: u64,
+    /// Partitions, flaps counted singly.
+    pub partitions: u64,
+    /// Submissions acknowledged.
+    pub acknowledged: u64,
+    /// Processes started.
+    pub starts: u64,
+    /// Starts beyond the first that faults brought about.
+    pub extra_starts: u64,
+    /// Hostile or damaged packets.
+    pub hostile: u64,
+}
+
+/// Everything.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) options: Options,
+    /// The faults at work now; none after healing.
+    pub(crate) faults: Faults,
+    pub(crate) now: Mono,
+    pub(crate) rng: Rng,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) by_id: BTreeMap<NodeId, Seat>,
+    pub(crate) network: Network,
+    pub(crate) processes: Processes,
+    pub(crate) clients: Clients,
+    pub(crate) hostile: Hostile,
+    pub(crate) trace: Trace,
+    pub(crate) rules: Rules,
+    pub(crate) totals: Totals,
+    pub(crate) cluster: ClusterId,
+    pub(crate) violation: Option<Violation>,
+    /// Nodes that were told to stop.
+    pub(crate) stopping: BTreeSet<Seat>,
+    queue: Queue<Event>,
+}
+
+impl World {
+    pub(crate) fn new(options: Options) -> Self {
+        let mut rng = Rng::new(options.seed ^ 0x574f_524c_4400_0001);
+        let nodes: Vec<Node> = (0..options.nodes).map(|seat| Node::new(&options, seat, &mut rng)).collect();
+        let by_id = nodes.iter().enumerate().map(|(seat, node)| (node.id, Seat(seat))).collect();
+        let mut world = Self {
+            faults: options.faults,
+            now: Mono(0),
+            network: Network::new(options.nodes),
+            processes: Processes::default(),
+            clients: Clients::default(),
+            hostile: Hostile::new(options.seed),
+            trace: Trace::new(options.lines),
+            rules: Rules::new(options.nodes),
+            totals: Totals::default(),
+            cluster: cluster_id(&SECRET),
+            violation: None,
+            stopping: BTreeSet::new(),
+            queue: Queue::new(),
+            rng,
+            nodes,
+            by_id,
+            options,
+        };
+        for seat in world.seats().collect::<Vec<_>>() {
+            world.start(seat);
+        }
+        world.plan_faults();
+        world.after(500, Event::Submit);
+        world
+    }
+
+    pub(crate) fn seats(&self) -> impl Iterator<Item = Seat> + use<> {
+        (0..self.nodes.len()).map(Seat)
+    }
+
+    pub(crate) fn node(&self, seat: Seat) -> &Node {
+        &self.nodes[seat.0]
+    }
+
+    pub(crate) fn node_mut(&mut self, seat: Seat) -> &mut Node {
+        &mut self.nodes[seat.0]
+    }
+
+    pub(crate) fn after(&mut self, ms: u64, event: Event) {
+        self.queue.push(self.now.after_ms(ms), event);
+    }
+
+    /// Lets time pass until `until`, or until a rule is broken.
+    pub(crate) fn run_until(&mut self, until: Mono) {
+        while self.violation.is_none() {
+            let Some((at, event)) = self.queue.pop(until) else { break };
+            self.now = at;
+            self.dispatch(event);
+        }
+        if self.violation.is_none() {
+            self.now = self.now.max(until);
+        }
+        self.totals.virtual_ms = self.now.0;
+    }
+
+    fn dispatch(&mut self, event: Event) {
+        match event {
+            Event::Deliver { to, origin, packet } => self.on_deliver(to, origin, packet),
+            Event::Disk { seat, life, write } => self.on_disk(seat, life, write),
+            Event::Confirm { seat, life, write } => self.on_confirm(seat, life, write),
+            Event::Process { seat, life, run } => self.on_process(seat, life, run),
+            Event::Tick { seat, life } => self.on_tick(seat, life),
+            Event::Pair { a, b, version } => self.on_pair(a, b, version),
+            Event::Restart(seat) => self.start(seat),
+            Event::Fault(fault) => self.on_fault(fault),
+            Event::Submit => self.on_submit(),
+            Event::Cancel => self.on_cancel(),
+            Event::Hostile => self.on_hostile(),
+        }
+    }
+
+    pub(crate) fn broken(&mut self, violation: Option<Violation>) {
+        if self.violation.is_none() {
+            self.violation = violation;
+        }
+    }
+
+    /// Starts a process of a node that is down: reads its disk, as the daemon does.
+    pub(crate) fn start(&mut self, seat: Seat) {
+        if self.node(seat).machine.is_some() {
+            return;
+        }
+        let identity = self.identity(seat);
+        let total = match self.options.sabotage {
+            Sabotage::Overcommit => Resources::default().plus(&self.node(seat).total, 2),
+            _ => self.node(seat).total,
+        };
+        let mut recovery = Recovery::new(Config::new(&format!("bird{}", seat.0), total), self.registry(seat), identity);
+        let clean = matches!(self.node(seat).disk.records().last(), Some(Record::CleanShutdown));
+        for index in 0..self.node(seat).disk.records().len() {
+            let record = self.reread(seat, index);
+            recovery.record(record);
+        }
+        if self.options.sabotage == Sabotage::SecondWriter {
+            recovery.record(Record::CleanShutdown);
+        }
+        let origin = self.rng.below(1_000_000);
+        let node = self.node_mut(seat);
+        node.origin = origin;
+        node.life += 1;
+        let machine = recovery.finish(Now { mono: Mono(origin), wall: Wall(0) });
+        let frontier = machine.frontier().clone();
+        node.machine = Some(machine);
+        let (id, life) = (node.id, node.life);
+        if clean {
+            self.rules.one_writer.hand_over(&id, life);
+        }
+        let found = self.rules.frontier_grows.look(seat, &frontier);
+        self.broken(found);
+        self.trace.mix(&[31, self.now.0, seat.0 as u64]);
+        self.trace.line(self.now, || format!("{seat:?} starts, life {life}"));
+        self.step(seat, Input::Tick);
+        self.refresh_pairs_of(seat);
+    }
+
+    fn identity(&mut self, seat: Seat) -> Identity {
+        let boot = if self.options.sabotage == Sabotage::Unseeded { super::outside::draw() } else { self.rng.next() };
+        Identity { signer: signer(self.options.seed, seat.0), secret: SECRET, boot }
+    }
+
+    pub(crate) fn registry(&self, seat: Seat) -> Registry {
+        let mut registry = Registry::built_in();
+        if self.options.sabotage == Sabotage::SkewedDelta && seat == Seat(0) {
+            registry.add(Box::new(super::hostile::Skewed::default()));
+        }
+        registry
+    }
+
+    /// A record as it comes back from the disk, sometimes through its bytes.
+    fn reread(&mut self, seat: Seat, index: usize) -> Record {
+        let record = self.node(seat).disk.records()[index].clone();
+        match record {
+            Record::Batch(batch) if self.options.as_bytes.hits(&mut self.rng) => {
+                let again = SignedBatch::open_own(batch.bytes(), &self.cluster).ok();
+                if again.is_none() {
+                    self.broken(Some(Violation::new(16, "an own batch does not read back from disk".into())));
+                }
+                Record::Batch(again.unwrap_or(batch))
+            }
+            Record::Batch(_) | Record::Note(_) | Record::CleanShutdown => record,
+        }
+    }
+
+    /// Power off: whatever was in memory is gone.
+    pub(crate) fn crash(&mut self, seat: Seat) {
+        if self.node(seat).machine.is_none() {
+            return;
+        }
+        let mut rng = self.rng.clone();
+        let (id, life) = (self.node(seat).id, self.node(seat).life);
+        let survivors = self.node_mut(seat).disk.crash(&mut rng);
+        self.rng = rng;
+        self.on_committed(seat, life, &survivors);
+        if self.options.sabotage == Sabotage::LosesDurable {
+            self.node_mut(seat).disk.forget(8);
+        }
+        self.node_mut(seat).machine = None;
+        self.processes.crash(seat);
+        self.stopping.remove(&seat);
+        self.rules.extra_starts.on_crash(&id);
+        self.trace.mix(&[32, self.now.0, seat.0 as u64, survivors.len() as u64]);
+        self.trace.line(self.now, || format!("{seat:?} crashes, {} records of its write survive", survivors.len()));
+        self.refresh_pairs_of(seat);
+    }
+
+    /// One input to one node, and everything that follows from it.
+    pub(crate) fn step(&mut self, seat: Seat, input: Input) {
+        let now = self.node(seat).clock(self.now);
+        let words = trace::of_input(&input);
+        self.trace.mix(&[self.now.0, seat.0 as u64]);
+        self.trace.mix(&words);
+        self.trace.line(self.now, || format!("{seat:?} <- {input:?}"));
+        let at_write = matches!(input, Input::Durable(_));
+        let is_watched = self.options.watch == Watch::Close || self.totals.steps % 64 == 0;
+        let Some(machine) = self.nodes[seat.0].machine.as_mut() else { return };
+        let effects = machine.step(now, input);
+        self.totals.steps += 1;
+        if is_watched {
+            let found = self.rules.look_at_machine(seat, machine, self.options.sabotage);
+            self.broken(found);
+        }
+        let writes = at_write || effects.iter().any(|effect| matches!(effect, Effect::Write { .. }));
+        let crash = writes && self.faults.crash_at_write.hits(&mut self.rng);
+        let carried = if crash { usize::try_from(self.rng.below(effects.len() as u64 + 1)).unwrap_or(0) } else { effects.len() };
+        for effect in effects.into_iter().take(carried) {
+            // A node that just stopped does nothing more.
+            if self.node(seat).machine.is_none() {
+                break;
+            }
+            self.trace.mix(&trace::of_effect(&effect));
+            self.trace.line(self.now, || format!("{seat:?} -> {effect:?}"));
+            self.perform(seat, effect);
+        }
+        if crash {
+            self.totals.crashes += 1;
+            self.crash(seat);
+            let down_ms = 50 + self.rng.below(3_000);
+            self.after(down_ms, Event::Restart(seat));
+        }
+        self.arm(seat);
+    }
+
+    /// Makes sure that the node is woken when it asked to be.
+    fn arm(&mut self, seat: Seat) {
+        let now = self.now;
+        let node = &mut self.nodes[seat.0];
+        let Some(machine) = node.machine.as_ref() else { return };
+        let due = Mono(machine.next_deadline().0.saturating_sub(node.origin)).max(now.after_ms(1));
+        if node.armed <= now || due < node.armed {
+            node.armed = due;
+            let life = node.life;
+            self.queue.push(due, Event::Tick { seat, life });
+        }
+    }
+
+    fn on_tick(&mut self, seat: Seat, life: u32) {
+        let node = self.node(seat);
+        if node.machine.is_none() || node.life != life {
+            return;
+        }
+        if node.paused_until > self.now {
+            return self.queue.push(node.paused_until, Event::Tick { seat, life });
+        }
+        let due = node.machine.as_ref().is_some_and(|machine| machine.next_deadline().0 <= node.clock(self.now).mono.0);
+        if due { self.step(seat, Input::Tick) } else { self.arm(seat) }
+    }
+
+    fn perform(&mut self, seat: Seat, effect: Effect) {
+        let node = &self.nodes[seat.0];
+        if self.options.watch == Watch::Close {
+            let found = crate::invariant::durable_first::look(&node.disk, &effect);
+            self.broken(found);
+        }
+        match effect {
+            Effect::Write { write, records } => self.write(seat, write, records),
+            Effect::Gossip(batch) => self.send_all(seat, &Packet::Batch(batch)),
+            Effect::Publish(presence) => self.send_all(seat, &Packet::Presence(Box::new(presence))),
+            Effect::Send { to, message } => {
+                if let Some(to) = self.by_id.get(&to).copied() {
+                    self.send(seat, to, Packet::Message(Box::new(message)));
+                }
+            }
+            Effect::Serve { to, log, from } => {
+                let (batches, more) = self.node(seat).disk.serve(&log, from.max(Seq(1)));
+                if let Some(to) = self.by_id.get(&to).copied() {
+                    self.send(seat, to, Packet::Pulled { log, batches, more });
+                }
+            }
+            Effect::Spawn(spawn) => self.spawn(seat, *spawn),
+            Effect::Kill(run) => {
+                self.processes.kill(seat, run);
+                let (life, delay) = (self.node(seat).life, 1 + self.rng.below(50));
+                self.after(delay, Event::Process { seat, life, run });
+            }
+            Effect::Reply { request, reply } => self.on_reply(request, reply),
+            Effect::Notice(notice) => self.on_notice(seat, notice),
+        }
+    }
+
+    fn write(&mut self, seat: Seat, write: WriteId, records: Vec<Record>) {
+        let life = self.node(seat).life;
+        self.node_mut(seat).disk.begin(write, records);
+        let delay = 1 + self.rng.below(self.faults.disk_ms_max.max(1));
+        if self.options.sabotage == Sabotage::EarlyDurable {
+            self.after(0, Event::Confirm { seat, life, write });
+            self.after(delay, Event::Disk { seat, life, write });
+        } else {
+            self.after(delay, Event::Disk { seat, life, write });
+        }
+    }
+
+    /// The disk is done with a write.
+    fn on_disk(&mut self, seat: Seat, life: u32, write: WriteId) {
+        if self.node(seat).life != life || self.node(seat).machine.is_none() {
+            return;
+        }
+        if self.node(seat).disk.full_until > self.now {
+            self.node_mut(seat).disk.fail(write);
+            return self.step(seat, Input::WriteFailed { write, reason: "no space left on device".into() });
+        }
+        let records = self.node_mut(seat).disk.commit(write);
+        self.on_committed(seat, life, &records);
+        if self.options.sabotage != Sabotage::EarlyDurable {
+            self.on_confirm(seat, life, write);
+        }
+    }
+
+    /// The node hears that a write is durable, once it listens.
+    fn on_confirm(&mut self, seat: Seat, life: u32, write: WriteId) {
+        let node = self.node(seat);
+        if node.life != life || node.machine.is_none() {
+            return;
+        }
+        if node.paused_until > self.now {
+            return self.queue.push(node.paused_until, Event::Confirm { seat, life, write });
+        }
+        self.step(seat, Input::Durable(write));
+    }
+
+    fn on_committed(&mut self, seat: Seat, life: u32, records: &[Record]) {
+        for record in records {
+            if let Record::Batch(batch) = record {
+                let found = self.rules.on_durable(self.nodes[seat.0].id, life, batch);
+                self.broken(found);
+            }
+        }
+    }
+
+    fn on_deliver(&mut self, to: Seat, origin: Origin, packet: Packet) {
+        let node = self.node(to);
+        if node.machine.is_none() {
+            return;
+        }
+        if node.paused_until > self.now {
+            return self.queue.push(node.paused_until, Event::Deliver { to, origin, packet });
+        }
+        let Some(from) = self.arrives(to, origin) else { return };
+        let input = match packet {
+            Packet::Batch(batch) => Some(Input::Batch { from, batch }),
+            Packet::BatchBytes { bytes, intact } => self.open(from, &bytes, intact),
+            Packet::Message(message) => Some(Input::Message { from, message: *message }),
+            Packet::MessageBytes(bytes) => Message::from_bytes(&bytes).ok().map(|message| Input::Message { from, message }),
+            Packet::Presence(presence) => Some(Input::Presence(*presence)),
+            Packet::Pulled { .. } if self.options.sabotage == Sabotage::NoPulls => None,
+            Packet::Pulled { log, batches, more } => Some(Input::Pulled { from, log, batches, more }),
+        };
+        if let Some(input) = input {
+            self.step(to, input);
+        }
+    }
+
+    fn open(&mut self, from: NodeId, bytes: &[u8], intact: bool) -> Option<Input> {
+        self.totals.hostile += u64::from(!intact);
+        let opened = match self.options.sabotage {
+            Sabotage::OpensUnsigned => SignedBatch::open_own(bytes, &self.cluster),
+            _ => SignedBatch::open(bytes, &self.cluster),
+        };
+        let found = crate::invariant::hostile_bytes::look(opened.as_ref().err(), intact);
+        self.broken(found);
+        opened.ok().map(|batch| Input::Batch { from, batch })
+    }
+
+    fn spawn(&mut self, seat: Seat, spawn: Spawn) {
+        let Spawn { run, grant, task, .. } = spawn;
+        let node = &self.nodes[seat.0];
+        let submit = node.machine.as_ref().and_then(|machine| machine.facts().job(&grant.job)).and_then(|job| job.submit.as_ref());
+        let Some((need, retries)) = submit.map(|submit| (submit.need, submit.retries)) else { return };
+        let (outcome, lasts_ms) = self.clients.fate(&mut self.rng);
+        let process = Process { grant, task, need, outcome };
+        let double = self.options.sabotage == Sabotage::DoubleStart && self.rng.below(10) == 0;
+        for _ in 0..=usize::from(double) {
+            self.totals.starts += 1;
+            self.processes.start(seat, run, process.clone(), retries);
+        }
+        let node = &self.nodes[seat.0];
+        let found = crate::invariant::capacity::look(seat, &node.total, &self.processes.used(seat));
+        self.broken(found);
+        let starts = self.processes.starts_of(grant.job, task);
+        let found = self.rules.look_at_starts(&self.options.faults, grant.job, task, starts.extra());
+        self.broken(found);
+        let life = self.node(seat).life;
+        self.after(lasts_ms, Event::Process { seat, life, run });
+    }
+
+    fn on_process(&mut self, seat: Seat, life: u32, run: RunId) {
+        let node = self.node(seat);
+        if node.life != life || node.machine.is_none() {
+            return;
+        }
+        if node.paused_until > self.now {
+            return self.queue.push(node.paused_until, Event::Process { seat, life, run });
+        }
+        if let Some(Process { outcome, .. }) = self.processes.end(seat, run)
+            && self.options.sabotage != Sabotage::SilentEnds
+        {
+            self.step(seat, Input::TaskEnded { run, outcome });
+        }
+    }
+
+    fn on_notice(&mut self, seat: Seat, notice: Notice) {
+        match notice {
+            Notice::NodeDead(node) => {
+                let owner = self.node(seat).id;
+                self.rules.extra_starts.on_suspicion(&owner, &node);
+            }
+            Notice::RootMismatch(node) => {
+                let detail = format!("{seat:?} has the frontier of {node} and another root");
+                self.broken(Some(Violation::new(4, detail)));
+            }
+            Notice::Forked(log) => {
+                let detail = format!("{seat:?} holds two branches of {log:?}");
+                self.broken(Some(Violation::new(2, detail)));
+            }
+            Notice::Stopped if self.stopping.remove(&seat) => self.stop(seat),
+            Notice::Folded(_) | Notice::DiskRefuses(_) | Notice::DiskAccepts | Notice::Stopped => {}
+        }
+    }
+}
+
+impl Node {
+    fn new(options: &Options, seat: usize, rng: &mut Rng) -> Self {
+        let cores = 1 + rng.below(4);
+        let mut drift = || if options.faults.clock_drift > PerMille(0) { rng.below(200) } else { 0 };
+        let drift = i64::try_from(drift()).unwrap_or(0) - i64::try_from(drift()).unwrap_or(0);
+        Self {
+            id: signer(options.seed, seat).node(),
+            total: Resources { cpu_milli: cores * 1_000, mem_bytes: 1 << 30 },
+            machine: None,
+            disk: Disk::default(),
+            life: 0,
+            paused_until: Mono(0),
+            wall_ms: 0,
+            drift: drift * i64::from(options.faults.clock_drift.0),
+            origin: 0,
+            armed: Mono(0),
+        }
+    }
+
+    /// What its clocks show.
+    pub(crate) fn clock(&self, now: Mono) -> Now {
+        let passed = i64::try_from(now.0).unwrap_or(i64::MAX);
+        let wall = i64::try_from(WALL_START_MS).unwrap_or(0) + passed + self.wall_ms + passed * self.drift / 1_000_000;
+        Now { mono: Mono(now.0 + self.origin), wall: Wall(u64::try_from(wall).unwrap_or(0)) }
+    }
+}
+
+pub(crate) fn signer(seed: u64, number: usize) -> Signer {
+    let mut rng = Rng::new(seed.rotate_left(17) ^ (number as u64) << 48 ^ 0x004b_4559);
+    let mut bytes = [0; 32];
+    bytes.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&rng.next().to_le_bytes()));
+    Signer::from_seed(&bytes)
+}
+
+/// Outcomes that a process can have by itself.
+pub(crate) fn outcome(draw: u64) -> Outcome {
+    match draw % 20 {
+        0 => Outcome::Exit(1),
+        1 => Outcome::Signal(11),
+        2 => Outcome::NotStarted(127, "no such file or directory".into()),
+        _ => Outcome::Exit(0),
+    }
+}

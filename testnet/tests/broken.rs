@@ -1,0 +1,110 @@
+//! One deliberately broken rule per invariant: each checker must see its own within a few seeds.
+
+use starling_testnet::sim::campaign::{Repeats, run_seed};
+use starling_testnet::sim::{Faults, Options, PerMille, Sabotage};
+
+/// Seeds tried before a checker counts as blind.
+const SEEDS: u64 = 20;
+
+/// Breaks a rule and expects invariant `number` to be the one that is reported.
+fn check(number: u8, sabotage: Sabotage, faults: Faults) {
+    let mut seen = Vec::new();
+    for seed in 1..=SEEDS {
+        let options = Options { sabotage, faults, ..Options::draw(seed) };
+        if let Some(failure) = run_seed(options, Repeats::Twice).failure {
+            if failure.violation.number == number {
+                return;
+            }
+            seen.push(failure.violation.to_string());
+        }
+    }
+    panic!("{sabotage:?} was not seen by invariant {number} in {SEEDS} seeds; seen instead: {seen:?}");
+}
+
+fn crashes() -> Faults {
+    Faults { crash: Some(3_000), ..Faults::NONE }
+}
+
+fn adversary() -> Faults {
+    Faults { hostile: Some(500), ..Faults::NONE }
+}
+
+#[test]
+fn a_disk_that_confirms_early_is_seen_by_1() {
+    check(1, Sabotage::EarlyDurable, Faults { disk_ms_max: 50, ..Faults::NONE });
+}
+
+#[test]
+fn a_second_writer_of_an_old_epoch_is_seen_by_2() {
+    check(2, Sabotage::SecondWriter, crashes());
+}
+
+#[test]
+fn a_delta_that_drops_an_event_is_seen_by_3() {
+    check(3, Sabotage::SkewedDelta, adversary());
+}
+
+#[test]
+fn a_delta_that_differs_between_nodes_is_seen_by_4() {
+    check(4, Sabotage::SkewedDelta, adversary());
+}
+
+#[test]
+fn a_disk_that_forgets_is_seen_by_5() {
+    check(5, Sabotage::LosesDurable, crashes());
+}
+
+#[test]
+fn pulls_that_bring_nothing_are_seen_by_6() {
+    check(6, Sabotage::NoPulls, Faults { partition: Some(5_000), loss: PerMille(200), ..Faults::NONE });
+}
+
+#[test]
+fn ends_that_nobody_reports_are_seen_by_9() {
+    check(9, Sabotage::SilentEnds, Faults::NONE);
+}
+
+#[test]
+fn a_second_process_without_any_fault_is_seen_by_10() {
+    check(10, Sabotage::DoubleStart, Faults::NONE);
+}
+
+#[test]
+fn a_second_process_that_no_crash_explains_is_seen_by_11() {
+    check(11, Sabotage::DoubleStart, Faults { duplicate: PerMille(100), ..Faults::NONE });
+}
+
+#[test]
+fn a_node_that_offers_more_than_it_has_is_seen_by_12() {
+    check(12, Sabotage::Overcommit, Faults::NONE);
+}
+
+#[test]
+fn a_task_sealed_twice_is_seen_by_13() {
+    check(13, Sabotage::SealsTwice, adversary());
+}
+
+#[test]
+fn an_outcome_that_changes_is_seen_by_14() {
+    check(14, Sabotage::ChangesSeal, adversary());
+}
+
+#[test]
+fn damaged_bytes_taken_for_good_are_seen_by_16() {
+    check(16, Sabotage::OpensUnsigned, Faults { corrupt: PerMille(100), ..Faults::NONE });
+}
+
+#[test]
+fn a_buffer_over_its_cap_is_seen_by_18() {
+    check(18, Sabotage::TightCaps, Faults { reorder: PerMille(100), ..Faults::NONE });
+}
+
+#[test]
+fn a_number_from_outside_the_seed_is_seen_by_23() {
+    check(23, Sabotage::Unseeded, Faults::NONE);
+}
+
+#[test]
+fn an_event_minted_in_a_crash_loop_is_seen_by_24() {
+    check(24, Sabotage::WorkInCrashLoop, Faults::NONE);
+}
