@@ -136,6 +136,12 @@ impl Author {
         sys::admit(hlc(1), membership_mac(&SECRET, &self.signer.node()), name)
     }
 
+    /// Goes on after `batch`, as a clone of this node's disk would.
+    pub(crate) fn resume(&mut self, batch: &SignedBatch) {
+        self.next = Seq(batch.header().last_seq().0 + 1);
+        self.prev = batch.head();
+    }
+
     /// The next batch.
     pub(crate) fn append(&mut self, events: Vec<Event>) -> SignedBatch {
         let events = events

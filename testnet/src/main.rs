@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use starling_testnet::sim;
+use starling_testnet::{bench, local, sim};
 
 #[derive(Debug, Parser)]
 #[command(name = "starling-testnet", about = "Starling's simulator and local test clusters")]
@@ -18,10 +18,30 @@ struct Arguments {
 enum Command {
     /// Run simulated clusters under faults and check every invariant.
     Sim(sim::cli::Arguments),
+    /// Start a local cluster of real nodes to play with.
+    Up(local::UpArgs),
+    /// Measure, and print each figure beside its floor or a peer.
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Sim(arguments) => sim::cli::run(&arguments),
+        Command::Up(arguments) => report(local::up(&arguments)),
+        Command::Bench(arguments) => report(bench::bench(&arguments)),
+    }
+}
+
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // `anyhow` prints the causes with `#`.
+            #[expect(clippy::print_stderr, reason = "the last word of a command that failed")]
+            {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
     }
 }

@@ -329,11 +329,14 @@ fn an_executors_word_counts_for_granted_tasks_only() {
         node(2),
         ended(tasks(5, 6), Outcome::Exit(0)),
     ));
+    let attempts = |job: &Job| -> Vec<_> {
+        let views = super::view::attempts(job).into_iter();
+        views
+            .map(|view| (view.tasks, view.started, view.outcome))
+            .collect()
+    };
     assert_eq!(boastful.running_tasks(), tasks(1, 2));
-    assert_eq!(
-        super::view::attempts(&boastful),
-        super::view::attempts(&honest)
-    );
+    assert_eq!(attempts(&boastful), attempts(&honest));
     assert_eq!(super::view::job(id, &boastful).unwrap().counts.pending, 7);
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::io::{Note, Record};
 use crate::event::{Event, SignedBatch};
 use crate::facts::Outcome;
-use crate::ids::{GrantId, JobId, WriteId};
+use crate::ids::{GrantId, JobId, LogId, WriteId};
 use crate::lattice::IntervalSet;
 use crate::namespace::{batch, sys};
 use crate::schedule::FIRST_TERM;
@@ -50,6 +50,22 @@ impl Outbox {
     /// Forgets submissions that wait: their clients are being told that the disk refuses.
     pub(super) fn drop_submissions(&mut self) {
         self.events.retain(|event| event.kind != "SubmitJob");
+    }
+
+    /// Moves the submissions that wait to the log `home`; returns the ids they had.
+    pub(super) fn rehome_submissions(&mut self, home: LogId) -> Vec<JobId> {
+        let waiting = self
+            .events
+            .iter_mut()
+            .filter(|event| event.kind == "SubmitJob")
+            .filter_map(|event| event.ctx.job.as_mut());
+        waiting
+            .map(|job| {
+                let old = *job;
+                job.log = home;
+                old
+            })
+            .collect()
     }
 
     pub(super) fn push_started(&mut self, grant: GrantId, task: u32) {

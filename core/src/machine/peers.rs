@@ -46,8 +46,17 @@ impl Machine {
 
     /// A peer showed new events under this node's own name: a restored backup or a cloned disk. That epoch is frozen; the next event opens another (DESIGN L3).
     fn note_own_log(&mut self, log: LogId) {
-        if log.node == self.me && log.epoch >= self.epoch {
-            self.epoch = Epoch(log.epoch.0 + 1);
+        if log.node != self.me || log.epoch < self.epoch {
+            return;
+        }
+        self.epoch = Epoch(log.epoch.0.saturating_add(1));
+        // A job lies in the log that holds its submission, and those that still wait will be written to the new one.
+        let home = self.own_log();
+        for old in self.outbox.rehome_submissions(home) {
+            if let Some(mut owed) = self.owed_local.remove(&old) {
+                owed.job.log = home;
+                self.owed_local.insert(owed.job, owed);
+            }
         }
     }
 

@@ -1,5 +1,10 @@
 //! The Machine, input by input: exact effects for the paths that everything stands on.
 
+mod disk;
+mod exchange;
+mod hostile;
+mod restart;
+
 use expect_test::{Expect, expect};
 
 use super::*;
@@ -8,6 +13,7 @@ use crate::facts::Outcome;
 use crate::ids::{RunId, WriteId};
 use crate::lattice::IntervalSet;
 use crate::resources::Resources;
+use crate::sync::Message;
 use crate::time::Wall;
 
 const SECRET: [u8; 32] = [7; 32];
@@ -20,8 +26,13 @@ fn now(ms: u64) -> Now {
 }
 
 fn recovery(seed: u8) -> Recovery {
+    recovery_with(seed, 2_000)
+}
+
+/// A node that offers so much of a processor.
+fn recovery_with(seed: u8, cpu_milli: u64) -> Recovery {
     let total = Resources {
-        cpu_milli: 2_000,
+        cpu_milli,
         mem_bytes: 1 << 30,
     };
     let identity = Identity {
@@ -59,7 +70,7 @@ fn show(effects: &[Effect]) -> String {
         Effect::Publish(presence) => {
             format!("presence {} free {}", presence.seq, presence.free.cpu_milli)
         }
-        Effect::Send { message, .. } => format!("send {message:?}"),
+        Effect::Send { message, .. } => format!("send {}", show_message(message)),
         Effect::Serve { from, .. } => format!("serve from {from}"),
         Effect::Spawn(spawn) => format!(
             "spawn {:?} task {} attempt {}",
@@ -86,6 +97,24 @@ fn show(effects: &[Effect]) -> String {
     effects.iter().map(|effect| line(effect) + "\n").collect()
 }
 
+fn show_message(message: &Message) -> String {
+    match message {
+        Message::Digest(_) => "digest".into(),
+        Message::Tips(frontier) => format!("tips of {} events", frontier.events()),
+        Message::TipsBack(frontier) => format!("tips back of {} events", frontier.events()),
+        Message::Pull { from, .. } => format!("pull from {from}"),
+        Message::Have { len, .. } => format!("have {len}"),
+        Message::Offer(offer) => format!(
+            "offer {:?} tasks {} attempt {}",
+            offer.grant.no, offer.tasks, offer.attempt
+        ),
+        Message::OfferReply {
+            grant, accepted, ..
+        } => format!("reply to {:?} accepted={accepted}", grant.no),
+        Message::Ask { free, .. } => format!("ask with {} free", free.cpu_milli),
+    }
+}
+
 fn show_record(record: &Record) -> String {
     match record {
         Record::Batch(batch) => {
@@ -105,9 +134,11 @@ fn show_record(record: &Record) -> String {
     }
 }
 
-fn check(machine: &mut Machine, at: u64, input: Input, expected: &Expect) {
-    expected.assert_eq(&show(&machine.step(now(at), input)));
+fn check(machine: &mut Machine, at: u64, input: Input, expected: &Expect) -> Vec<Effect> {
+    let effects = machine.step(now(at), input);
+    expected.assert_eq(&show(&effects));
     assert_eq!(super::check(machine), []);
+    effects
 }
 
 fn command(command: Command) -> Input {
@@ -200,4 +231,33 @@ fn a_job_runs_from_submission_to_seal_on_one_node() {
     let (_, job) = node.facts().jobs().next().unwrap();
     assert!(job.is_sealed());
     assert_eq!(node.owner().unsealed(), 0);
+}
+
+#[test]
+fn a_disk_that_refused_is_tried_again_with_nothing_to_write() {
+    let mut node = machine(1);
+    node.step(now(0), Input::Tick);
+    node.step(now(1), command(submission(1, AckLevel::Local)));
+    let full = Input::WriteFailed {
+        write: WriteId(1),
+        reason: "no space".into(),
+    };
+    node.step(now(2), full);
+    assert!(node.disk_refusal().is_some());
+    let due = node.next_deadline();
+    assert!(
+        due > Mono(2),
+        "a deadline in the past would never let time pass"
+    );
+    node.step(now(3), Input::Tick);
+    check(
+        &mut node,
+        1_010,
+        Input::Tick,
+        &expect![[r#"
+            write 2: 
+        "#]],
+    );
+    node.step(now(1_011), Input::Durable(WriteId(2)));
+    assert_eq!(node.disk_refusal(), None);
 }

@@ -159,10 +159,12 @@ fn links(machine: &Machine, now: Now) -> Check {
         .map(|node| name(machine, node))
         .collect();
     if apart.is_empty() {
-        return ok(
-            "links",
-            format!("linked to all {} other live nodes", live.len()),
-        );
+        let detail = match live.len() {
+            0 => "no other node is alive".to_owned(),
+            1 => "linked to the other live node".to_owned(),
+            many => format!("linked to all {many} other live nodes"),
+        };
+        return ok("links", detail);
     }
     let detail = format!("no link to {}, which others hear", listed(&apart));
     check(

@@ -71,23 +71,37 @@ async fn refuse_browsers(request: Request, next: Next) -> Response {
         return refused(
             StatusCode::FORBIDDEN,
             "requests from web pages are refused".to_owned(),
-        );
+        )
+        .into_response();
     }
     next.run(request).await
 }
 
-fn refused(code: StatusCode, error: String) -> Response {
-    (code, Json(status::http_refusal(error))).into_response()
+/// A request that never reached the API.
+#[derive(Debug)]
+struct Refusal {
+    code: StatusCode,
+    error: String,
 }
 
-async fn unknown_path(uri: Uri) -> Response {
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.code, Json(status::http_refusal(self.error))).into_response()
+    }
+}
+
+fn refused(code: StatusCode, error: String) -> Refusal {
+    Refusal { code, error }
+}
+
+async fn unknown_path(uri: Uri) -> Refusal {
     refused(
         StatusCode::NOT_FOUND,
         format!("there is nothing at {}", uri.path()),
     )
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> Response {
+async fn wrong_method(method: Method, uri: Uri) -> Refusal {
     let error = format!("{} does not take {method}", uri.path());
     refused(StatusCode::METHOD_NOT_ALLOWED, error)
 }
@@ -105,7 +119,7 @@ fn failed(status: &Status) -> Response {
 }
 
 /// The request's JSON body.
-async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
+async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
     let headers = request.headers();
     let is_json = headers
         .get(header::CONTENT_TYPE)
@@ -150,7 +164,7 @@ async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Response> {
 }
 
 /// The request's query.
-fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Response> {
+fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
     match Query::try_from_uri(uri) {
         Ok(Query(query)) => Ok(query),
         Err(error) => Err(refused(StatusCode::BAD_REQUEST, error.body_text())),
@@ -202,14 +216,14 @@ where
 async fn post_submit(State(api): State<Api>, request: Request) -> Response {
     match body::<SubmitRequest>(request).await {
         Ok(request) => answer(api.call(submit::submit(&api, request)).await),
-        Err(refusal) => refusal,
+        Err(refusal) => refusal.into_response(),
     }
 }
 
 async fn post_cancel(State(api): State<Api>, request: Request) -> Response {
     match body::<CancelRequest>(request).await {
         Ok(request) => answer(api.call(jobs::cancel(&api, request)).await),
-        Err(refusal) => refusal,
+        Err(refusal) => refusal.into_response(),
     }
 }
 
@@ -234,7 +248,7 @@ struct JobsQuery {
 async fn get_jobs(State(api): State<Api>, uri: Uri) -> Response {
     let asked: JobsQuery = match query(&uri) {
         Ok(asked) => asked,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.into_response(),
     };
     let states = match words::<JobState>("states", &asked.states) {
         Ok(states) => states,
@@ -278,7 +292,7 @@ async fn get_wait(State(api): State<Api>, Path(job): Path<String>, uri: Uri) -> 
             )
             .await)
         }
-        Err(refusal) => refusal,
+        Err(refusal) => refusal.into_response(),
     }
 }
 
@@ -295,7 +309,7 @@ struct LogsQuery {
 async fn get_logs(State(api): State<Api>, Path(job): Path<String>, uri: Uri) -> Response {
     let asked: LogsQuery = match query(&uri) {
         Ok(asked) => asked,
-        Err(refusal) => return refusal,
+        Err(refusal) => return refusal.into_response(),
     };
     let streams = match words::<LogStream>("streams", &asked.streams) {
         Ok(streams) => streams,
@@ -347,7 +361,7 @@ async fn get_events(State(api): State<Api>, uri: Uri) -> Response {
             };
             sse(events::events(&api, request).await)
         }
-        Err(refusal) => refusal,
+        Err(refusal) => refusal.into_response(),
     }
 }
 
@@ -364,11 +378,12 @@ async fn get_health(State(api): State<Api>) -> Response {
     let ask = api.ask(|machine, _now| machine.disk_refusal().map(ToOwned::to_owned));
     match tokio::time::timeout(HEALTH_WITHIN, ask).await {
         Ok(Ok(None)) => (StatusCode::OK, "ok\n").into_response(),
-        Ok(Ok(Some(reason))) => refused(StatusCode::SERVICE_UNAVAILABLE, reason),
+        Ok(Ok(Some(reason))) => refused(StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
         Ok(Err(error)) => failed(&error.into()),
         Err(_elapsed) => refused(
             StatusCode::SERVICE_UNAVAILABLE,
             "the driver does not answer".to_owned(),
-        ),
+        )
+        .into_response(),
     }
 }

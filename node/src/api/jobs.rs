@@ -245,27 +245,30 @@ fn explanation(machine: &Machine, now: Now, id: JobId, job: &Job) -> ExplainRepl
                 reason,
             });
         }
-        let owned_by = view::node_name(facts, &id.log.node);
-        reply
-            .notes
-            .push(match (machine.owner().position(&id), owner) {
-                (Some(0), _) => format!("first in the queue of its owner {owned_by}"),
-                (Some(before), _) => {
-                    format!("{before} jobs stand before it in the queue of its owner {owned_by}")
-                }
-                (None, Health::Live) if id.log.node == machine.me() => {
-                    "placed already, or waiting for a retry".to_owned()
-                }
-                (None, Health::Live) => {
-                    format!("its place in the queue is known at its owner {owned_by}")
-                }
-                (None, Health::Suspect | Health::Dead) => format!("its owner {owned_by} is silent"),
-            });
+        reply.notes.push(queue_note(machine, id, job, *owner));
         reply
             .notes
             .push(format!("a task needs {}", reason::resources(*need)));
     }
     reply
+}
+
+/// Where the job stands with its owner.
+fn queue_note(machine: &Machine, id: JobId, job: &Job, health: Health) -> String {
+    let owner = view::node_name(machine.facts(), &id.log.node);
+    let is_open = |attempt: &view::AttemptView| attempt.outcome.is_none() && !attempt.void;
+    match machine.owner().position(&id) {
+        Some(0) => format!("first in the queue of its owner {owner}"),
+        Some(before) => format!("{before} jobs stand before it in the queue of its owner {owner}"),
+        None if health != Health::Live => format!("its owner {owner} is silent"),
+        None if id.log.node != machine.me() => {
+            format!("its place in the queue is known at its owner {owner}")
+        }
+        None if view::attempts(job).iter().any(is_open) => {
+            "placed; its executor has not started it yet".to_owned()
+        }
+        None => format!("set aside by its owner {owner} until it can be placed"),
+    }
 }
 
 fn ended_sentence(id: JobId, job: &Job) -> String {

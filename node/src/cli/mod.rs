@@ -6,7 +6,7 @@
 //! Does not: run nodes or read their configuration: `up`, `cluster init` and `config show` are
 //! handed back to the caller.
 
-mod args;
+pub mod args;
 mod connect;
 mod error;
 mod events;
@@ -17,7 +17,7 @@ mod output;
 mod run;
 mod submit;
 mod table;
-mod units;
+pub mod units;
 mod wait;
 
 use std::ffi::OsString;

@@ -203,7 +203,7 @@ fn parse_range(part: &str, ranges: &mut Vec<(u32, u32)>) -> Result<(), String> {
 /// Reads `K=V`, or `K` alone for the caller's value of it.
 pub fn parse_env(text: &str) -> Result<EnvEntry, String> {
     if text.contains('=') {
-        return parse_label(text);
+        return parse_pair(text);
     }
     match std::env::var(text) {
         Ok(value) if !text.is_empty() => Ok(EnvEntry {
@@ -217,7 +217,7 @@ pub fn parse_env(text: &str) -> Result<EnvEntry, String> {
 }
 
 /// Reads `K=V`.
-pub fn parse_label(text: &str) -> Result<EnvEntry, String> {
+fn parse_pair(text: &str) -> Result<EnvEntry, String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() && !text.contains('\0') => Ok(EnvEntry {
             key: key.to_owned(),

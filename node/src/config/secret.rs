@@ -7,8 +7,12 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-/// The secret that nodes without one share. It protects nothing, so such nodes stay on loopback.
-pub const OPEN: [u8; 32] = *b"starling: open, loopback only...";
+/// What nodes without a secret share instead: a hash of the rendezvous directory's path. It protects nothing, so such nodes stay on loopback; it keeps clusters
+/// of different users and directories on one host apart.
+pub fn open(rendezvous: &Path) -> [u8; 32] {
+    let path = fs::canonicalize(rendezvous).unwrap_or_else(|_| rendezvous.to_owned());
+    blake3::derive_key("starling 2026 open cluster v1", path.as_os_str().as_encoded_bytes())
+}
 
 /// Why there is no secret.
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,7 @@ const CALM: Duration = Duration::from_secs(3);
 const TOUCH: Duration = Duration::from_secs(20);
 
 /// Runs until `stop` ends. For a thread of its own.
-pub fn run(rendezvous: &Rendezvous, name: &str, net: &starling_net::Handle, stop: &Receiver<()>) {
+pub(super) fn run(rendezvous: &Rendezvous, name: &str, net: &starling_net::Handle, stop: &Receiver<()>) {
     let started = Instant::now();
     let mut touched: Option<Instant> = None;
     let mut complained = false;

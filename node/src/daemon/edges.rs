@@ -26,18 +26,18 @@ const OUTPUT_CAP_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A pull to be served from disk.
 #[derive(Clone, Copy, Debug)]
-pub struct Serve {
+pub(super) struct Serve {
     /// To whom.
-    pub to: NodeId,
+    pub(super) to: NodeId,
     /// Which log.
-    pub log: LogId,
+    pub(super) log: LogId,
     /// From where.
-    pub from: Seq,
+    pub(super) from: Seq,
 }
 
 /// Which output belongs to which run, for the thread that sees it end.
 #[derive(Clone, Debug, Default)]
-pub struct Runs(Arc<Mutex<BTreeMap<u64, Place>>>);
+pub(super) struct Runs(Arc<Mutex<BTreeMap<u64, Place>>>);
 
 impl Runs {
     fn put(&self, run: u64, place: Place) {
@@ -46,32 +46,32 @@ impl Runs {
 
     /// Forgets a run.
     #[must_use]
-    pub fn take(&self, run: u64) -> Option<Place> {
+    pub(super) fn take(&self, run: u64) -> Option<Place> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&run)
     }
 }
 
 /// The real world.
 #[derive(Debug)]
-pub struct RealEdges {
+pub(super) struct RealEdges {
     /// The durable log.
-    pub store: Store,
+    pub(super) store: Store,
     /// Links and gossip.
-    pub net: starling_net::Handle,
+    pub(super) net: starling_net::Handle,
     /// Processes.
-    pub exec: Arc<Executor>,
+    pub(super) exec: Arc<Executor>,
     /// Pulls to be served.
-    pub serve: SyncSender<Serve>,
+    pub(super) serve: SyncSender<Serve>,
     /// Signs presence.
-    pub signer: Signer,
+    pub(super) signer: Signer,
     /// Where output goes.
-    pub files: Files,
+    pub(super) files: Files,
     /// Which run writes where.
-    pub runs: Runs,
+    pub(super) runs: Runs,
     /// The driver, for writes that are refused at once.
-    pub handle: Handle,
+    pub(super) handle: Handle,
     /// Job directories made since the start.
-    pub made: BTreeSet<JobId>,
+    pub(super) made: BTreeSet<JobId>,
 }
 
 impl Edges for RealEdges {
@@ -158,13 +158,13 @@ fn to_disk(record: &Record) -> storage::Record {
 
 /// A log's key as the store spells it.
 #[must_use]
-pub fn log_key(log: &LogId) -> LogKey {
+pub(super) fn log_key(log: &LogId) -> LogKey {
     LogKey { node: log.node.0, epoch: log.epoch.0 }
 }
 
 /// What the end of a process means to the Machine.
 #[must_use]
-pub fn ended(event: &ExecEvent) -> Option<(RunId, Outcome)> {
+pub(super) fn ended(event: &ExecEvent) -> Option<(RunId, Outcome)> {
     match event {
         ExecEvent::Started { .. } => None,
         ExecEvent::Ended { key, end, .. } => {

@@ -16,25 +16,25 @@ const NODES_MAX: u32 = 1_000;
 
 /// An open home.
 #[derive(Debug)]
-pub struct Home {
+pub(super) struct Home {
     /// The data directory.
-    pub dir: PathBuf,
+    pub(super) dir: PathBuf,
     /// The secret half of the node's key.
-    pub seed: [u8; 32],
+    pub(super) seed: [u8; 32],
     /// The durable log.
-    pub store: Store,
+    pub(super) store: Store,
     /// What the log holds.
-    pub recovery: Recovery,
+    pub(super) recovery: Recovery,
 }
 
 /// Where finished writes are told.
-pub type OnDone = Box<dyn Fn(Completion) + Send>;
+pub(super) type OnDone = Box<dyn Fn(Completion) + Send>;
 
 /// Opens the configured data directory, or the first free one under the base directory.
 ///
 /// # Errors
 /// If the configured one is in use, none is free, or the log cannot be opened.
-pub fn open(config: &Config, on_done: impl Fn() -> OnDone) -> anyhow::Result<Home> {
+pub(super) fn open(config: &Config, on_done: impl Fn() -> OnDone) -> anyhow::Result<Home> {
     if let Some(dir) = &config.dir.value {
         return match open_dir(dir, on_done()) {
             Err(StoreError::InUse { pid, .. }) => {
@@ -90,7 +90,7 @@ impl Home {
     ///
     /// # Errors
     /// If the name cannot be kept.
-    pub fn name(&self, config: &Config, taken: &[String]) -> anyhow::Result<String> {
+    pub(super) fn name(&self, config: &Config, taken: &[String]) -> anyhow::Result<String> {
         let path = self.dir.join("name");
         let before = fs::read_to_string(&path).ok().map(|text| text.trim().to_owned()).filter(|name| names::is_valid(name));
         let chosen = config.name.value.clone().or_else(|| before.clone());

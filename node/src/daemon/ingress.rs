@@ -20,24 +20,24 @@ use crate::wire::{self, Bulk, Control};
 
 /// What the network's events are turned into.
 #[derive(Debug)]
-pub struct Ingress {
+pub(super) struct Ingress {
     /// The driver.
-    pub handle: Handle,
+    pub(super) handle: Handle,
     /// The network, for verdicts and answers.
-    pub net: starling_net::Handle,
+    pub(super) net: starling_net::Handle,
     /// The cluster.
-    pub cluster: ClusterId,
+    pub(super) cluster: ClusterId,
     /// Output on this node.
-    pub files: Files,
+    pub(super) files: Files,
     /// Answers to this node's own fetches.
-    pub remote: Remote,
+    pub(super) remote: Remote,
     /// For answers that read files.
-    pub runtime: tokio::runtime::Handle,
+    pub(super) runtime: tokio::runtime::Handle,
 }
 
 impl Ingress {
     /// Serves events until the network or the driver stops. For a thread of its own.
-    pub fn run(self, mut events: Events) {
+    pub(super) fn run(self, mut events: Events) {
         while let Some(event) = events.blocking_recv() {
             if !self.take(event) {
                 break;
@@ -150,7 +150,7 @@ impl Ingress {
 }
 
 /// Serves pulls from the disk. For a thread of its own.
-pub fn serve(queue: &Receiver<Serve>, reader: &Reader, net: &starling_net::Handle) {
+pub(super) fn serve(queue: &Receiver<Serve>, reader: &Reader, net: &starling_net::Handle) {
     for Serve { to, log, from } in queue {
         match reader.read(log_key(&log), from.0, limits::SYNC_RESPONSE_BYTES_MAX) {
             Ok(found) => {
@@ -170,7 +170,7 @@ pub fn serve(queue: &Receiver<Serve>, reader: &Reader, net: &starling_net::Handl
 
 /// A log position as `LogId`, for closures that read history.
 #[must_use]
-pub fn history(reader: &Reader, log: &LogId, from: u64, max_bytes: usize) -> Result<Vec<bytes::Bytes>, String> {
+pub(super) fn history(reader: &Reader, log: &LogId, from: u64, max_bytes: usize) -> Result<Vec<bytes::Bytes>, String> {
     let found = reader.read(log_key(log), from, max_bytes).map_err(|error| error.to_string())?;
     Ok(found.into_iter().map(|(_, bytes)| bytes).collect())
 }

@@ -69,10 +69,13 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let home = home::open(config, || tell_writes(handle.clone()))?;
     let signer = Signer::from_seed(&home.seed);
     let me = signer.node();
-    let cluster_secret = config.secret.unwrap_or(secret::OPEN);
+    // The open cluster is named after the directory, so it must exist first.
+    std::fs::create_dir_all(&config.rendezvous.value)
+        .with_context(|| format!("making the rendezvous directory {}", config.rendezvous.value.display()))?;
+    let cluster_secret = config.secret.unwrap_or_else(|| secret::open(&config.rendezvous.value));
     let cluster = cluster_id(&cluster_secret);
     let rendezvous = Rendezvous::open(&config.rendezvous.value, &cluster, &me)
-        .with_context(|| format!("making the rendezvous directory {}", config.rendezvous.value.display()))?;
+        .with_context(|| format!("opening the rendezvous directory {}", config.rendezvous.value.display()))?;
     let taken: Vec<String> = rendezvous.others().into_iter().map(|entry| entry.name).collect();
     let name = home.name(config, &taken)?;
     let offers = offers(config)?;

@@ -17,16 +17,16 @@ const FILE_BYTES_MAX: u64 = 4_096;
 
 /// What a node left there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(super) struct Entry {
     /// Its name.
-    pub name: String,
+    pub(super) name: String,
     /// Where its links listen.
-    pub links: Vec<SocketAddr>,
+    pub(super) links: Vec<SocketAddr>,
 }
 
 /// This cluster's corner of the directory.
 #[derive(Clone, Debug)]
-pub struct Rendezvous {
+pub(super) struct Rendezvous {
     dir: PathBuf,
     own: PathBuf,
 }
@@ -36,7 +36,7 @@ impl Rendezvous {
     ///
     /// # Errors
     /// What the system says.
-    pub fn open(dir: &Path, cluster: &ClusterId, node: &NodeId) -> io::Result<Self> {
+    pub(super) fn open(dir: &Path, cluster: &ClusterId, node: &NodeId) -> io::Result<Self> {
         let dir = dir.join(cluster.to_string());
         fs::create_dir_all(&dir)?;
         Ok(Self { own: dir.join(node.to_hex()), dir })
@@ -46,7 +46,7 @@ impl Rendezvous {
     ///
     /// # Errors
     /// What the system says.
-    pub fn announce(&self, entry: &Entry) -> io::Result<()> {
+    pub(super) fn announce(&self, entry: &Entry) -> io::Result<()> {
         let links: Vec<String> = entry.links.iter().map(ToString::to_string).collect();
         let text = format!("{}\n{}\n", entry.name, links.join("\n"));
         let draft = self.own.with_extension("new");
@@ -55,14 +55,14 @@ impl Rendezvous {
     }
 
     /// Removes this node's entry.
-    pub fn leave(&self) {
+    pub(super) fn leave(&self) {
         // Gone already, or stale soon.
         let _absent = fs::remove_file(&self.own);
     }
 
     /// The other nodes' entries.
     #[must_use]
-    pub fn others(&self) -> Vec<Entry> {
+    pub(super) fn others(&self) -> Vec<Entry> {
         let Ok(files) = fs::read_dir(&self.dir) else { return Vec::new() };
         let paths = files.take(ENTRIES_MAX).filter_map(Result::ok).map(|file| file.path());
         paths.filter(|path| *path != self.own && path.extension().is_none()).filter_map(|path| read(&path)).collect()

@@ -16,18 +16,18 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// What the machine has, for the defaults of what a node offers.
 #[derive(Clone, Copy, Debug)]
-pub struct Hardware {
+pub(super) struct Hardware {
     /// Thousandths of a core.
-    pub cpu_milli: u64,
+    pub(super) cpu_milli: u64,
     /// Bytes of memory.
-    pub mem_bytes: u64,
+    pub(super) mem_bytes: u64,
 }
 
 /// Looks at the machine once.
 ///
 /// # Errors
 /// What the system says.
-pub fn hardware() -> Result<Hardware, sysinfo::Error> {
+pub(super) fn hardware() -> Result<Hardware, sysinfo::Error> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let memory = MemoryRefreshKind::nothing().with_ram();
     let system = System::new_with_specifics(RefreshKind::nothing().with_memory(memory))?;
@@ -35,7 +35,7 @@ pub fn hardware() -> Result<Hardware, sysinfo::Error> {
 }
 
 /// Sends readings to the driver until it ends. For a thread of its own.
-pub fn run(handle: &Handle, stop: &std::sync::mpsc::Receiver<()>) {
+pub(super) fn run(handle: &Handle, stop: &std::sync::mpsc::Receiver<()>) {
     let kind = RefreshKind::nothing()
         .with_cpu(CpuRefreshKind::nothing().with_usage())
         .with_memory(MemoryRefreshKind::nothing().with_ram());

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-pub use remote::{Fetch, Remote};
+pub use remote::{Fetch, Remote, SendFetch};
 use starling_core::facts::view::AttemptView;
 use starling_core::ids::{GrantId, JobId, NodeId};
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 pub use netns::{Namespaces, Port, can_make_namespaces};
-pub use up::{UpArgs, share_secret, up};
+pub use up::{UpArgs, find_binary, share_secret, up};
 pub use wait::{pause, until};
 
 /// How long a cluster may take to become ready.
@@ -31,6 +31,8 @@ pub struct Options {
     pub home: PathBuf,
     /// Flags of `up`, one list a node.
     pub nodes: Vec<Vec<String>>,
+    /// Environment variables beside the inherited ones, one list a node.
+    pub env: Vec<Vec<(String, String)>>,
 }
 
 impl Options {
@@ -38,7 +40,7 @@ impl Options {
     #[must_use]
     pub fn uniform(binary: &Path, home: &Path, count: usize, flags: &[&str]) -> Self {
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
-        Self { binary: binary.to_owned(), home: home.to_owned(), nodes: vec![flags; count] }
+        Self { binary: binary.to_owned(), home: home.to_owned(), nodes: vec![flags; count], env: vec![Vec::new(); count] }
     }
 }
 
@@ -96,6 +98,12 @@ impl Cluster {
         self.nodes.is_empty()
     }
 
+    /// The hosts it runs on, if it has some of its own.
+    #[must_use]
+    pub fn namespaces(&self) -> Option<&Namespaces> {
+        self.namespaces.as_ref()
+    }
+
     /// The data directory of a node.
     #[must_use]
     pub fn dir(&self, number: usize) -> PathBuf {
@@ -125,6 +133,7 @@ impl Cluster {
         if self.namespaces.is_none() {
             command.arg("--no-mdns");
         }
+        command.envs(self.options.env[number - 1].iter().cloned());
         command.args(&self.nodes[number - 1].flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().with_context(|| format!("starting {}", self.options.binary.display()))?;
         self.nodes[number - 1].child = Some(child);

@@ -79,7 +79,11 @@ pub fn share_secret(binary: &Path, home: &Path, count: usize) -> anyhow::Result<
     Ok(())
 }
 
-fn find_binary(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+/// The `starling` binary: the given one, or the one beside this program.
+///
+/// # Errors
+/// If there is none.
+pub fn find_binary(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(given) = given {
         return Ok(given.to_owned());
     }

@@ -5,7 +5,6 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use prost::Message as _;
-use starling_proto::Word as _;
 use starling_proto::v1::{
     AckLevel, CancelRequest, CheckState, DoctorRequest, Ending, ErrorDetail, EventsRequest,
     IndexRange, InfoRequest, JobRef, JobState, JobSummary, ListJobsRequest, ListNodesRequest,
@@ -17,14 +16,14 @@ use super::world::{DEADLINE, Node};
 use crate::api::BindError;
 use crate::api::socket::UnixSocket;
 
-fn command(words: &[&str]) -> SubmitRequest {
+pub(super) fn command(words: &[&str]) -> SubmitRequest {
     SubmitRequest {
         command: words.iter().map(ToString::to_string).collect(),
         ..SubmitRequest::default()
     }
 }
 
-async fn submitted(node: &mut Node, request: SubmitRequest) -> SubmitReply {
+pub(super) async fn submitted(node: &mut Node, request: SubmitRequest) -> SubmitReply {
     node.client.submit(request).await.unwrap().into_inner()
 }
 
@@ -376,63 +375,6 @@ async fn wait_reports_each_reference_once_and_progress_between() {
     }
     ended.sort();
     assert_eq!(ended, [many, one.clone(), one]);
-}
-
-#[tokio::test]
-async fn followed_logs_end_with_the_job_and_carry_true_offsets() {
-    let mut node = Node::start().await;
-    let array = vec![IndexRange { start: 3, end: 5 }];
-    let job = submitted(
-        &mut node,
-        SubmitRequest {
-            array,
-            ..command(&["echo", "hi"])
-        },
-    )
-    .await
-    .job;
-    let request = LogsRequest {
-        job: job.clone(),
-        follow: true,
-        ..Default::default()
-    };
-    let mut stream = node.client.logs(request).await.unwrap().into_inner();
-    let mut seen = Vec::new();
-    while let Some(chunk) = tokio::time::timeout(DEADLINE, stream.message())
-        .await
-        .unwrap()
-        .unwrap()
-    {
-        assert_eq!(
-            (chunk.offset, chunk.node.as_str(), chunk.stream().word()),
-            (0, "wren", "out")
-        );
-        seen.push((chunk.task, String::from_utf8(chunk.data).unwrap()));
-    }
-    seen.sort();
-    assert_eq!(seen, [3, 4, 5].map(|task| (task, "echo hi\n".to_owned())));
-    let request = LogsRequest {
-        job: job.clone(),
-        task: Some(4),
-        offset: 5,
-        ..Default::default()
-    };
-    let mut stream = node.client.logs(request).await.unwrap().into_inner();
-    let chunk = stream.message().await.unwrap().unwrap();
-    assert_eq!(
-        (chunk.task, chunk.offset, chunk.data.as_slice()),
-        (4, 5, b"hi\n".as_slice())
-    );
-    assert!(stream.message().await.unwrap().is_none());
-    let request = LogsRequest {
-        job,
-        task: Some(9),
-        ..Default::default()
-    };
-    assert_eq!(
-        node.client.logs(request).await.unwrap_err().code(),
-        Code::InvalidArgument
-    );
 }
 
 #[tokio::test]

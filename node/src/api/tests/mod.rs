@@ -4,4 +4,5 @@
 
 mod calls;
 mod http;
+mod logs;
 mod world;

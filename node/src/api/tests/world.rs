@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use starling_core::config::Config;
 use starling_core::event::{SignedBatch, Signer};
 use starling_core::facts::Outcome;
-use starling_core::ids::RunId;
+use starling_core::ids::{NodeId, RunId};
 use starling_core::machine::{Effect, Identity, Input, Record, Recovery, Spawn};
 use starling_core::namespace::Registry;
 use starling_core::resources::Resources;
@@ -27,7 +27,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::api::{About, Context, StorageStats, serve};
 use crate::driver::{self, Clock, Edges, Handle};
 use crate::exec::output::{Stream, path};
-use crate::output::{Files, Outputs, Place, Remote};
+use crate::output::{Files, Outputs, Place, Remote, TAIL_BYTES, Which};
 
 /// Longest wait of any test.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
@@ -94,8 +94,45 @@ impl World {
     }
 }
 
+/// Whose output the node can reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// What lies here.
+    Here,
+    /// As if tasks ran elsewhere, silent now: only the owner's copy of standard output, 64 KiB of `x`.
+    Tails,
+    /// As if both executor and owner were silent.
+    Nothing,
+}
+
+/// Output as far as `reach` says; `me` is the node that runs the tasks.
+fn outputs(me: NodeId, files: Files, reach: Reach) -> Outputs {
+    let here = if reach == Reach::Here {
+        me
+    } else {
+        NodeId([9; 32])
+    };
+    let answering: Arc<OnceLock<Remote>> = Arc::default();
+    let remote = Remote::new(Box::new({
+        let answering = Arc::clone(&answering);
+        move |_, id, fetch| {
+            let has_tail = reach == Reach::Tails && fetch.which == Which::Tail && fetch.out;
+            if has_tail {
+                let from = usize::try_from(fetch.offset.min(TAIL_BYTES)).unwrap();
+                let tail = vec![b'x'; usize::try_from(TAIL_BYTES).unwrap()];
+                let data = tail[from..].to_vec().into();
+                answering.get().unwrap().answered(id, data, TAIL_BYTES);
+            }
+            has_tail
+        }
+    }));
+    answering.set(remote.clone()).unwrap();
+    Outputs::new(here, files, remote)
+}
+
 /// A serving node.
 pub(super) struct Node {
+    pub(super) files: Files,
     pub(super) client: StarlingClient<Channel>,
     pub(super) http: std::net::SocketAddr,
     pub(super) socket: std::path::PathBuf,
@@ -108,6 +145,10 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) async fn start() -> Self {
+        Self::with_output(Reach::Here).await
+    }
+
+    pub(super) async fn with_output(reach: Reach) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::start();
         let (handle, queue) = driver::channel(clock);
@@ -132,30 +173,8 @@ impl Node {
             held: BTreeSet::new(),
         };
         let driver = std::thread::spawn(move || driver::run(machine, queue, world));
-        let ctx = Context {
-            handle: handle.clone(),
-            outputs: Outputs::new(me, files, Remote::new(Box::new(|_, _, _| false))),
-            about: About {
-                name: "wren".to_owned(),
-                data_dir: dir.path().to_owned(),
-                version: "1.2.3".to_owned(),
-                loopback_only: true,
-                started: Instant::now(),
-            },
-            storage: Arc::new(|| StorageStats {
-                free_disk_bytes: 5 << 30,
-                state: "ok".to_owned(),
-            }),
-            history: Arc::new(move |of, from, _max| {
-                let log = log.lock().unwrap();
-                let wanted = |batch: &&SignedBatch| {
-                    batch.header().log == of && batch.header().last_seq() >= from
-                };
-                // A few at a time, so that readers have to come back.
-                let some = log.iter().filter(wanted).take(3);
-                Ok(some.map(|batch| batch.bytes().to_vec().into()).collect())
-            }),
-        };
+        let outputs = outputs(me, files.clone(), reach);
+        let ctx = context(handle.clone(), outputs, log, dir.path());
         let socket = dir.path().join("api.sock");
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = tcp.local_addr().unwrap();
@@ -175,6 +194,7 @@ impl Node {
         tokio::time::timeout(DEADLINE, bound).await.unwrap();
         let client = connect(&socket).await;
         Self {
+            files,
             client,
             http,
             socket,
@@ -201,6 +221,33 @@ impl Drop for Node {
         if let Some(driver) = self.driver.take() {
             driver.join().unwrap();
         }
+    }
+}
+
+fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path) -> Context {
+    Context {
+        handle,
+        outputs,
+        about: About {
+            name: "wren".to_owned(),
+            data_dir: dir.to_owned(),
+            version: "1.2.3".to_owned(),
+            loopback_only: true,
+            started: Instant::now(),
+        },
+        storage: Arc::new(|| StorageStats {
+            free_disk_bytes: 5 << 30,
+            state: "ok".to_owned(),
+        }),
+        history: Arc::new(move |of, from, _max| {
+            let log = log.lock().unwrap();
+            let wanted = |batch: &&SignedBatch| {
+                batch.header().log == of && batch.header().last_seq() >= from
+            };
+            // A few at a time, so that readers have to come back.
+            let some = log.iter().filter(wanted).take(3);
+            Ok(some.map(|batch| batch.bytes().to_vec().into()).collect())
+        }),
     }
 }
 

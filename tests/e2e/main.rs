@@ -1,0 +1,19 @@
+//! End to end: the binary, its sockets, its processes and its terminal, as people use them.
+//!
+//! Invariants: every wait has a deadline and watches a condition; state lives in temporary directories; nodes stay on loopback or in network
+//! namespaces of their own; a test that this machine does not allow says so on stderr.
+//! Does not: test the protocol's corners (the simulator does).
+
+mod bad_input;
+mod catch_up;
+mod cli;
+mod crashes;
+mod disk;
+mod http;
+mod namespaces;
+
+mod restarts;
+mod starts;
+mod strangers;
+mod support;
+mod three_nodes;
