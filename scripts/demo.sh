@@ -59,7 +59,9 @@ show nodes
 at 1 nodes 2>&1 | sed 's/^/  /'
 
 say "3. Submit at $(name 1), run on $(name 2), read the output at $(name 3)"
-XX
+show "submit --node $(name 2) -- sh -c 'echo \"hello, task \$STARLING_TASK of a job on another node\"'"
+job=$(at 1 submit --parsable --node "$(name 2)" -- sh -c 'echo "hello, task $STARLING_TASK of a job on another node"')
+at 1 --quiet wait "$job" | sed 's/^/  /'
 show "logs $job"
 output=$(at 3 logs "$job" 2>/dev/null)
 echo "  $output"
