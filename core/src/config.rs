@@ -13,8 +13,8 @@ pub struct Config {
     pub name: SmolStr,
     /// What tasks on this node may reserve. Too high: tasks slow each other down. Too low: idle hardware. Default: what the machine has.
     pub total: Resources,
-    /// Labels that a job may ask for.
-    pub labels: Vec<(SmolStr, SmolStr)>,
+    /// The version of the program, for people. Default: none.
+    pub version: SmolStr,
     /// How often presence is published. Low: traffic grows with the square of the cluster. High: deaths and free slots are noticed late. Default 1,000 (DESIGN section 5).
     pub presence_ms: u64,
     /// Silence after which a node gets no new work. Low: a hiccup idles it. High: offers to a dead node cost a round trip. Default 3 presences.
@@ -38,7 +38,7 @@ impl Config {
         Self {
             name: SmolStr::new(name),
             total,
-            labels: Vec::new(),
+            version: SmolStr::default(),
             presence_ms: 1_000,
             suspect_ms: 3_000,
             dead_ms: 6_000,

@@ -1,10 +1,13 @@
 //! Wrong requests get a clear answer, change nothing, and hurt nobody.
 
 use serde_json::json;
+use starling_proto::v1::starling_client::StarlingClient;
+use starling_proto::v1::{JobRef, SubmitRequest};
+use tonic::Code;
 
 use crate::catch_up::api_of;
 use crate::http::Http;
-use crate::support::{Flock, SMALL, client, scratch};
+use crate::support::{Flock, PAIR, SMALL, client, scratch};
 
 #[test]
 fn unknown_flags_and_values_are_usage_errors() {
@@ -42,7 +45,7 @@ fn a_spec_that_fails_its_schema_names_the_field() {
     }
     let (status, reply) = http.post("/v1/submit", &json!({"command": "true"}));
     assert!((400..500).contains(&status), "{status}: {reply}");
-    assert!(reply["error"].as_str().unwrap().contains("command"), "{reply}");
+    assert!(reply["error"].as_str().unwrap().contains("expected a sequence at line 1"), "{reply}");
     let (status, reply) = http.post("/v1/submit", &json!({"comand": ["true"]}));
     assert!((400..500).contains(&status), "a misspelt field was taken: {status}: {reply}");
     let (status, _) = http.get("/v1/jobs/nobody-7");
@@ -51,6 +54,31 @@ fn a_spec_that_fails_its_schema_names_the_field() {
     assert_eq!(list["total"], 0, "nothing was submitted");
     let (status, _) = http.post("/v1/submit", &json!({"command": ["true"]}));
     assert_eq!(status, 200);
+}
+
+#[test]
+fn grpc_refuses_as_http_does() {
+    let flock = Flock::of(1, SMALL);
+    let address = format!("http://{}", api_of(&flock, 1));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut client = StarlingClient::connect(address).await.unwrap();
+        let request = |ns: &str, words: &[&str]| SubmitRequest {
+            ns: ns.to_owned(),
+            command: words.iter().map(ToString::to_string).collect(),
+            ..SubmitRequest::default()
+        };
+        let refused = client.submit(request("poetry", &["true"])).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains("poetry"), "{refused}");
+        let refused = client.submit(request("", &[])).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains("command"), "{refused}");
+        let refused = client.get_job(JobRef { job: "nobody-7".to_owned() }).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound, "{refused}");
+        let reply = client.submit(request("batch", &["true"])).await.unwrap().into_inner();
+        assert_eq!(reply.tasks, 1);
+    });
 }
 
 #[test]
@@ -93,4 +121,17 @@ fn a_job_too_large_for_every_node_waits_and_explains_why() {
         flock.at(1, &["cancel", job]).exits(0);
         flock.at(1, &["wait", "--timeout", "20s", job]).exits(125);
     }
+}
+
+#[test]
+fn a_job_too_large_starts_once_its_node_has_grown() {
+    let mut flock = Flock::of(2, SMALL);
+    let job = flock.submit(1, &["--cpus", "2", "--", "true"]);
+    assert_eq!(flock.state(1, &job), "pending");
+    // So fast that nobody takes it for dead.
+    flock.cluster.stop(2).unwrap();
+    flock.cluster.set_flags(2, PAIR);
+    flock.cluster.boot(2).unwrap();
+    flock.at(1, &["wait", "--timeout", "30s", &job]).exits(0);
+    assert_eq!(flock.one(1, &["jobs", &job])["nodes"], json!([flock.name(2)]));
 }

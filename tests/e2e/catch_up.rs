@@ -33,7 +33,8 @@ fn a_node_down_during_5000_events_catches_up() {
     let job = flock.submit(1, &["--array", "1-500", "--", "true"]);
     flock.at(1, &["wait", "--timeout", "60s", &job]).exits(0);
     within(LONG, "all jobs done", || {
-        let (_, list) = Http::open(&api[0]).get("/v1/jobs?state=done&limit=1");
+        let (status, list) = Http::open(&api[0]).get("/v1/jobs?states=done&limit=1");
+        assert_eq!(status, 200, "{list}");
         list["total"].as_u64() == Some(JOBS as u64 + 1)
     });
     let events = flock.one(1, &["cluster", "info"])["events"].as_u64().unwrap() - before;

@@ -58,8 +58,9 @@ fn submit_prints_an_id_that_every_verb_takes() {
     flock.at(1, &["wait", &job]).exits(0);
     let told = flock.at(1, &["submit", "--", "true"]).exits(0);
     assert!(told.out.contains("1 task"), "{}", told.out);
-    let told = flock.one(1, &["submit", "--ack", "local"].iter().chain(&["--array", "0-9"]).copied().collect::<Vec<_>>().as_slice());
-    assert_eq!(told["tasks"], 10);
+    let told = flock.at(1, &["submit", "--json", "--ack", "local", "--array", "0-9", "--", "true"]).exits(0);
+    let told: serde_json::Value = serde_json::from_str(&told.line()).unwrap();
+    assert_eq!((&told["v"], &told["tasks"], &told["acked"]), (&1.into(), &10.into(), &"local".into()));
 }
 
 #[test]

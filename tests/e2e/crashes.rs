@@ -86,6 +86,28 @@ fn all_nodes_killed_at_once_lose_no_acknowledged_job() {
     flock.at(1, &["doctor"]).exits(0);
 }
 
+#[test]
+fn what_two_nodes_acknowledged_outlives_one_of_them() {
+    let _alone = alone();
+    let mut flock = Flock::of(2, SMALL);
+    // Behind one that fills the only wanted node, so that they wait.
+    let one = flock.name(1);
+    let mut jobs = vec![flock.submit(1, &["--node", &one, "--", "sleep", "600"])];
+    for _ in 0..20 {
+        jobs.push(flock.submit(1, &["--node", &one, "--ack", "remote1", "--", "true"]));
+    }
+    let last = flock.at(1, &["submit", "--ack", "remote1", "--node", &one, "--", "true"]).exits(0);
+    flock.cluster.kill(1).unwrap();
+    assert!(last.out.contains("safe on two nodes"), "{}", last.out);
+    let seen = flock.json(2, &["jobs", "--all"]);
+    assert_eq!(seen.len(), jobs.len() + 1, "at once, from its own disk");
+    flock.cluster.boot(1).unwrap();
+    flock.cluster.await_ready(2).unwrap();
+    flock.at(2, &["cancel", &jobs[0]]).exits(0);
+    let rest: Vec<&str> = jobs[1..].iter().map(String::as_str).collect();
+    flock.at(2, &[&["wait", "--timeout", "60s"], &rest[..]].concat()).exits(0);
+}
+
 fn write_lines(flock: &Flock) -> String {
     let path = flock.file("lines");
     std::fs::write(&path, "a\nb\nc\n").unwrap();

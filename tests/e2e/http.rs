@@ -32,19 +32,23 @@ impl Http {
             "POST {path} HTTP/1.1\r\nhost: starling\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
-        self.stream.get_mut().write_all(format!("{head}{body}").as_bytes()).unwrap();
-        self.answer()
+        self.send(format!("{head}{body}").as_bytes())
     }
 
     /// Gets JSON; the status and the answer.
     pub(crate) fn get(&mut self, path: &str) -> (u16, Value) {
         let head = format!("GET {path} HTTP/1.1\r\nhost: starling\r\n\r\n");
-        self.stream.get_mut().write_all(head.as_bytes()).unwrap();
+        self.send(head.as_bytes())
+    }
+
+    /// Sends these bytes; the status and the answer.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> (u16, Value) {
+        self.stream.get_mut().write_all(bytes).unwrap();
         self.answer()
     }
 
     /// Reads one answer with a length.
-    pub(crate) fn answer(&mut self) -> (u16, Value) {
+    fn answer(&mut self) -> (u16, Value) {
         let mut line = String::new();
         self.stream.read_line(&mut line).unwrap();
         let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("no status in {line:?}")).parse().unwrap();

@@ -246,8 +246,10 @@ pub(crate) fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = us
         .filter(move |at| {
             let bytes = text.as_bytes();
             let before = at.checked_sub(1).and_then(|before| bytes.get(before));
-            !(joins(before) && joins(first.as_ref()))
-                && !(joins(bytes.get(at + word.len())) && joins(last.as_ref()))
+            let after = bytes.get(at + word.len());
+            let goes_on_left = joins(before) && joins(first.as_ref());
+            let goes_on_right = joins(after) && joins(last.as_ref());
+            !goes_on_left && !goes_on_right
         })
 }
 

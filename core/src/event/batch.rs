@@ -112,6 +112,10 @@ impl BatchHeader {
 }
 
 /// One entry of a batch.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every entry is an event; a box would cost each of them an allocation"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// An event of a shape this version reads.
@@ -348,8 +352,11 @@ fn decode_header(d: &mut Decoder<'_>) -> Result<BatchHeader, minicbor::decode::E
     if d.array()? != Some(7) || d.u8()? != VERSION {
         return Err(error("not a batch of version 1"));
     }
-    let bytes32 =
-        |bytes: &[u8]| <[u8; 32]>::try_from(bytes).map_err(|_| error("32 bytes expected"));
+    let bytes32 = |bytes: &[u8]| {
+        <[u8; 32]>::try_from(bytes)
+            .ok()
+            .ok_or_else(|| error("32 bytes expected"))
+    };
     let cluster = ClusterId(bytes32(d.bytes()?)?);
     let node = NodeId(bytes32(d.bytes()?)?);
     let epoch = Epoch(d.u64()?);

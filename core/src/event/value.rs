@@ -24,9 +24,9 @@ pub enum Value {
     /// Bytes.
     Bytes(Vec<u8>),
     /// A list.
-    List(Vec<Value>),
+    List(Vec<Self>),
     /// A map.
-    Map(BTreeMap<SmolStr, Value>),
+    Map(BTreeMap<SmolStr, Self>),
 }
 
 impl Value {

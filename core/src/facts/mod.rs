@@ -65,6 +65,8 @@ pub struct Facts {
     stale: Vec<JobId>,
     /// Sum of the digests of all other jobs.
     sum: u128,
+    /// Sum of the digests of everything but jobs; `None` while that has changed since.
+    rest: Option<u128>,
 }
 
 impl PartialEq for Facts {
@@ -96,6 +98,7 @@ impl Facts {
         match delta {
             Delta::Nothing => Touched::Nothing,
             Delta::Node(node, info) => {
+                self.rest = None;
                 if self.nodes.contains_key(&node) {
                     let change = self.nodes.entry(node).or_default().join(info);
                     return if change.grew() {
@@ -115,6 +118,7 @@ impl Facts {
                 }
             }
             Delta::Opaque(dot, bytes) => {
+                self.rest = None;
                 self.opaque.entry(dot).or_default().insert(bytes);
                 Touched::Nothing
             }
@@ -163,15 +167,24 @@ impl Facts {
     /// A hash of all Facts: the sum of the hashes of its entries (Bellare and Micciancio, 1997), so that only what changed is hashed again.
     pub fn root(&mut self) -> Hash {
         self.refresh();
+        let rest = match self.rest {
+            Some(rest) => rest,
+            None => self.sum_of_rest(),
+        };
+        self.rest = Some(rest);
+        let sum = self.sum.wrapping_add(rest);
+        let mut root = [0; 32];
+        root[..16].copy_from_slice(&sum.to_be_bytes());
+        Hash(root)
+    }
+
+    fn sum_of_rest(&self) -> u128 {
         let members = self.nodes.iter().map(|entry| digest_of(&entry));
         let opaque = self
             .opaque
             .iter()
             .flat_map(|(dot, all)| all.iter().map(move |bytes| digest_of(&(dot, bytes))));
-        let sum = members.chain(opaque).fold(self.sum, u128::wrapping_add);
-        let mut root = [0; 32];
-        root[..16].copy_from_slice(&sum.to_be_bytes());
-        Hash(root)
+        members.chain(opaque).fold(0, u128::wrapping_add)
     }
 
     /// The job, if anything is known of it.
@@ -248,6 +261,7 @@ impl Facts {
 
 impl Lattice for Facts {
     fn join(&mut self, other: Self) -> Change {
+        self.rest = None;
         let mut change = self.nodes.join(other.nodes);
         for (log, shelf) in other.jobs {
             for (no, slot) in shelf {

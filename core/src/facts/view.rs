@@ -297,7 +297,7 @@ pub fn find_node(facts: &Facts, text: &str) -> Result<NodeId, FindError> {
 pub fn find_job(facts: &Facts, text: &str) -> Result<JobId, FindError> {
     let unknown = || FindError::UnknownJob(text.to_owned());
     let (node, number) = text.rsplit_once('-').ok_or_else(unknown)?;
-    let no = JobNo(number.parse().map_err(|_| unknown())?);
+    let no = JobNo(number.parse().ok().ok_or_else(unknown)?);
     let jobs_called = |owner: &NodeId| -> Vec<JobId> {
         facts
             .jobs_of(owner)

@@ -122,7 +122,7 @@ fn a_log_without_a_valid_admission_changes_nothing() {
     assert_eq!(logs.ingest(opening), Ingest::NotAdmitted);
     let mut late = Author::new(4);
     let admit = late.admit("wren");
-    let other = crate::namespace::sys::cancel(crate::testing::hlc(1), crate::testing::job_id(4, 1));
+    let other = sys::cancel(crate::testing::hlc(1), crate::testing::job_id(4, 1));
     let opening = late.append(vec![other, admit]);
     assert_eq!(logs.ingest(opening), Ingest::NotAdmitted);
     assert_eq!(logs.waiting(), (0, 0));

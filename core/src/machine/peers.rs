@@ -166,15 +166,11 @@ impl Machine {
 
     pub(super) fn on_presence(&mut self, now: Now, presence: Presence) {
         let node = presence.node;
+        let (total, free, backlog) = (presence.total, presence.free, presence.backlog);
+        let (digest, root) = (presence.digest, presence.root);
         if node == self.me || !self.fleet.hear(now.mono, presence) {
             return;
         }
-        let Some(peer) = self.fleet.peer(&node) else {
-            return;
-        };
-        let presence = &peer.presence;
-        let (total, free, backlog) = (presence.total, presence.free, presence.backlog);
-        let (digest, root) = (presence.digest, presence.root);
         self.owner.on_room(node, total, free);
         self.place_due = true;
         if backlog > 0 && self.executor.is_idle() && self.sync.is_linked(&node) && !self.stopping {
@@ -257,6 +253,7 @@ impl Machine {
             api: self.about.api.clone(),
             links: self.about.links.clone(),
             accepts: self.disk_refusal().is_none() && !self.stopping,
+            version: self.config.version.clone(),
             stats: self
                 .about
                 .stats

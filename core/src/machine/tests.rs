@@ -3,7 +3,9 @@
 mod disk;
 mod exchange;
 mod hostile;
+mod pair;
 mod restart;
+mod spread;
 
 use expect_test::{Expect, expect};
 
@@ -149,6 +151,7 @@ fn command(command: Command) -> Input {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, step by step")]
 fn a_job_runs_from_submission_to_seal_on_one_node() {
     let mut node = machine(1);
     check(

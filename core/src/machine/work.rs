@@ -40,7 +40,7 @@ impl Machine {
         let grant = event.ctx.grant.map(|no| GrantId { job: id, no });
         match (event.ns.as_str(), event.kind.as_str(), grant) {
             (sys::NAME, "Grant", Some(grant)) if id.log.node == self.me => {
-                self.owner.on_granted(now.mono, grant)
+                self.owner.on_granted(now.mono, grant);
             }
             (sys::NAME, "Void", Some(grant)) => self.executor.on_void(grant),
             (sys::NAME, "Cancel", _) => {

@@ -59,6 +59,9 @@ pub struct Presence {
     /// Whether its disk takes writes.
     #[n(13)]
     pub accepts: bool,
+    /// The version of its program, for people.
+    #[cbor(n(15), with = "crate::facts::text")]
+    pub version: SmolStr,
     /// The last `HardwareStats` of namespace `monitor`.
     #[n(14)]
     pub stats: Option<Event>,

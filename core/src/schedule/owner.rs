@@ -240,21 +240,29 @@ impl Owner {
     }
 
     fn recount(&mut self, node: NodeId) {
-        let Some(room) = self.rooms.get_mut(&node) else {
+        let Some(total) = self.rooms.get(&node).map(|room| room.total) else {
             return;
         };
+        let mine = self.reserved(&node, &total);
+        if let Some(room) = self.rooms.get_mut(&node) {
+            room.mine = mine;
+        }
+    }
+
+    /// What this owner's open grants reserve at a node that has `total`.
+    fn reserved(&self, node: &NodeId, total: &Resources) -> Resources {
         let mut mine = Resources::default();
-        for grant in self.by_node.get(&node).into_iter().flatten() {
+        for grant in self.by_node.get(node).into_iter().flatten() {
             let Some(owned) = self.jobs.get(&grant.job) else {
                 continue;
             };
             let left = owned.open.get(&grant.no).map_or(0, |open| open.left.len());
             mine = mine.plus(
                 &owned.need,
-                left.min(u64::from(room.total.slots(&owned.need))),
+                left.min(u64::from(total.slots(&owned.need))),
             );
         }
-        room.mine = mine;
+        mine
     }
 
     fn cancel(&mut self, id: JobId, decisions: &mut Vec<Decision>) {
@@ -399,15 +407,14 @@ impl Owner {
 
     /// A node said what it has.
     pub fn on_room(&mut self, node: NodeId, total: Resources, free: Resources) {
+        let mine = self.reserved(&node, &total);
         let room = self.rooms.entry(node).or_default();
         if room.total != total {
             room.total = total;
             self.judged.clear();
         }
-        self.recount(node);
-        if let Some(room) = self.rooms.get_mut(&node) {
-            room.others = total.minus(&free, 1).minus(&room.mine, 1);
-        }
+        room.mine = mine;
+        room.others = total.minus(&free, 1).minus(&mine, 1);
     }
 
     /// Moves retries whose delay is over to the queue.

@@ -21,19 +21,11 @@ use super::status::ApiError;
 ///
 /// Cancel safety: cancel safe.
 pub(super) async fn list(api: &Api) -> Result<NodesReply, ApiError> {
-    let version = api.ctx.about.version.clone();
     let ask = move |machine: &mut Machine, now: Now| {
         let heard = machine.fleet().peers().map(|(node, _)| *node);
         let members = machine.facts().nodes().map(|(node, _)| *node);
         let all: BTreeSet<NodeId> = heard.chain(members).chain([machine.me()]).collect();
         let mut nodes: Vec<NodeLine> = all.iter().map(|node| line(machine, now, node)).collect();
-        if let Some(own) = nodes.iter_mut().find(|line| line.answering) {
-            own.version = version;
-            let labels = machine.config().labels.iter();
-            own.labels = labels
-                .map(|(key, value)| (key.to_string(), value.to_string()))
-                .collect();
-        }
         nodes.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         NodesReply {
             nodes,
@@ -100,6 +92,7 @@ fn line(machine: &Machine, now: Now, node: &NodeId) -> NodeLine {
         mem_bytes: presence.total.mem_bytes,
         mem_free_bytes: presence.free.mem_bytes,
         running: presence.running,
+        version: presence.version.to_string(),
         silent_ms: if answering {
             0
         } else {

@@ -33,7 +33,7 @@ pub(super) enum ApiError {
     #[error(transparent)]
     Command(#[from] CommandError),
     /// Wrong fields.
-    #[error("the request is not valid")]
+    #[error("{}", not_valid(.0))]
     Fields(Vec<FieldViolation>),
     /// What does not fit into one event.
     #[error("{what} takes {bytes} bytes; a submission with all its fields may take {max}", max = limits::EVENT_BYTES_MAX)]
@@ -62,6 +62,12 @@ impl ApiError {
     pub(super) fn field(field: &str, expected: &str, got: &str) -> Self {
         Self::Fields(vec![violation(field, expected, got)])
     }
+}
+
+/// Names the fields, for clients that do not look at the details.
+fn not_valid(wrong: &[FieldViolation]) -> String {
+    let fields: Vec<&str> = wrong.iter().map(|wrong| wrong.field.as_str()).collect();
+    format!("the request is not valid: {}", fields.join(", "))
 }
 
 /// A wrong field, with what was sent shortened.
@@ -141,22 +147,12 @@ fn of_command(error: CommandError, message: String) -> Status {
                 );
                 return refusal(Code::ResourceExhausted, message, INTO_FILES, wrong);
             }
-            refusal(
-                Code::InvalidArgument,
-                "the request is not valid".into(),
-                "",
-                wrong,
-            )
+            refusal(Code::InvalidArgument, not_valid(&wrong), "", wrong)
         }
         CommandError::Tasks(count) => {
             let expected = format!("1 to {} tasks", limits::TASKS_MAX);
             let wrong = vec![violation("array", &expected, &count.to_string())];
-            refusal(
-                Code::InvalidArgument,
-                "the request is not valid".into(),
-                "",
-                wrong,
-            )
+            refusal(Code::InvalidArgument, not_valid(&wrong), "", wrong)
         }
         CommandError::TooLarge(_) => refusal(Code::ResourceExhausted, message, INTO_FILES, vec![]),
         CommandError::Busy(_) | CommandError::DiskRefuses(_) | CommandError::ShuttingDown => {

@@ -103,6 +103,10 @@ fn check(request: &SubmitRequest) -> Result<IntervalSet, ApiError> {
             &line.escape_debug().to_string(),
         ));
     }
+    if !request.cwd.is_empty() && !request.cwd.starts_with('/') {
+        // Relative to what, on a node that the caller does not know?
+        wrong.push(violation("cwd", "an absolute path", &request.cwd));
+    }
     if AckLevel::try_from(request.ack).is_err() {
         wrong.push(violation(
             "ack",

@@ -53,7 +53,7 @@ pub(crate) fn nodes_table(nodes: &[NodeLine]) -> Table {
         } else {
             units::duration(node.silent_ms)
         };
-        let mut place = node.addresses.first().cloned().unwrap_or_default();
+        let mut place = address(&node.addresses);
         if !node.note.is_empty() {
             place = format!("{place} ({})", node.note).trim_start().to_owned();
         }
@@ -77,6 +77,13 @@ pub(crate) fn nodes_table(nodes: &[NodeLine]) -> Table {
         ]);
     }
     table
+}
+
+/// The address that means most: on this host all are alike, elsewhere a loopback address leads nowhere.
+fn address(addresses: &[String]) -> String {
+    let is_loopback = |address: &String| address.starts_with("127.") || address.starts_with("[::1]");
+    let far = addresses.iter().find(|address| !is_loopback(address));
+    far.or(addresses.first()).cloned().unwrap_or_default()
 }
 
 /// Shows the answering node and its cluster.

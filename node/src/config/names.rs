@@ -10,17 +10,38 @@ const BIRDS: [&str; 64] = [
     "swift", "teal", "tern", "wren",
 ];
 
-/// A bird that nobody in `taken` is called; a bird with a number once the birds have run out. `seed` decides which.
-pub fn choose(seed: u64, taken: &[String]) -> String {
-    let start = usize::try_from(seed % BIRDS.len() as u64).unwrap_or(0);
-    let free = |name: &str| taken.iter().all(|other| other != name);
-    let birds = BIRDS.iter().cycle().skip(start).take(BIRDS.len());
-    if let Some(bird) = birds.clone().find(|bird| free(bird)) {
-        return (*bird).to_owned();
-    }
-    let bird = BIRDS[start];
-    let numbered = (2..).map(|number: u32| format!("{bird}{number}"));
-    numbered.into_iter().find(|name| free(name)).unwrap_or_else(|| bird.to_owned())
+/// Letters that form no words, nor digits that look like a job's number.
+const LETTERS: &[u8; 20] = b"bcdfghjklmnpqrstvwxz";
+
+/// How far away the nodes may be that must not have the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// All are on this host, where names can be claimed: a bird will do.
+    Host,
+    /// Some choose elsewhere at the same moment: three letters more make a clash unlikely (one in 500,000 for each pair; of 64 birds alone,
+    /// ten hosts would share one in half of all clusters).
+    Network,
+}
+
+/// Names to try in this order: each bird once, then birds with numbers. `seed` decides the order.
+pub fn candidates(seed: u64, reach: Reach) -> impl Iterator<Item = String> {
+    let count = BIRDS.len() as u64;
+    let (start, rest) = (usize::try_from(seed % count).unwrap_or(0), seed / count);
+    let letters: String = match reach {
+        Reach::Host => String::new(),
+        Reach::Network => {
+            let letter = |power: u32| {
+                let digit = usize::try_from(rest / 20_u64.pow(power) % 20).unwrap_or(0);
+                char::from(LETTERS[digit])
+            };
+            format!("-{}{}{}", letter(0), letter(1), letter(2))
+        }
+    };
+    let birds = BIRDS.iter().cycle().skip(start);
+    birds.enumerate().map(move |(tried, bird)| match tried / BIRDS.len() {
+        0 => format!("{bird}{letters}"),
+        round => format!("{bird}{}{letters}", round + 1),
+    })
 }
 
 /// Whether a name can stand in a job id and a file name: letters, digits, dots and dashes; at most 32; not ending in a number after a dash.
@@ -34,13 +55,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn birds_run_out_into_numbers() {
-        let mut taken: Vec<String> = Vec::new();
-        for _ in 0..70 {
-            let name = choose(12, &taken);
-            assert!(is_valid(&name) && !taken.contains(&name));
-            taken.push(name);
+    fn candidates_are_valid_and_never_repeat() {
+        for reach in [Reach::Host, Reach::Network] {
+            let names: Vec<String> = candidates(12, reach).take(200).collect();
+            assert!(names.iter().all(|name| is_valid(name)), "{names:?}");
+            let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
+            assert_eq!(distinct.len(), names.len());
         }
-        assert!(taken.last().is_some_and(|name| name.ends_with(char::is_numeric)));
+        assert_eq!(candidates(12, Reach::Host).next().as_deref(), Some("dipper"));
+        assert_ne!(candidates(12, Reach::Network).next(), candidates(12 + 64, Reach::Network).next());
     }
 }

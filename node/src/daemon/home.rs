@@ -8,11 +8,14 @@ use std::{fs, io};
 
 use anyhow::{Context as _, bail};
 
+use super::rendezvous::Rendezvous;
 use crate::config::{Config, names, secret};
 use crate::storage::{Completion, Error as StoreError, Options, Recovery, Store};
 
 /// Directories tried for a node without `--dir`.
 const NODES_MAX: u32 = 1_000;
+/// Names tried for a node without `--name`.
+const CANDIDATES_MAX: usize = 10_000;
 
 /// An open home.
 #[derive(Debug)]
@@ -86,15 +89,25 @@ fn read_or_create_key(path: &Path) -> anyhow::Result<[u8; 32]> {
 }
 
 impl Home {
-    /// The node's name: as configured, else as before, else a bird that nobody in `taken` is called.
+    /// The node's name: as configured, else as before, else a bird that no other node of this host has claimed.
     ///
     /// # Errors
     /// If the name cannot be kept.
-    pub(super) fn name(&self, config: &Config, taken: &[String]) -> anyhow::Result<String> {
+    pub(super) fn name(&self, config: &Config, rendezvous: &Rendezvous) -> anyhow::Result<String> {
         let path = self.dir.join("name");
         let before = fs::read_to_string(&path).ok().map(|text| text.trim().to_owned()).filter(|name| names::is_valid(name));
-        let chosen = config.name.value.clone().or_else(|| before.clone());
-        let name = chosen.unwrap_or_else(|| names::choose(rand::random(), taken));
+        let name = match config.name.value.clone().or_else(|| before.clone()) {
+            Some(name) => {
+                // A person may want one name twice.
+                let _theirs = rendezvous.claim(&name);
+                name
+            }
+            None => {
+                let reach = if config.loopback_only() { names::Reach::Host } else { names::Reach::Network };
+                let mut candidates = names::candidates(rand::random(), reach).take(CANDIDATES_MAX);
+                candidates.find(|name| rendezvous.claim(name)).context("every name is taken; choose one with --name")?
+            }
+        };
         if before.as_ref() != Some(&name) {
             fs::write(&path, format!("{name}\n")).with_context(|| format!("writing {}", path.display()))?;
         }

@@ -31,6 +31,8 @@ pub(super) struct Ingress {
     pub(super) files: Files,
     /// Answers to this node's own fetches.
     pub(super) remote: Remote,
+    /// Where the API is served.
+    pub(super) api: String,
     /// For answers that read files.
     pub(super) runtime: tokio::runtime::Handle,
 }
@@ -73,7 +75,9 @@ impl Ingress {
             }
             Event::Listening(addr) => {
                 info!(%addr, "listening for links");
-                true
+                // Those behind an unspecified address are found one by one.
+                let links = self.net.listening().iter().map(ToString::to_string).collect();
+                self.handle.input(Input::Addresses { api: self.api.clone(), links })
             }
         }
     }

@@ -76,14 +76,14 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let cluster = cluster_id(&cluster_secret);
     let rendezvous = Rendezvous::open(&config.rendezvous.value, &cluster, &me)
         .with_context(|| format!("opening the rendezvous directory {}", config.rendezvous.value.display()))?;
-    let taken: Vec<String> = rendezvous.others().into_iter().map(|entry| entry.name).collect();
-    let name = home.name(config, &taken)?;
+    let name = home.name(config, &rendezvous)?;
     let offers = offers(config)?;
     let Home { dir, seed, store, recovery } = home;
 
     let clean = recovery.clean;
     let identity = Identity { signer: signer.clone(), secret: cluster_secret, boot: rand::random() };
-    let machine = recover(CoreConfig::new(&name, offers), identity, recovery, &clock)?;
+    let core = CoreConfig { version: env!("CARGO_PKG_VERSION").into(), ..CoreConfig::new(&name, offers) };
+    let machine = recover(core, identity, recovery, &clock)?;
     if !clean {
         let killed = exec::orphans::kill_orphans(&format!("STARLING_RUN_OWNER={}", me.to_hex()));
         if !killed.is_empty() {
@@ -124,7 +124,16 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
 
     let mut threads = Vec::new();
     let mut stop = Vec::new();
-    let ingress = Ingress { handle: handle.clone(), net: net.clone(), cluster, files: files.clone(), remote, runtime: runtime.clone() };
+    let api_addr = api_listener.local_addr().context("reading the API's address")?.to_string();
+    let ingress = Ingress {
+        handle: handle.clone(),
+        net: net.clone(),
+        cluster,
+        files: files.clone(),
+        remote,
+        api: api_addr.clone(),
+        runtime: runtime.clone(),
+    };
     threads.push(spawn("ingress", move || ingress.run(events))?);
     threads.push(spawn("serve", {
         let net = net.clone();
@@ -139,8 +148,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         move || stats::run(&handle, &stopped)
     })?);
     let links: Vec<String> = net.listening().iter().map(ToString::to_string).collect();
-    let api_addr = api_listener.local_addr().context("reading the API's address")?;
-    handle.input(Input::Addresses { api: api_addr.to_string(), links });
+    handle.input(Input::Addresses { api: api_addr, links });
     let real = RealEdges {
         store,
         net: net.clone(),

@@ -54,6 +54,22 @@ impl Rendezvous {
         fs::rename(draft, &self.own)
     }
 
+    /// Claims a name for this node, for good; false if another node has it. Without a working directory every name is free.
+    #[must_use]
+    pub(super) fn claim(&self, name: &str) -> bool {
+        // An extension, so that it is not taken for an entry.
+        let names = self.dir.join("names.d");
+        let me = self.own.file_name().unwrap_or_default().as_encoded_bytes();
+        let path = names.join(name);
+        let claimed = fs::create_dir_all(&names)
+            .and_then(|()| fs::OpenOptions::new().write(true).create_new(true).open(&path))
+            .and_then(|mut file| io::Write::write_all(&mut file, me));
+        match claimed {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::read(&path).is_ok_and(|owner| owner == me),
+            Ok(()) | Err(_) => true,
+        }
+    }
+
     /// Removes this node's entry.
     pub(super) fn leave(&self) {
         // Gone already, or stale soon.
@@ -99,5 +115,16 @@ mod tests {
         assert_eq!(two.others().len(), 1, "garbage is skipped");
         one.leave();
         assert_eq!(two.others(), []);
+    }
+
+    #[test]
+    fn a_name_is_claimed_by_one_node_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |node: u8| Rendezvous::open(dir.path(), &ClusterId([1; 32]), &NodeId([node; 32])).unwrap();
+        assert!(open(1).claim("wren"));
+        assert!(open(1).claim("wren"), "after a restart too");
+        assert!(!open(2).claim("wren"));
+        assert!(open(2).claim("lark"));
+        assert_eq!(open(3).others(), [], "claims are no entries");
     }
 }

@@ -86,7 +86,7 @@ pub enum End {
     Signal(i32),
     /// No process ever ran.
     NotStarted {
-        /// As a shell would say it: 127 not found, 126 not executable; 125 for a bad directory or a lack of resources,
+        /// As a shell would say it: 127 not found; 126 not executable, a bad directory or a lack of resources (125 means cancelled);
         /// 128 + signal when it was killed while it waited.
         code: i32,
         /// For people: what is wrong and with which name.

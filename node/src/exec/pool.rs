@@ -72,7 +72,7 @@ impl Pool {
         let mut state = pool.locked();
         if state.closed {
             drop(state);
-            return pool.refuse(key, 125, "the executor is shutting down".to_owned());
+            return pool.refuse(key, 126, "the executor is shutting down".to_owned());
         }
         if state.tasks.contains_key(&key) {
             drop(state);
@@ -242,7 +242,7 @@ impl Pool {
         for launch in stranded {
             self.refuse(
                 launch.key,
-                125,
+                126,
                 format!("the machine gave no thread to run it: {error}"),
             );
         }

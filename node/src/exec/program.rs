@@ -48,7 +48,7 @@ pub(super) fn command(launch: &Launch) -> Result<(Command, PathBuf), Refusal> {
         .find(|(name, _)| name.is_empty() || name.contains(['=', '\0']))
     {
         return Err(Refusal::new(
-            125,
+            126,
             format!("{name:?} cannot be the name of an environment variable"),
         ));
     }
@@ -58,7 +58,7 @@ pub(super) fn command(launch: &Launch) -> Result<(Command, PathBuf), Refusal> {
         .chain(launch.env.iter().map(|(_, value)| value));
     if texts.into_iter().any(|text| text.contains('\0')) {
         return Err(Refusal::new(
-            125,
+            126,
             "an argument or environment value contains a zero byte",
         ));
     }
@@ -156,7 +156,7 @@ pub(super) fn explain(launch: &Launch, program: &Path, error: &io::Error) -> Ref
         match dir.metadata() {
             Err(error) => {
                 return Refusal::new(
-                    125,
+                    126,
                     format!(
                         "cannot enter the working directory {}: {error}",
                         dir.display()
@@ -165,7 +165,7 @@ pub(super) fn explain(launch: &Launch, program: &Path, error: &io::Error) -> Ref
             }
             Ok(metadata) if !metadata.is_dir() => {
                 return Refusal::new(
-                    125,
+                    126,
                     format!("the working directory {} is not a directory", dir.display()),
                 );
             }
@@ -201,6 +201,6 @@ pub(super) fn explain(launch: &Launch, program: &Path, error: &io::Error) -> Ref
                 format!("{shown} is no program for this machine, and no script with a #! line"),
             )
         }
-        _ => Refusal::new(125, format!("the machine could not start {shown}: {error}")),
+        _ => Refusal::new(126, format!("the machine could not start {shown}: {error}")),
     }
 }

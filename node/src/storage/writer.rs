@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use super::frame::{self, BatchHead, FRAME_BYTES, HEADER_BYTES, Place, RECORD_BYTES_MAX};
 use super::index::At;
@@ -26,6 +27,9 @@ use super::{Completion, OnDone, Shared, WriteError};
 /// The file is extended by this much at a time, because a sync that need not record a new file length is faster (p50 on
 /// ext4: 50 instead of 73 us). Low: more of the slow syncs. High: more zeros to look through after a kill.
 const RESERVE_BYTES: u64 = 1 << 20;
+/// After a refused write an empty one succeeds only with this much room: a whole batch, so that not every small write brings a
+/// full disk back for a moment.
+const PROBE_BYTES: u64 = 64 << 10;
 
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -39,8 +43,16 @@ pub(super) struct Writer {
     /// How far the file has been extended with zeros.
     reserved: u64,
     tail: Tail,
+    last: Last,
     buffer: Vec<u8>,
     placed: Vec<(BatchHead, At)>,
+}
+
+/// What became of the last write that carried records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    Taken,
+    Refused,
 }
 
 /// What is behind `len` in the current file.
@@ -71,6 +83,7 @@ impl Writer {
             len,
             reserved: len,
             tail: Tail::Nothing,
+            last: Last::Taken,
             buffer,
             placed,
         }
@@ -116,13 +129,13 @@ impl Writer {
         self.ready()?;
         let records = self.encode(jobs, refused);
         if records == 0 {
-            return Ok(());
+            return self.probe();
         }
         self.reserve();
         if let Err(source) = self.file.write_all_at(&self.buffer, self.len) {
             let error = WriteError::from_io(self.path(), source);
             tracing::warn!(%error, "log write failed");
-            self.tail = Tail::Leftover;
+            (self.tail, self.last) = (Tail::Leftover, Last::Refused);
             // If cutting fails too, `ready` tries again before the next write.
             let _ = self.cut();
             return Err(error);
@@ -130,6 +143,7 @@ impl Writer {
         if let Err(source) = self.file.sync_data() {
             return Err(self.poison(self.path(), source));
         }
+        self.last = Last::Taken;
         let stats = &self.shared.counters;
         self.len += self.buffer.len() as u64;
         stats.fsyncs.fetch_add(1, Relaxed);
@@ -251,6 +265,25 @@ impl Writer {
             // Perhaps in part: at least as far as the write goes there is something to cut.
             Err(_) => end,
         };
+    }
+
+    /// Whether a disk that refused the last write would take one now. Where room cannot be reserved, only a real write tells.
+    fn probe(&mut self) -> Result<(), WriteError> {
+        if self.last == Last::Taken {
+            return Ok(());
+        }
+        match fallocate(&self.file, FallocateFlags::empty(), self.len, PROBE_BYTES) {
+            Ok(()) => self.reserved = self.len + PROBE_BYTES,
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            Err(errno) => {
+                // It may have extended the file in part.
+                self.tail = Tail::Leftover;
+                let _ = self.cut();
+                return Err(WriteError::from_io(self.path(), errno.into()));
+            }
+        }
+        self.last = Last::Taken;
+        Ok(())
     }
 
     fn cut(&mut self) -> io::Result<()> {

@@ -17,6 +17,8 @@ pub fn init(level: &str) -> Result<(), BadFilter> {
     let filter = EnvFilter::try_new(expand(level)).map_err(|_parse| BadFilter(level.to_owned()))?;
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi);
+    // A log on a full disk must not bring the node down: what the subscriber cannot write it would complain of by `eprintln!`, which panics.
+    let subscriber = subscriber.log_internal_errors(false);
     // A second call, in one process with several nodes, keeps the first.
     let _already = subscriber.with_target(false).try_init();
     Ok(())

@@ -104,6 +104,11 @@ impl Cluster {
         self.namespaces.as_ref()
     }
 
+    /// Changes the flags of a node, from its next start on.
+    pub fn set_flags(&mut self, number: usize, flags: &[&str]) {
+        self.nodes[number - 1].flags = flags.iter().map(ToString::to_string).collect();
+    }
+
     /// The data directory of a node.
     #[must_use]
     pub fn dir(&self, number: usize) -> PathBuf {

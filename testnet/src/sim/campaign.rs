@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::options::Options;
 use super::run::{Failure, Outcome, run};
@@ -133,17 +133,26 @@ fn run_caught(options: Options) -> Outcome {
     })
 }
 
+/// Runs of which the fastest counts: whatever else the machine does only ever makes one slower.
+const SPEED_RUNS: u32 = 5;
+
 /// Virtual over real time for `nodes` nodes in peace.
 ///
 /// # Errors
 /// The first broken rule.
 pub fn speed(nodes: usize) -> Result<(f64, Totals), Failure> {
-    let options = Options::speed(nodes);
-    let start = Instant::now();
-    let outcome = run(options);
-    let real = start.elapsed().as_secs_f64();
-    match outcome.failure {
-        Some(failure) => Err(failure),
-        None => Ok((std::time::Duration::from_millis(outcome.totals.virtual_ms).as_secs_f64() / real, outcome.totals)),
+    let mut best = (0.0, Totals::default());
+    for _ in 0..SPEED_RUNS {
+        let start = Instant::now();
+        let outcome = run(Options::speed(nodes));
+        let real = start.elapsed();
+        if let Some(failure) = outcome.failure {
+            return Err(failure);
+        }
+        let ratio = Duration::from_millis(outcome.totals.virtual_ms).as_secs_f64() / real.as_secs_f64();
+        if ratio > best.0 {
+            best = (ratio, outcome.totals);
+        }
     }
+    Ok(best)
 }

@@ -30,7 +30,7 @@ impl Clients {
             1 | 2 => 1 + rng.below(500),
             _ => 1 + rng.below(3_000),
         };
-        match outcome(rng.next()) {
+        match outcome(rng.number()) {
             missing @ Outcome::NotStarted(..) => (missing, 1),
             other => (other, lasts_ms),
         }
@@ -95,7 +95,7 @@ impl World {
             spec = spec.with("node", Value::text(name.as_str()));
         }
         let count = match rng.below(4) {
-            0 => 2 + rng.below(30),
+            0 => 1 + rng.below(u64::from(self.options.tasks_max)),
             _ => 1,
         };
         Submission {

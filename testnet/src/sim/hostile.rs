@@ -88,7 +88,7 @@ impl World {
     /// Random bytes to every decoder.
     fn garbage(&mut self) {
         let len = usize::try_from(self.rng.below(600)).unwrap_or(0);
-        let mut bytes: Vec<u8> = (0..len).map(|_| self.rng.next().to_le_bytes()[0]).collect();
+        let mut bytes: Vec<u8> = (0..len).map(|_| self.rng.number().to_le_bytes()[0]).collect();
         if self.rng.below(2) == 0 && bytes.len() > 3 {
             // The beginning of a batch, so that the decoder gets past its first check.
             bytes[..3].copy_from_slice(&[0x87, 0x01, 0x58]);
@@ -183,7 +183,7 @@ impl World {
     }
 
     fn hlc(&mut self) -> Hlc {
-        Hlc { wall_ms: self.rng.next(), count: 0 }
+        Hlc { wall_ms: self.rng.number(), count: 0 }
     }
 
     /// A job of somebody else.

@@ -2,6 +2,8 @@
 //!
 //! Invariants: a packet arrives only over the link it was sent on, while the path is open; a link that was down is told to both ends before it is up again.
 
+use std::sync::Arc;
+
 use starling_core::event::SignedBatch;
 use starling_core::ids::{LogId, NodeId};
 use starling_core::machine::Input;
@@ -24,7 +26,8 @@ pub(crate) enum Packet {
     BatchBytes { bytes: Vec<u8>, intact: bool },
     Message(Box<Message>),
     MessageBytes(Vec<u8>),
-    Presence(Box<Presence>),
+    /// Shared by all its copies: a presence goes to everybody.
+    Presence(Arc<Presence>),
     Pulled { log: LogId, batches: Vec<SignedBatch>, more: bool },
 }
 

@@ -162,6 +162,8 @@ pub struct Options {
     pub safety_ms: u64,
     /// Mean time between two submissions.
     pub submit_every_ms: u64,
+    /// Tasks of the largest array.
+    pub tasks_max: u32,
     /// Which faults.
     pub faults: Faults,
     /// Share of packets that travel as bytes, to exercise the codec.
@@ -186,6 +188,7 @@ impl Options {
             nodes,
             safety_ms: 30_000,
             submit_every_ms: 300 + rng.below(1_500),
+            tasks_max: 31,
             faults,
             as_bytes: PerMille(30),
             sabotage: Sabotage::None,
@@ -201,6 +204,7 @@ impl Options {
             nodes,
             safety_ms: 60_000,
             submit_every_ms: 1_000,
+            tasks_max: 1,
             faults: Faults::NONE,
             as_bytes: PerMille(0),
             watch: Watch::Loose,

@@ -4,6 +4,7 @@
 //! Does not: decide what goes wrong (`faults`) or what users want (`clients`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use starling_core::config::Config;
 use starling_core::event::{SignedBatch, Signer, cluster_id};
@@ -236,7 +237,7 @@ impl World {
     }
 
     fn identity(&mut self, seat: Seat) -> Identity {
-        let boot = if self.options.sabotage == Sabotage::Unseeded { super::outside::draw() } else { self.rng.next() };
+        let boot = if self.options.sabotage == Sabotage::Unseeded { super::outside::draw() } else { self.rng.number() };
         Identity { signer: signer(self.options.seed, seat.0), secret: SECRET, boot }
     }
 
@@ -356,7 +357,7 @@ impl World {
         match effect {
             Effect::Write { write, records } => self.write(seat, write, records),
             Effect::Gossip(batch) => self.send_all(seat, &Packet::Batch(batch)),
-            Effect::Publish(presence) => self.send_all(seat, &Packet::Presence(Box::new(presence))),
+            Effect::Publish(presence) => self.send_all(seat, &Packet::Presence(Arc::new(presence))),
             Effect::Send { to, message } => {
                 if let Some(to) = self.by_id.get(&to).copied() {
                     self.send(seat, to, Packet::Message(Box::new(message)));
@@ -442,7 +443,7 @@ impl World {
             Packet::BatchBytes { bytes, intact } => self.open(from, &bytes, intact),
             Packet::Message(message) => Some(Input::Message { from, message: *message }),
             Packet::MessageBytes(bytes) => Message::from_bytes(&bytes).ok().map(|message| Input::Message { from, message }),
-            Packet::Presence(presence) => Some(Input::Presence(*presence)),
+            Packet::Presence(presence) => Some(Input::Presence(presence.as_ref().clone())),
             Packet::Pulled { .. } if self.options.sabotage == Sabotage::NoPulls => None,
             Packet::Pulled { log, batches, more } => Some(Input::Pulled { from, log, batches, more }),
         };
@@ -549,7 +550,7 @@ impl Node {
 pub(crate) fn signer(seed: u64, number: usize) -> Signer {
     let mut rng = Rng::new(seed.rotate_left(17) ^ (number as u64) << 48 ^ 0x004b_4559);
     let mut bytes = [0; 32];
-    bytes.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&rng.next().to_le_bytes()));
+    bytes.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&rng.number().to_le_bytes()));
     Signer::from_seed(&bytes)
 }
 

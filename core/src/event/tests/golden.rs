@@ -120,6 +120,10 @@ pub(super) fn reencoded_by_ciborium(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Whether the keys of every map ascend: numbers by value, texts by their bytes.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the type is another crate's and not exhaustive"
+)]
 fn keys_ascend(value: &ciborium::Value) -> bool {
     match value {
         ciborium::Value::Map(entries) => {

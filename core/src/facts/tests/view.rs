@@ -122,11 +122,8 @@ fn a_sealed_job_is_named_after_its_outcomes() {
         });
         joined(std::iter::once(submitted()).chain(seals))
     };
-    let state = |outcomes: &[(Outcome, u32, u32)]| {
-        super::super::view::job(job_id(1, 1), &with(outcomes))
-            .unwrap()
-            .state
-    };
+    let state =
+        |outcomes: &[(Outcome, u32, u32)]| job(job_id(1, 1), &with(outcomes)).unwrap().state;
     assert_eq!(state(&[(Outcome::Exit(0), 1, 3)]), State::Done);
     assert_eq!(
         state(&[(Outcome::Exit(0), 1, 2), (Outcome::Exit(1), 3, 3)]),

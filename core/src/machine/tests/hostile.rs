@@ -59,9 +59,14 @@ fn a_confirmation_beyond_the_log_confirms_only_what_there_is() {
         log: log(1),
         len: Seq(u64::MAX),
     };
-    check(&mut machine, 3, from_2(have), &expect![[r#"
+    check(
+        &mut machine,
+        3,
+        from_2(have),
+        &expect![[r#"
         reply 1: job 1 Remote1 fresh=true
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -121,7 +121,8 @@ fn a_clean_stop_keeps_the_epoch() {
     expect![[r#"
         write 6: clean
         notice Stopped
-    "#]].assert_eq(&host.step(3, Input::Shutdown));
+    "#]]
+    .assert_eq(&host.step(3, Input::Shutdown));
     let refused = host.step(4, command(submission(1, AckLevel::Local)));
     assert!(refused.contains("ShuttingDown"), "{refused}");
     let mut host = host.restart(1);
@@ -167,7 +168,8 @@ fn tasks_that_ran_when_the_node_went_down_are_told_lost_once_and_run_again() {
         write 3: JobStarted 1
         gossip 4
         folded 4+1
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
     host.step(
         2,
         Input::TaskEnded {
@@ -215,7 +217,8 @@ fn an_accepted_grant_of_another_owner_is_told_lost_once() {
         write 3: Admit , JobStarted 1
         gossip 1
         folded 1+2
-    "#]].assert_eq(&host.step(2, offered()));
+    "#]]
+    .assert_eq(&host.step(2, offered()));
     let mut host = host.restart(1);
     host.step(1, Input::LinkUp(node(2)));
     let lost = |host: &Host| {
@@ -302,18 +305,15 @@ fn submissions_that_wait_when_a_clone_is_seen_move_to_the_new_epoch() {
     let in_flight = host.machine.step(now(2), ended);
     expect![[r#"
         write 4: JobFinished 1
-    "#]].assert_eq(&show(&in_flight));
+    "#]]
+    .assert_eq(&show(&in_flight));
     let waits = host
         .machine
         .step(now(3), command(submission(2, AckLevel::Local)));
     expect![[""]].assert_eq(&show(&waits));
     let from = node(2);
     host.machine.step(now(4), Input::Batch { from, batch });
-    let write = in_flight.iter().find_map(|effect| match effect {
-        Effect::Write { write, .. } => Some(*write),
-        _ => None,
-    });
-    let text = host.step(5, Input::Durable(write.unwrap()));
+    let text = host.step(5, Input::Durable(WriteId(4)));
     assert!(text.contains("reply 1: job 2 Local fresh=true"), "{text}");
     let moved = host
         .machine

@@ -121,6 +121,12 @@ impl Desk {
         self.write(decisions);
     }
 
+    /// Offers at once what it grants, as the Machine does.
+    pub(super) fn place_and_offer(&mut self) {
+        self.place();
+        self.owner.offers_due(Mono(self.now), 1_000);
+    }
+
     pub(super) fn report(&mut self, job: u64, grant: u32, by: u8, run: Run) {
         let no = grant_no(grant);
         self.fold(job_id(1, job), Job::reported(no, node(by), run), Some(no));

@@ -30,6 +30,7 @@ fn presence(seed: u8, name: &str) -> Presence {
         api: String::new(),
         links: Vec::new(),
         accepts: true,
+        version: "0".into(),
         stats: None,
     }
 }
@@ -49,10 +50,11 @@ fn submitted(spec: &WorkSpec) -> Job {
 /// The one node's reason.
 fn reason(now: u64, spec: &WorkSpec, presence: Presence) -> NodeReason {
     let fleet = fleet(vec![presence]);
-    match explain(Mono(now), &node(1), &submitted(spec), &fleet) {
-        Explanation::Waiting { nodes, .. } => nodes[0].2.clone(),
-        other => panic!("{other:?}"),
-    }
+    let explanation = explain(Mono(now), &node(1), &submitted(spec), &fleet);
+    let Explanation::Waiting { nodes, .. } = explanation else {
+        panic!("{explanation:?}");
+    };
+    nodes[0].2.clone()
 }
 
 #[test]
@@ -93,11 +95,15 @@ fn a_job_whose_unsealed_tasks_all_run_does_not_wait() {
 #[test]
 fn a_waiting_job_tells_its_need_and_its_owners_health() {
     let seen = fleet(vec![presence(1, "wren")]);
-    let of = |now| match explain(Mono(now), &node(1), &submitted(&command()), &seen) {
-        Explanation::Waiting {
+    let of = |now| {
+        let explanation = explain(Mono(now), &node(1), &submitted(&command()), &seen);
+        let Explanation::Waiting {
             tasks, need, owner, ..
-        } => (tasks, need.cpu_milli, owner),
-        other => panic!("{other:?}"),
+        } = explanation
+        else {
+            panic!("{explanation:?}");
+        };
+        (tasks, need.cpu_milli, owner)
     };
     assert_eq!(of(0), (3, 1_000, Health::Live));
     assert_eq!(of(3_000), (3, 1_000, Health::Suspect));

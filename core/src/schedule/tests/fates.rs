@@ -127,6 +127,9 @@ proptest! {
             carry_out(&mut desk, &Op::Cancel);
         }
         for _ in 0..200 {
+            if desk.owner.unsealed() == 0 {
+                break;
+            }
             carry_out(&mut desk, &Op::Wait);
             carry_out(&mut desk, &Op::Place);
             for (grant, by, left) in open_grants(&desk) {

@@ -194,22 +194,28 @@ fn a_late_success_of_a_withdrawn_grant_spares_the_retry() {
 fn a_failed_task_is_tried_again_after_a_growing_delay_and_then_sealed() {
     let mut desk = Desk::new(&[2]);
     desk.submit(1, tasks(1, 1), &retries(2));
-    desk.place();
+    desk.place_and_offer();
     desk.end(1, 2, 1, 1, Outcome::Exit(1));
     let first = desk.owner.next_deadline().unwrap();
     assert!((100..=125).contains(&first.0), "{first:?}");
     desk.at(first.0 - 1);
-    desk.place();
-    desk.check(&expect![[""]]);
+    desk.place_and_offer();
+    desk.check(&expect![[r#"
+        grant 1.1 tasks 1 attempt 1 to node 2
+    "#]]);
     desk.at(first.0);
-    desk.place();
+    desk.place_and_offer();
     desk.end(2, 2, 1, 1, Outcome::Signal(9));
     let second = desk.owner.next_deadline().unwrap().since_ms(first);
     assert!((200..=250).contains(&second), "{second}");
     desk.at(first.0 + second);
-    desk.place();
+    desk.place_and_offer();
     desk.end(3, 2, 1, 1, Outcome::Exit(3));
-    desk.check(&expect![[""]]);
+    desk.check(&expect![[r#"
+        grant 1.2 tasks 1 attempt 2 to node 2
+        grant 1.3 tasks 1 attempt 3 to node 2
+        seal 1 Exit(3)
+    "#]]);
     assert_eq!(desk.owner.unsealed(), 0);
 }
 

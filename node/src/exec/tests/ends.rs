@@ -89,11 +89,11 @@ fn bad_working_directory_is_named() {
     let mut launch = rig.task(1, &["true"]);
     launch.cwd = Some("/no/such/dir".into());
     let (code, reason) = rig.refused(launch.clone());
-    assert!(code == 125 && reason.contains("/no/such/dir"), "{reason}");
+    assert!(code == 126 && reason.contains("/no/such/dir"), "{reason}");
     launch.cwd = Some("/bin/true".into());
     let (code, reason) = rig.refused(launch);
     assert!(
-        code == 125 && reason.contains("/bin/true is not a directory"),
+        code == 126 && reason.contains("/bin/true is not a directory"),
         "{reason}"
     );
 }
