@@ -14,10 +14,6 @@ impl Rng {
     }
 
     /// The next number.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "an iterator's `Option` would be in every caller's way, and numbers never end"
-    )]
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

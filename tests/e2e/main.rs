@@ -4,6 +4,12 @@
 //! namespaces of their own; a test that this machine does not allow says so on stderr.
 //! Does not: test the protocol's corners (the simulator does).
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "all of it is test code, also outside of the test functions"
+)]
+
 mod bad_input;
 mod catch_up;
 mod cli;
@@ -11,7 +17,6 @@ mod crashes;
 mod disk;
 mod http;
 mod namespaces;
-
 mod restarts;
 mod starts;
 mod strangers;

@@ -8,6 +8,7 @@ mod commands;
 mod invariants;
 mod io;
 mod outbox;
+mod pace;
 mod peers;
 mod recover;
 #[cfg(test)]

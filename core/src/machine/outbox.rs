@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 
 use super::io::{Note, Record};
+use super::pace::{Pace, Urgency};
 use crate::event::{Event, SignedBatch};
 use crate::facts::Outcome;
 use crate::ids::{GrantId, JobId, LogId, WriteId};
 use crate::lattice::IntervalSet;
 use crate::namespace::{batch, sys};
 use crate::schedule::FIRST_TERM;
-use crate::time::{HlcClock, Mono, Wall};
+use crate::time::{HlcClock, Wall};
 
 /// Ranges in one event; more are split, so that an event stays far below its limit.
 const RANGES_MAX: usize = 512;
@@ -37,9 +38,7 @@ pub(super) struct Outbox {
     pub(super) marker: bool,
     pub(super) in_flight: Option<InFlight>,
     next_write: u64,
-    /// Events in the last write, and when it was: with company, later events wait a little for more.
-    pub(super) last_events: usize,
-    pub(super) last_flush: Mono,
+    pub(super) pace: Pace,
 }
 
 impl Outbox {
@@ -49,7 +48,7 @@ impl Outbox {
 
     /// Forgets submissions that wait: their clients are being told that the disk refuses.
     pub(super) fn drop_submissions(&mut self) {
-        self.events.retain(|event| event.kind != "SubmitJob");
+        self.events.retain(|event| event.kind != batch::SUBMIT);
     }
 
     /// Moves the submissions that wait to the log `home`; returns the ids they had.
@@ -57,7 +56,7 @@ impl Outbox {
         let waiting = self
             .events
             .iter_mut()
-            .filter(|event| event.kind == "SubmitJob")
+            .filter(|event| event.kind == batch::SUBMIT)
             .filter_map(|event| event.ctx.job.as_mut());
         waiting
             .map(|job| {
@@ -96,6 +95,15 @@ impl Outbox {
     /// Events of this node that wait.
     pub(super) fn own_len(&self) -> usize {
         self.events.len() + self.started.len() + self.finished.len() + self.seals.len()
+    }
+
+    /// Whether anybody waits for what is in here.
+    pub(super) fn urgency(&self) -> Urgency {
+        let background = self.events.is_empty()
+            && self.notes.is_empty()
+            && self.remote.is_empty()
+            && !self.marker;
+        if background { Urgency::Background } else { Urgency::Urgent }
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -48,7 +48,7 @@ impl Machine {
                 self.effects.extend(kills.into_iter().map(Effect::Kill));
                 dropped.into_iter().for_each(|ended| self.report(ended));
             }
-            (batch::NAME, "SubmitJob", _) => {
+            (batch::NAME, batch::SUBMIT, _) => {
                 if dot.log.node == self.me {
                     self.on_submission_durable(dot, id);
                 }

@@ -12,12 +12,10 @@ use crate::facts::Touched;
 use crate::ids::{Dot, GrantId, Hash, NodeId, Seq, WriteId};
 use crate::limits;
 use crate::log::Ingest;
-use crate::namespace::sys;
+use crate::namespace::{batch, sys};
 use crate::sync::Message;
 use crate::time::{Mono, Now};
 
-/// Writes of this many events or more make later events wait for company.
-const COMPANY: usize = 4;
 /// A disk that refused is tried again after this long.
 const DISK_RETRY_MS: u64 = 1_000;
 
@@ -30,7 +28,7 @@ impl Machine {
         match &self.disk {
             Disk::Refuses { retry, .. } => Some(*retry),
             Disk::Accepts if self.outbox.is_empty() => None,
-            Disk::Accepts => Some(self.outbox.last_flush.after_ms(self.config.group_commit_ms)),
+            Disk::Accepts => Some(self.outbox.pace.due(self.outbox.urgency(), &self.config)),
         }
     }
 
@@ -46,9 +44,8 @@ impl Machine {
             Disk::Accepts if self.outbox.is_empty() => return,
             Disk::Accepts => {}
         }
-        let crowded =
-            self.outbox.last_events >= COMPANY && self.outbox.own_len() < limits::BATCH_EVENTS_MAX;
-        if crowded && now.mono < self.outbox.last_flush.after_ms(self.config.group_commit_ms) {
+        let full = self.outbox.own_len() >= limits::BATCH_EVENTS_MAX;
+        if !full && now.mono < self.outbox.pace.due(self.outbox.urgency(), &self.config) {
             return;
         }
         let mut own = self.outbox.drain_own(&mut self.clock, now.wall);
@@ -59,8 +56,7 @@ impl Machine {
                 sys::admit(self.clock.tick(now.wall), mac, &self.config.name),
             );
         }
-        self.outbox.last_events = own.len();
-        self.outbox.last_flush = now.mono;
+        self.outbox.pace.wrote(now.mono, own.len());
         let mut records: Vec<Record> = core::mem::take(&mut self.outbox.remote)
             .into_iter()
             .map(Record::Batch)
@@ -150,7 +146,7 @@ impl Machine {
                     self.fold_batch(now, &batch);
                     if header.log.node == self.me {
                         self.effects.push(Effect::Gossip(batch.clone()));
-                    } else {
+                    } else if holds_submission(&batch) {
                         have.insert(header.log.node, (header.log, header.last_seq()));
                     }
                     self.effects.push(Effect::Notice(Notice::Folded(batch)));
@@ -248,7 +244,7 @@ impl Machine {
             });
         }
         let is_kept =
-            |event: &Event| sys::admission_mac(event).is_none() && event.kind != "SubmitJob";
+            |event: &Event| sys::admission_mac(event).is_none() && event.kind != batch::SUBMIT;
         for event in failed.own.into_iter().filter(is_kept) {
             self.outbox.push(event);
         }
@@ -277,4 +273,12 @@ impl Machine {
             self.answer_offer(now, owner, grant, super::work::Answer::Accepted);
         }
     }
+}
+
+/// Whether a client may wait for the news that this batch is on a second disk.
+fn holds_submission(batch: &SignedBatch) -> bool {
+    batch.entries().any(|(_, entry)| match entry {
+        Entry::Event(event) => event.kind == batch::SUBMIT,
+        Entry::Unread(_) => false,
+    })
 }

@@ -15,7 +15,8 @@ use crate::time::Hlc;
 
 /// The namespace's name.
 pub const NAME: &str = "batch";
-const SUBMIT: &str = "SubmitJob";
+/// A submission.
+pub const SUBMIT: &str = "SubmitJob";
 const STARTED: &str = "JobStarted";
 const FINISHED: &str = "JobFinished";
 

@@ -83,7 +83,7 @@ pub(crate) fn nodes_table(nodes: &[NodeLine]) -> Table {
 fn address(addresses: &[String]) -> String {
     let is_loopback = |address: &String| address.starts_with("127.") || address.starts_with("[::1]");
     let far = addresses.iter().find(|address| !is_loopback(address));
-    far.or(addresses.first()).cloned().unwrap_or_default()
+    far.or_else(|| addresses.first()).cloned().unwrap_or_default()
 }
 
 /// Shows the answering node and its cluster.

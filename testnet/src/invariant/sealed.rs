@@ -1,18 +1,20 @@
 //! 9: every acknowledged job is sealed, at every node, once faults have healed (DESIGN J8).
 
+use std::collections::BTreeSet;
+
 use starling_core::ids::JobId;
 use starling_core::machine::Machine;
 
 use super::Violation;
 use crate::sim::Seat;
 
-/// Looks for an acknowledged job that some machine does not know to be sealed.
-pub(crate) fn look<'a, 'b>(
+/// Looks for a promised job that some machine does not know to be sealed.
+pub(crate) fn look<'a>(
     machines: impl Iterator<Item = (Seat, &'a Machine)>,
-    acked: impl Iterator<Item = &'b JobId> + Clone,
+    promised: &BTreeSet<JobId>,
 ) -> Option<Violation> {
     for (seat, machine) in machines {
-        for id in acked.clone() {
+        for id in promised {
             let Some(job) = machine.facts().job(id) else {
                 return Some(Violation::new(9, format!("{seat:?} does not know job {id:?}, which was acknowledged")));
             };

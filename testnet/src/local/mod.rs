@@ -40,7 +40,12 @@ impl Options {
     #[must_use]
     pub fn uniform(binary: &Path, home: &Path, count: usize, flags: &[&str]) -> Self {
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
-        Self { binary: binary.to_owned(), home: home.to_owned(), nodes: vec![flags; count], env: vec![Vec::new(); count] }
+        Self {
+            binary: binary.to_owned(),
+            home: home.to_owned(),
+            nodes: vec![flags; count],
+            env: vec![Vec::new(); count],
+        }
     }
 }
 
@@ -77,8 +82,19 @@ impl Cluster {
     }
 
     fn start_in(options: Options, namespaces: Option<Namespaces>) -> anyhow::Result<Self> {
-        let nodes = options.nodes.iter().map(|flags| Node { flags: flags.clone(), child: None }).collect();
-        let mut cluster = Self { options, nodes, namespaces };
+        let nodes = options
+            .nodes
+            .iter()
+            .map(|flags| Node {
+                flags: flags.clone(),
+                child: None,
+            })
+            .collect();
+        let mut cluster = Self {
+            options,
+            nodes,
+            namespaces,
+        };
         for number in 1..=cluster.len() {
             cluster.boot(number)?;
         }
@@ -132,15 +148,29 @@ impl Cluster {
         let dir = self.dir(number);
         std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         let log = dir.join("stderr");
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&log).context("opening the node's log")?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .context("opening the node's log")?;
         let mut command = self.command_in(number);
-        command.env("STARLING_HOME", &home).arg("up").arg("--dir").arg(&dir);
+        command
+            .env("STARLING_HOME", &home)
+            .arg("up")
+            .arg("--dir")
+            .arg(&dir);
         if self.namespaces.is_none() {
             command.arg("--no-mdns");
         }
         command.envs(self.options.env[number - 1].iter().cloned());
-        command.args(&self.nodes[number - 1].flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let child = command.spawn().with_context(|| format!("starting {}", self.options.binary.display()))?;
+        command
+            .args(&self.nodes[number - 1].flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        let child = command
+            .spawn()
+            .with_context(|| format!("starting {}", self.options.binary.display()))?;
         self.nodes[number - 1].child = Some(child);
         Ok(())
     }
@@ -156,7 +186,10 @@ impl Cluster {
     #[must_use]
     pub fn cli(&self, number: usize, args: &[&str]) -> Command {
         let mut command = Command::new(&self.options.binary);
-        command.env("STARLING_HOME", self.home(number)).env("STARLING_VIA", self.dir(number).join("api.sock")).args(args);
+        command
+            .env("STARLING_HOME", self.home(number))
+            .env("STARLING_VIA", self.dir(number).join("api.sock"))
+            .args(args);
         command
     }
 
@@ -165,7 +198,9 @@ impl Cluster {
     /// # Errors
     /// If it cannot be started.
     pub fn run(&self, number: usize, args: &[&str]) -> anyhow::Result<Output> {
-        self.cli(number, args).output().with_context(|| format!("running starling {}", args.join(" ")))
+        self.cli(number, args)
+            .output()
+            .with_context(|| format!("running starling {}", args.join(" ")))
     }
 
     /// What a client command that must succeed prints.
@@ -175,7 +210,12 @@ impl Cluster {
     pub fn ok(&self, number: usize, args: &[&str]) -> anyhow::Result<String> {
         let output = self.run(number, args)?;
         let talk = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "starling {} at node {number}: {}\n{talk}", args.join(" "), output.status);
+        ensure!(
+            output.status.success(),
+            "starling {} at node {number}: {}\n{talk}",
+            args.join(" "),
+            output.status
+        );
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -188,10 +228,19 @@ impl Cluster {
             if self.nodes[number - 1].child.is_none() {
                 continue;
             }
-            let ready = || self.ok(number, &["nodes", "--json"]).is_ok_and(|text| text.matches("\"state\":\"ready\"").count() == count);
+            let ready = || {
+                self.ok(number, &["nodes", "--json"])
+                    .is_ok_and(|text| text.matches("\"state\":\"ready\"").count() == count)
+            };
             if !until(READY, ready) {
-                let seen = self.run(number, &["nodes"]).map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-                bail!("node {number} does not see {count} ready nodes; it sees:\n{}\nits log: {}", seen.unwrap_or_default(), self.dir(number).join("stderr").display());
+                let seen = self
+                    .run(number, &["nodes"])
+                    .map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+                bail!(
+                    "node {number} does not see {count} ready nodes; it sees:\n{}\nits log: {}",
+                    seen.unwrap_or_default(),
+                    self.dir(number).join("stderr").display()
+                );
             }
         }
         Ok(())
@@ -208,7 +257,10 @@ impl Cluster {
     /// # Errors
     /// If the node does not run.
     pub fn kill(&mut self, number: usize) -> anyhow::Result<()> {
-        let mut child = self.nodes[number - 1].child.take().context("the node does not run")?;
+        let mut child = self.nodes[number - 1]
+            .child
+            .take()
+            .context("the node does not run")?;
         child.kill().context("killing the node")?;
         child.wait().context("waiting for the node")?;
         Ok(())
@@ -219,7 +271,10 @@ impl Cluster {
     /// # Errors
     /// If it does not run or does not stop in time.
     pub fn stop(&mut self, number: usize) -> anyhow::Result<()> {
-        let mut child = self.nodes[number - 1].child.take().context("the node does not run")?;
+        let mut child = self.nodes[number - 1]
+            .child
+            .take()
+            .context("the node does not run")?;
         terminate(&child);
         if !until(STOP, || matches!(child.try_wait(), Ok(Some(_)))) {
             child.kill().context("killing the node")?;
@@ -231,7 +286,9 @@ impl Cluster {
 }
 
 fn terminate(child: &Child) {
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid {
         // It may have ended by itself.
         let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

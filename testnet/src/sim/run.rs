@@ -2,6 +2,9 @@
 //!
 //! Source: TigerBeetle's VOPR: safety first under faults, then liveness once the network heals.
 
+use std::collections::BTreeSet;
+
+use starling_core::ids::JobId;
 use starling_core::log::Frontier;
 use starling_core::time::Mono;
 
@@ -107,7 +110,7 @@ impl World {
         while !self.is_done() && self.now < end && self.violation.is_none() {
             self.run_until(self.now.after_ms(500));
         }
-        let found = sealed::look(self.machines(), self.clients.acked.keys());
+        let found = sealed::look(self.machines(), &self.promised());
         self.broken(found);
         self.rest();
         self.crash_loop();
@@ -127,7 +130,15 @@ impl World {
     }
 
     fn is_done(&self) -> bool {
-        sealed::look(self.machines(), self.clients.acked.keys()).is_none() && self.processes.is_idle()
+        sealed::look(self.machines(), &self.promised()).is_none() && self.processes.is_idle()
+    }
+
+    /// Jobs that were acknowledged, and those that became durable although nobody could be told.
+    fn promised(&self) -> BTreeSet<JobId> {
+        let honest = |id: &JobId| self.by_id.contains_key(&id.log.node);
+        let durable = self.machines().flat_map(|(_, machine)| machine.facts().jobs());
+        let durable = durable.filter(|(id, job)| honest(id) && job.submit.as_ref().is_some()).map(|(id, _)| id);
+        durable.chain(self.clients.acked.keys().copied()).collect()
     }
 
     /// Nothing is left to do: all frontiers become and stay equal, all Facts are equal, and they are the fold of the log.

@@ -104,9 +104,8 @@ fn a_job_offered_to_another_node_runs_there_and_is_sealed_by_its_owner() {
         12,
         durable(3),
         &expect![[r#"
-        folded 1+2
-        send have 2
-    "#]],
+            folded 1+2
+        "#]],
     );
     check(
         &mut worker,
@@ -141,10 +140,9 @@ fn a_job_offered_to_another_node_runs_there_and_is_sealed_by_its_owner() {
         16,
         durable(4),
         &expect![[r#"
-        folded 3+1
-        send have 3
-        write 5: Seal 1
-    "#]],
+            folded 3+1
+            write 5: Seal 1
+        "#]],
     );
     check(
         &mut owner,

@@ -127,10 +127,9 @@ fn a_gap_is_pulled_at_once_from_the_peer_that_showed_it() {
         3,
         durable(1),
         &expect![[r#"
-        folded 1+1
-        folded 2+1
-        send have 2
-    "#]],
+            folded 1+1
+            folded 2+1
+        "#]],
     );
 }
 
