@@ -24,11 +24,7 @@ const ENUM_FIELDS: &[(&str, &str)] = &[
     ("Check.state", "check_state"),
 ];
 
-const BYTES_FIELDS: &[&str] = &[
-    "SubmitRequest.stdin",
-    "SubmitRequest.request_id",
-    "LogChunk.data",
-];
+const BYTES_FIELDS: &[&str] = &["SubmitRequest.stdin", "SubmitRequest.request_id", "LogChunk.data"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -39,16 +35,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         .message_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]")
         .message_attribute(".", "#[serde(default, deny_unknown_fields)]");
     for (field, codec) in ENUM_FIELDS {
-        builder = builder.field_attribute(
-            format!(".starling.v1.{field}"),
-            format!("#[serde(with = \"crate::json::{codec}\")]"),
-        );
+        builder = builder
+            .field_attribute(format!(".starling.v1.{field}"), format!("#[serde(with = \"crate::json::{codec}\")]"));
     }
     for field in BYTES_FIELDS {
-        builder = builder.field_attribute(
-            format!(".starling.v1.{field}"),
-            "#[serde(with = \"crate::json::base64_bytes\")]",
-        );
+        builder =
+            builder.field_attribute(format!(".starling.v1.{field}"), "#[serde(with = \"crate::json::base64_bytes\")]");
     }
     builder.compile_fds(descriptors)?;
     Ok(())

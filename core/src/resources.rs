@@ -25,9 +25,7 @@ impl Resources {
     pub fn slots(&self, need: &Self) -> u32 {
         let by = |have: u64, need: u64| have.checked_div(need).unwrap_or(u64::MAX);
         let fits = by(self.cpu_milli, need.cpu_milli).min(by(self.mem_bytes, need.mem_bytes));
-        let bound = (self.cpu_milli / 1_000)
-            .max(1)
-            .max(if need.cpu_milli > 0 { fits } else { 0 });
+        let bound = (self.cpu_milli / 1_000).max(1).max(if need.cpu_milli > 0 { fits } else { 0 });
         u32::try_from(fits.min(bound)).unwrap_or(u32::MAX)
     }
 
@@ -35,12 +33,8 @@ impl Resources {
     #[must_use]
     pub fn plus(&self, other: &Self, times: u64) -> Self {
         Self {
-            cpu_milli: self
-                .cpu_milli
-                .saturating_add(other.cpu_milli.saturating_mul(times)),
-            mem_bytes: self
-                .mem_bytes
-                .saturating_add(other.mem_bytes.saturating_mul(times)),
+            cpu_milli: self.cpu_milli.saturating_add(other.cpu_milli.saturating_mul(times)),
+            mem_bytes: self.mem_bytes.saturating_add(other.mem_bytes.saturating_mul(times)),
         }
     }
 
@@ -48,12 +42,8 @@ impl Resources {
     #[must_use]
     pub fn minus(&self, other: &Self, times: u64) -> Self {
         Self {
-            cpu_milli: self
-                .cpu_milli
-                .saturating_sub(other.cpu_milli.saturating_mul(times)),
-            mem_bytes: self
-                .mem_bytes
-                .saturating_sub(other.mem_bytes.saturating_mul(times)),
+            cpu_milli: self.cpu_milli.saturating_sub(other.cpu_milli.saturating_mul(times)),
+            mem_bytes: self.mem_bytes.saturating_sub(other.mem_bytes.saturating_mul(times)),
         }
     }
 }
@@ -64,31 +54,10 @@ mod tests {
 
     #[test]
     fn slots_count_the_scarcer_resource() {
-        let node = Resources {
-            cpu_milli: 4_000,
-            mem_bytes: 10,
-        };
-        assert_eq!(
-            node.slots(&Resources {
-                cpu_milli: 1_000,
-                mem_bytes: 0
-            }),
-            4
-        );
-        assert_eq!(
-            node.slots(&Resources {
-                cpu_milli: 500,
-                mem_bytes: 4
-            }),
-            2
-        );
-        assert_eq!(
-            node.slots(&Resources {
-                cpu_milli: 0,
-                mem_bytes: 11
-            }),
-            0
-        );
+        let node = Resources { cpu_milli: 4_000, mem_bytes: 10 };
+        assert_eq!(node.slots(&Resources { cpu_milli: 1_000, mem_bytes: 0 }), 4);
+        assert_eq!(node.slots(&Resources { cpu_milli: 500, mem_bytes: 4 }), 2);
+        assert_eq!(node.slots(&Resources { cpu_milli: 0, mem_bytes: 11 }), 0);
         assert_eq!(node.slots(&Resources::default()), 4);
     }
 }

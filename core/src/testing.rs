@@ -4,9 +4,7 @@
 
 use crate::event::{Event, SignedBatch, Signer, Value, WorkSpec, cluster_id, membership_mac};
 use crate::facts::{Job, Outcome, Placed, Run, Submit};
-use crate::ids::{
-    Attempt, ClusterId, Epoch, GrantId, GrantNo, Hash, JobId, JobNo, LogId, NodeId, Seq, Term,
-};
+use crate::ids::{Attempt, ClusterId, Epoch, GrantId, GrantNo, Hash, JobId, JobNo, LogId, NodeId, Seq, Term};
 use crate::lattice::{IntervalSet, Max, Min, VecMap};
 use crate::namespace::sys;
 use crate::time::Hlc;
@@ -27,17 +25,11 @@ pub(crate) fn node(seed: u8) -> NodeId {
 }
 
 pub(crate) fn log(seed: u8) -> LogId {
-    LogId {
-        node: node(seed),
-        epoch: Epoch(1),
-    }
+    LogId { node: node(seed), epoch: Epoch(1) }
 }
 
 pub(crate) fn job_id(seed: u8, no: u64) -> JobId {
-    JobId {
-        log: log(seed),
-        no: JobNo(no),
-    }
+    JobId { log: log(seed), no: JobNo(no) }
 }
 
 pub(crate) fn grant_no(no: u32) -> GrantNo {
@@ -45,10 +37,7 @@ pub(crate) fn grant_no(no: u32) -> GrantNo {
 }
 
 pub(crate) fn grant_id(job: JobId, no: u32) -> GrantId {
-    GrantId {
-        job,
-        no: grant_no(no),
-    }
+    GrantId { job, no: grant_no(no) }
 }
 
 pub(crate) fn hlc(wall_ms: u64) -> Hlc {
@@ -70,30 +59,17 @@ pub(crate) fn submit(tasks: IntervalSet, spec: &WorkSpec) -> Submit {
 }
 
 pub(crate) fn placed(node: NodeId, attempt: u16, tasks: IntervalSet) -> Placed {
-    Placed {
-        node,
-        attempt: Attempt(attempt),
-        tasks,
-        hlc: hlc(2),
-    }
+    Placed { node, attempt: Attempt(attempt), tasks, hlc: hlc(2) }
 }
 
 /// A report that `tasks` started.
 pub(crate) fn started(tasks: IntervalSet) -> Run {
-    Run {
-        started: tasks,
-        first_start: Min::new(hlc(3)),
-        ..Run::default()
-    }
+    Run { started: tasks, first_start: Min::new(hlc(3)), ..Run::default() }
 }
 
 /// A report that `tasks` started and ended.
 pub(crate) fn ended(tasks: IntervalSet, outcome: Outcome) -> Run {
-    Run {
-        ended: VecMap::one(outcome, tasks.clone()),
-        last_end: Max::new(hlc(4)),
-        ..started(tasks)
-    }
+    Run { ended: VecMap::one(outcome, tasks.clone()), last_end: Max::new(hlc(4)), ..started(tasks) }
 }
 
 /// The join of deltas.
@@ -116,19 +92,11 @@ pub(crate) struct Author {
 
 impl Author {
     pub(crate) fn new(seed: u8) -> Self {
-        Self {
-            signer: signer(seed),
-            epoch: Epoch(1),
-            next: Seq(1),
-            prev: Hash::ZERO,
-        }
+        Self { signer: signer(seed), epoch: Epoch(1), next: Seq(1), prev: Hash::ZERO }
     }
 
     pub(crate) fn log(&self) -> LogId {
-        LogId {
-            node: self.signer.node(),
-            epoch: self.epoch,
-        }
+        LogId { node: self.signer.node(), epoch: self.epoch }
     }
 
     /// The event that opens the log.
@@ -151,14 +119,7 @@ impl Author {
                 (event, bytes)
             })
             .collect();
-        let batch = SignedBatch::seal(
-            &self.signer,
-            cluster(),
-            self.epoch,
-            self.next,
-            self.prev,
-            events,
-        );
+        let batch = SignedBatch::seal(&self.signer, cluster(), self.epoch, self.next, self.prev, events);
         self.next = Seq(batch.header().last_seq().0 + 1);
         self.prev = batch.head();
         batch
@@ -166,13 +127,7 @@ impl Author {
 
     /// A batch that says little, `count` times: the cancel of job `no`.
     pub(crate) fn say(&mut self, no: u64, count: usize) -> SignedBatch {
-        let event = sys::cancel(
-            hlc(no),
-            JobId {
-                log: self.log(),
-                no: JobNo(no),
-            },
-        );
+        let event = sys::cancel(hlc(no), JobId { log: self.log(), no: JobNo(no) });
         self.append(vec![event; count])
     }
 

@@ -60,20 +60,11 @@ impl HlcClock {
     /// A reading later than every one before: `max(wall, last + 1)`.
     pub fn tick(&mut self, wall: Wall) -> Hlc {
         let next = if wall.0 > self.last.wall_ms {
-            Hlc {
-                wall_ms: wall.0,
-                count: 0,
-            }
+            Hlc { wall_ms: wall.0, count: 0 }
         } else {
             match self.last.count.checked_add(1) {
-                Some(count) => Hlc {
-                    wall_ms: self.last.wall_ms,
-                    count,
-                },
-                None => Hlc {
-                    wall_ms: self.last.wall_ms.saturating_add(1),
-                    count: 0,
-                },
+                Some(count) => Hlc { wall_ms: self.last.wall_ms, count },
+                None => Hlc { wall_ms: self.last.wall_ms.saturating_add(1), count: 0 },
             }
         };
         self.last = next;
@@ -82,10 +73,7 @@ impl HlcClock {
 
     /// Follows a remote reading, at most to `wall + HLC_AHEAD_MS_MAX`, so that one wrong clock cannot drag the cluster along.
     pub fn observe(&mut self, remote: Hlc, wall: Wall) {
-        let ceiling = Hlc {
-            wall_ms: wall.0.saturating_add(limits::HLC_AHEAD_MS_MAX),
-            count: 0,
-        };
+        let ceiling = Hlc { wall_ms: wall.0.saturating_add(limits::HLC_AHEAD_MS_MAX), count: 0 };
         self.last = self.last.max(remote.min(ceiling));
     }
 }
@@ -100,31 +88,13 @@ mod tests {
         let first = clock.tick(Wall(1_000));
         let second = clock.tick(Wall(10));
         assert!(second > first);
-        assert_eq!(
-            second,
-            Hlc {
-                wall_ms: 1_000,
-                count: 1
-            }
-        );
+        assert_eq!(second, Hlc { wall_ms: 1_000, count: 1 });
     }
 
     #[test]
     fn remote_clock_an_hour_ahead_is_followed_by_half_a_second() {
         let mut clock = HlcClock::default();
-        clock.observe(
-            Hlc {
-                wall_ms: 3_601_000,
-                count: 7,
-            },
-            Wall(1_000),
-        );
-        assert_eq!(
-            clock.tick(Wall(1_000)),
-            Hlc {
-                wall_ms: 1_500,
-                count: 1
-            }
-        );
+        clock.observe(Hlc { wall_ms: 3_601_000, count: 7 }, Wall(1_000));
+        assert_eq!(clock.tick(Wall(1_000)), Hlc { wall_ms: 1_500, count: 1 });
     }
 }

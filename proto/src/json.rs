@@ -20,10 +20,7 @@ fn word_of<E: Word + TryFrom<i32> + Default>(number: i32) -> &'static str {
 fn number_of<E: Word + Into<i32>, X: de::Error>(word: &str) -> Result<i32, X> {
     E::from_word(word).map(Into::into).ok_or_else(|| {
         let known: Vec<&str> = E::WORDS.iter().map(|(_, known)| *known).collect();
-        X::custom(format_args!(
-            "expected one of {}, got {word:?}",
-            known.join(", ")
-        ))
+        X::custom(format_args!("expected one of {}, got {word:?}", known.join(", ")))
     })
 }
 
@@ -67,14 +64,9 @@ macro_rules! enum_codec {
                 ///
                 /// # Errors
                 /// A word that is not a value of the enum.
-                pub fn deserialize<'de, D: Deserializer<'de>>(
-                    from: D,
-                ) -> Result<Vec<i32>, D::Error> {
+                pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<i32>, D::Error> {
                     let words = Vec::<String>::deserialize(from)?;
-                    words
-                        .iter()
-                        .map(|word| number_of::<Kind, D::Error>(word))
-                        .collect()
+                    words.iter().map(|word| number_of::<Kind, D::Error>(word)).collect()
                 }
             }
         }
@@ -106,9 +98,7 @@ pub mod base64_bytes {
     /// Text that is not base64.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
         let text = from.deserialize_str(Text)?;
-        STANDARD
-            .decode(&text)
-            .map_err(|error| de::Error::custom(format_args!("expected base64: {error}")))
+        STANDARD.decode(&text).map_err(|error| de::Error::custom(format_args!("expected base64: {error}")))
     }
 }
 

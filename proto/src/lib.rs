@@ -21,10 +21,7 @@ pub trait Word: Sized + Copy + 'static {
 
     /// The value for a word, whatever its case; `None` for an unknown word.
     fn from_word(word: &str) -> Option<Self> {
-        Self::WORDS
-            .iter()
-            .find(|(_, known)| known.eq_ignore_ascii_case(word))
-            .map(|(value, _)| *value)
+        Self::WORDS.iter().find(|(_, known)| known.eq_ignore_ascii_case(word)).map(|(value, _)| *value)
     }
 }
 

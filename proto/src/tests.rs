@@ -15,14 +15,8 @@ fn message_with_enums_and_bytes_survives_json() {
         ..SubmitRequest::default()
     };
     let text = serde_json::to_string(&request).unwrap();
-    assert!(
-        text.contains("\"ack\":\"remote1\"") && text.contains("\"stdin\":\"AP8H\""),
-        "{text}"
-    );
-    assert_eq!(
-        serde_json::from_str::<SubmitRequest>(&text).unwrap(),
-        request
-    );
+    assert!(text.contains("\"ack\":\"remote1\"") && text.contains("\"stdin\":\"AP8H\""), "{text}");
+    assert_eq!(serde_json::from_str::<SubmitRequest>(&text).unwrap(), request);
 }
 
 #[test]
@@ -35,39 +29,21 @@ fn absent_fields_take_their_defaults() {
 
 #[test]
 fn unknown_field_and_unknown_word_are_named() {
-    let error = serde_json::from_str::<SubmitRequest>(r#"{"comand":[]}"#)
-        .unwrap_err()
-        .to_string();
+    let error = serde_json::from_str::<SubmitRequest>(r#"{"comand":[]}"#).unwrap_err().to_string();
     assert!(error.contains("comand"), "{error}");
-    let error = serde_json::from_str::<SubmitRequest>(r#"{"ack":"all"}"#)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("expected one of default, local, remote1, got \"all\""),
-        "{error}"
-    );
+    let error = serde_json::from_str::<SubmitRequest>(r#"{"ack":"all"}"#).unwrap_err().to_string();
+    assert!(error.contains("expected one of default, local, remote1, got \"all\""), "{error}");
 }
 
 #[test]
 fn list_of_words_reads_any_case() {
-    let request: ListJobsRequest =
-        serde_json::from_str(r#"{"states":["RUNNING","done"]}"#).unwrap();
-    assert_eq!(
-        request.states,
-        [i32::from(JobState::Running), i32::from(JobState::Done)]
-    );
+    let request: ListJobsRequest = serde_json::from_str(r#"{"states":["RUNNING","done"]}"#).unwrap();
+    assert_eq!(request.states, [i32::from(JobState::Running), i32::from(JobState::Done)]);
 }
 
 #[test]
 fn unknown_enum_number_is_written_as_its_default() {
-    let job = JobSummary {
-        state: 99,
-        ..JobSummary::default()
-    };
-    assert!(
-        serde_json::to_string(&job)
-            .unwrap()
-            .contains("\"state\":\"unknown\"")
-    );
+    let job = JobSummary { state: 99, ..JobSummary::default() };
+    assert!(serde_json::to_string(&job).unwrap().contains("\"state\":\"unknown\""));
     assert_eq!(JobState::Lost.word(), "lost");
 }

@@ -6,10 +6,15 @@ use starling_testnet::sim::{Options, run};
 #[test]
 fn the_first_seeds_hold_every_invariant() {
     let report = Campaign { from: 0, count: 24, nodes: None, lines: 0, repeats: Repeats::Twice }.run();
-    let failures: Vec<String> = report.failed.iter().map(|(seed, failure)| format!("seed {seed}: {}", failure.violation)).collect();
+    let failures: Vec<String> =
+        report.failed.iter().map(|(seed, failure)| format!("seed {seed}: {}", failure.violation)).collect();
     assert_eq!(failures, Vec::<String>::new());
     assert_eq!(report.passed, 24);
-    assert!(report.totals.crashes > 20 && report.totals.partitions > 5 && report.totals.hostile > 50, "{:?}", report.totals);
+    assert!(
+        report.totals.crashes > 20 && report.totals.partitions > 5 && report.totals.hostile > 50,
+        "{:?}",
+        report.totals
+    );
 }
 
 #[test]

@@ -16,9 +16,7 @@ fn a_node_down_during_5000_events_catches_up() {
     let _alone = alone();
     let mut flock = Flock::of(3, PAIR);
     flock.cluster.kill(3).unwrap();
-    let before = flock.one(1, &["cluster", "info"])["events"]
-        .as_u64()
-        .unwrap();
+    let before = flock.one(1, &["cluster", "info"])["events"].as_u64().unwrap();
     let api: Vec<String> = [1, 2].map(|number| api_of(&flock, number)).into();
     let submit = |client: usize| {
         let mut http = Http::open(&api[client % 2]);
@@ -39,10 +37,7 @@ fn a_node_down_during_5000_events_catches_up() {
         assert_eq!(status, 200, "{list}");
         list["total"].as_u64() == Some(JOBS as u64 + 1)
     });
-    let events = flock.one(1, &["cluster", "info"])["events"]
-        .as_u64()
-        .unwrap()
-        - before;
+    let events = flock.one(1, &["cluster", "info"])["events"].as_u64().unwrap() - before;
     assert!(events >= 5_000, "only {events} events");
 
     flock.cluster.boot(3).unwrap();
@@ -50,11 +45,7 @@ fn a_node_down_during_5000_events_catches_up() {
     flock.await_equal(&[1, 2, 3]);
     for number in 1..=3 {
         let done = flock.at(number, &["doctor"]).exits(0);
-        assert!(
-            done.out.contains("all 3 facts roots are equal"),
-            "{}",
-            done.out
-        );
+        assert!(done.out.contains("all 3 facts roots are equal"), "{}", done.out);
     }
     assert_eq!(flock.state(3, &job), "done");
     flock.at(3, &["run", "--", "true"]).exits(0);
@@ -62,16 +53,10 @@ fn a_node_down_during_5000_events_catches_up() {
 
 /// Where a node serves its API.
 pub(crate) fn api_of(flock: &Flock, number: usize) -> String {
-    flock.one(number, &["cluster", "info"])["api_addresses"][0]
-        .as_str()
-        .unwrap()
-        .to_owned()
+    flock.one(number, &["cluster", "info"])["api_addresses"][0].as_str().unwrap().to_owned()
 }
 
 /// Where a node listens for links.
 pub(crate) fn link_of(flock: &Flock, number: usize) -> String {
-    flock.one(number, &["cluster", "info"])["p2p_addresses"][0]
-        .as_str()
-        .unwrap()
-        .to_owned()
+    flock.one(number, &["cluster", "info"])["p2p_addresses"][0].as_str().unwrap().to_owned()
 }

@@ -21,13 +21,8 @@ impl Small {
     /// None without the right to mount.
     fn mount(options: &str) -> Option<Self> {
         let at = scratch();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(at.path())
-            .output();
-        mounted
-            .is_ok_and(|output| output.status.success())
-            .then_some(Self { at })
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at.path()).output();
+        mounted.is_ok_and(|output| output.status.success()).then_some(Self { at })
     }
 
     /// Leaves no room for another page.
@@ -42,10 +37,7 @@ impl Small {
 impl Drop for Small {
     fn drop(&mut self) {
         // Lazily: a node that still runs keeps it busy.
-        let _left = Command::new("umount")
-            .arg("--lazy")
-            .arg(self.at.path())
-            .status();
+        let _left = Command::new("umount").arg("--lazy").arg(self.at.path()).status();
     }
 }
 
@@ -74,19 +66,7 @@ fn a_full_disk_refuses_new_jobs_and_keeps_the_acknowledged() {
     let input = home_file(&flock);
     // The log has reserved some room beforehand.
     within(LONG, "a refusal", || {
-        let done = flock.at(
-            1,
-            &[
-                "submit",
-                "--parsable",
-                "--stdin",
-                &input,
-                "--node",
-                &two,
-                "--",
-                "true",
-            ],
-        );
+        let done = flock.at(1, &["submit", "--parsable", "--stdin", &input, "--node", &two, "--", "true"]);
         match done.code {
             Some(0) => jobs.push(done.line()),
             _ => refused = Some(done),
@@ -98,28 +78,16 @@ fn a_full_disk_refuses_new_jobs_and_keeps_the_acknowledged() {
     assert_ne!(again.code, Some(0));
     again.says("is full");
     flock.at(1, &["doctor"]).exits(1);
-    within(LONG, "the other node to know", || {
-        flock.at(2, &["nodes"]).out.contains(" CLOSED ")
-    });
+    within(LONG, "the other node to know", || flock.at(2, &["nodes"]).out.contains(" CLOSED "));
     // The other node works on alone, and queries are served.
     let elsewhere = flock.submit(2, &["--array", "1-5", "--", "true"]);
-    flock
-        .at(2, &["wait", "--timeout", "30s", &elsewhere])
-        .exits(0);
+    flock.at(2, &["wait", "--timeout", "30s", &elsewhere]).exits(0);
     assert!(flock.json(1, &["jobs", "--all"]).len() >= jobs.len());
 
     fs::remove_file(ballast).unwrap();
-    within(LONG, "room to be noticed", || {
-        flock.at(1, &["run", "--", "true"]).code == Some(0)
-    });
-    let all: Vec<&str> = jobs
-        .iter()
-        .map(String::as_str)
-        .chain([elsewhere.as_str()])
-        .collect();
-    flock
-        .at(1, &[&["wait", "--timeout", "30s"], &all[..]].concat())
-        .exits(0);
+    within(LONG, "room to be noticed", || flock.at(1, &["run", "--", "true"]).code == Some(0));
+    let all: Vec<&str> = jobs.iter().map(String::as_str).chain([elsewhere.as_str()]).collect();
+    flock.at(1, &[&["wait", "--timeout", "30s"], &all[..]].concat()).exits(0);
     flock.await_equal(&[1, 2]);
     flock.at(1, &["doctor"]).exits(0);
     assert!(!flock.log(1).contains("panicked"), "{}", flock.log(1));

@@ -22,9 +22,7 @@ impl Http {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(ANSWER)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self {
-            stream: BufReader::new(stream),
-        }
+        Self { stream: BufReader::new(stream) }
     }
 
     /// Posts JSON; the status and the answer.
@@ -53,12 +51,7 @@ impl Http {
     fn answer(&mut self) -> (u16, Value) {
         let mut line = String::new();
         self.stream.read_line(&mut line).unwrap();
-        let status = line
-            .split(' ')
-            .nth(1)
-            .unwrap_or_else(|| panic!("no status in {line:?}"))
-            .parse()
-            .unwrap();
+        let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("no status in {line:?}")).parse().unwrap();
         let mut length = 0;
         loop {
             line.clear();

@@ -4,11 +4,7 @@
 //! namespaces of their own; a test that this machine does not allow says so on stderr.
 //! Does not: test the protocol's corners (the simulator does).
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "all of it is test code, also outside of the test functions"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "all of it is test code, also outside of the test functions")]
 
 mod bad_input;
 mod catch_up;

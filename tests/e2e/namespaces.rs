@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use starling_testnet::local::{
-    Cluster, Namespaces, Options, Port, can_make_namespaces, share_secret,
-};
+use starling_testnet::local::{Cluster, Namespaces, Options, Port, can_make_namespaces, share_secret};
 
 use crate::support::{BINARY, Flock, LONG, alone, scratch, skip, within};
 
@@ -21,18 +19,12 @@ fn hosts_that_share_only_the_secret_find_each_other_and_heal() {
     let options = Options::uniform(Path::new(BINARY), home.path(), 3, &["--cpus", "1"]);
     let flock = Flock::with(home, Cluster::start_in_namespaces(options, hosts).unwrap());
     for number in 1..=3 {
-        assert!(
-            flock.at(number, &["nodes"]).out.contains("10.99.0."),
-            "over the bridge"
-        );
+        assert!(flock.at(number, &["nodes"]).out.contains("10.99.0."), "over the bridge");
     }
     let three = flock.name(3);
     let job = flock.submit(1, &["--node", &three, "--", "echo", "from the third"]);
     flock.at(2, &["wait", "--timeout", "30s", &job]).exits(0);
-    assert_eq!(
-        flock.at(2, &["logs", &job]).exits(0).out,
-        "from the third\n"
-    );
+    assert_eq!(flock.at(2, &["logs", &job]).exits(0).out, "from the third\n");
 
     let hosts = flock.cluster.namespaces().unwrap();
     let state = |at: usize, of: &str| {
@@ -41,12 +33,8 @@ fn hosts_that_share_only_the_secret_find_each_other_and_heal() {
         node["state"].as_str().unwrap().to_owned()
     };
     hosts.set_port(3, Port::Down).unwrap();
-    within(LONG, "the others to miss it", || {
-        (1..=2).all(|at| state(at, &three) == "down")
-    });
-    within(LONG, "it to miss the others", || {
-        state(3, &flock.name(1)) == "down"
-    });
+    within(LONG, "the others to miss it", || (1..=2).all(|at| state(at, &three) == "down"));
+    within(LONG, "it to miss the others", || state(3, &flock.name(1)) == "down");
     // Both sides go on.
     flock.at(1, &["run", "--", "true"]).exits(0);
     let apart = flock.submit(3, &["--", "echo", "alone"]);

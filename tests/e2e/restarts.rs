@@ -13,11 +13,7 @@ use crate::support::{BINARY, Flock, LONG, SMALL, lines, scratch, skip, within};
 fn epochs(flock: &Flock, number: usize, author: &str) -> Vec<u64> {
     let info = flock.one(number, &["cluster", "info"]);
     let entries = info["frontier"].as_array().unwrap();
-    entries
-        .iter()
-        .filter(|entry| entry["author"] == author)
-        .map(|entry| entry["epoch"].as_u64().unwrap())
-        .collect()
+    entries.iter().filter(|entry| entry["author"] == author).map(|entry| entry["epoch"].as_u64().unwrap()).collect()
 }
 
 #[test]
@@ -25,10 +21,7 @@ fn a_node_asked_to_stop_stops_soon_and_goes_on_in_its_epoch() {
     let mut flock = Flock::of(2, SMALL);
     let (mark, two) = (flock.file("mark"), flock.name(2));
     // The second start of the task ends at once.
-    let script = format!(
-        "echo $STARLING_ATTEMPT >> {0}; test $(wc -l < {0}) -ge 2 || exec sleep 600",
-        mark.display()
-    );
+    let script = format!("echo $STARLING_ATTEMPT >> {0}; test $(wc -l < {0}) -ge 2 || exec sleep 600", mark.display());
     let job = flock.submit(1, &["--node", &two, "--", "sh", "-c", &script]);
     within(LONG, "the start", || lines(&mark).len() == 1);
     let before = epochs(&flock, 2, &two);
@@ -41,11 +34,7 @@ fn a_node_asked_to_stop_stops_soon_and_goes_on_in_its_epoch() {
     flock.at(2, &["wait", "--timeout", "60s", &job]).exits(0);
     assert_eq!(lines(&mark).len(), 2, "it ran again");
     flock.at(2, &["run", "--node", &two, "--", "true"]).exits(0);
-    assert_eq!(
-        epochs(&flock, 2, &two),
-        before,
-        "a clean stop needs no new epoch"
-    );
+    assert_eq!(epochs(&flock, 2, &two), before, "a clean stop needs no new epoch");
     // A crash does, once there is something to write.
     flock.cluster.kill(2).unwrap();
     flock.cluster.boot(2).unwrap();
@@ -57,21 +46,11 @@ fn a_node_asked_to_stop_stops_soon_and_goes_on_in_its_epoch() {
 
 /// Cuts bytes off the end of what a node's newest segment holds; behind that it is reserved space.
 fn tear(flock: &Flock, number: usize, bytes: u64) {
-    let segments = fs::read_dir(flock.cluster.dir(number).join("log"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let last = segments
-        .filter(|path| path.extension().is_some_and(|end| end == "log"))
-        .max()
-        .unwrap();
+    let segments = fs::read_dir(flock.cluster.dir(number).join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let last = segments.filter(|path| path.extension().is_some_and(|end| end == "log")).max().unwrap();
     let held = fs::read(&last).unwrap();
     let len = held.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
-    fs::OpenOptions::new()
-        .write(true)
-        .open(&last)
-        .unwrap()
-        .set_len(len - bytes)
-        .unwrap();
+    fs::OpenOptions::new().write(true).open(&last).unwrap().set_len(len - bytes).unwrap();
 }
 
 #[test]
@@ -134,15 +113,8 @@ int clock_gettime(clockid_t id, struct timespec *at) {
 fn build_shift(dir: &Path) -> Option<std::path::PathBuf> {
     let (source, library) = (dir.join("shift.c"), dir.join("shift.so"));
     fs::write(&source, SHIFT).unwrap();
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .arg(&library)
-        .arg(&source)
-        .arg("-ldl")
-        .status();
-    built
-        .is_ok_and(|status| status.success())
-        .then_some(library)
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl").status();
+    built.is_ok_and(|status| status.success()).then_some(library)
 }
 
 #[test]
@@ -154,34 +126,21 @@ fn a_node_whose_clock_is_an_hour_off_works_and_doctor_tells() {
     };
     let mut options = Options::uniform(Path::new(BINARY), home.path(), 3, SMALL);
     let preload = |shift: &str| {
-        vec![
-            ("LD_PRELOAD".to_owned(), library.display().to_string()),
-            ("CLOCK_SHIFT".to_owned(), shift.to_owned()),
-        ]
+        vec![("LD_PRELOAD".to_owned(), library.display().to_string()), ("CLOCK_SHIFT".to_owned(), shift.to_owned())]
     };
     options.env[1] = preload("3600");
     options.env[2] = preload("-3600");
     let flock = Flock::with(home, Cluster::start(options).unwrap());
     for owner in 1..=3 {
         for executor in 1..=3 {
-            flock
-                .at(
-                    owner,
-                    &["run", "--node", &flock.name(executor), "--", "true"],
-                )
-                .exits(0);
+            flock.at(owner, &["run", "--node", &flock.name(executor), "--", "true"]).exits(0);
         }
     }
     flock.await_equal(&[1, 2, 3]);
     let told = flock.at(1, &["doctor"]);
-    assert!(
-        told.out.contains("all 3 facts roots are equal"),
-        "{}",
-        told.out
-    );
+    assert!(told.out.contains("all 3 facts roots are equal"), "{}", told.out);
     within(LONG, "a word about the clocks", || {
         let told = flock.at(1, &["doctor"]).out;
-        told.lines()
-            .any(|line| line.starts_with("clocks") && !line.contains(" OK "))
+        told.lines().any(|line| line.starts_with("clocks") && !line.contains(" OK "))
     });
 }

@@ -12,12 +12,7 @@ fn a_data_directory_in_use_is_refused() {
     let dir = flock.cluster.dir(1);
     let done = refused_start(home.path(), &["--no-mdns", "--dir", dir.to_str().unwrap()]);
     let done = done.says("is in use by process").says("--dir");
-    assert!(
-        done.err
-            .contains(&flock.cluster.pid(1).unwrap().to_string()),
-        "{}",
-        done.err
-    );
+    assert!(done.err.contains(&flock.cluster.pid(1).unwrap().to_string()), "{}", done.err);
     flock.at(1, &["run", "--", "true"]).exits(0);
 }
 
@@ -26,15 +21,9 @@ fn ports_in_use_are_refused() {
     let flock = Flock::of(1, SMALL);
     let home = scratch();
     let link = link_of(&flock, 1);
-    refused_start(home.path(), &["--listen", &link])
-        .says(&link)
-        .says("in use")
-        .says("--listen");
+    refused_start(home.path(), &["--listen", &link]).says(&link).says("in use").says("--listen");
     let api = api_of(&flock, 1);
-    refused_start(home.path(), &["--listen", "127.0.0.1:0", "--api", &api])
-        .says(&api)
-        .says("in use")
-        .says("--api");
+    refused_start(home.path(), &["--listen", "127.0.0.1:0", "--api", &api]).says(&api).says("in use").says("--api");
     // A port that something else holds.
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = other.local_addr().unwrap().to_string();
@@ -55,21 +44,11 @@ fn a_node_without_a_secret_does_not_listen_to_the_world() {
 #[test]
 fn without_a_daemon_clients_exit_with_69() {
     let home = scratch();
-    for args in [
-        &["nodes"][..],
-        &["submit", "--", "true"],
-        &["run", "--", "true"],
-        &["jobs"],
-        &["doctor"],
-    ] {
+    for args in [&["nodes"][..], &["submit", "--", "true"], &["run", "--", "true"], &["jobs"], &["doctor"]] {
         client(home.path(), args).exits(69).says("starling up");
     }
-    client(home.path(), &["--via", "127.0.0.1:1", "nodes"])
-        .exits(69)
-        .says("127.0.0.1:1");
-    client(home.path(), &["--via", "nightjar", "nodes"])
-        .exits(69)
-        .says("nightjar");
+    client(home.path(), &["--via", "127.0.0.1:1", "nodes"]).exits(69).says("127.0.0.1:1");
+    client(home.path(), &["--via", "nightjar", "nodes"]).exits(69).says("nightjar");
 }
 
 #[test]
@@ -80,13 +59,7 @@ fn the_data_of_another_cluster_is_refused() {
     let home = scratch();
     client(home.path(), &["cluster", "init"]).exits(0);
     let dir = flock.cluster.dir(1);
-    let flags = [
-        "--no-mdns",
-        "--listen",
-        "127.0.0.1:0",
-        "--dir",
-        dir.to_str().unwrap(),
-    ];
+    let flags = ["--no-mdns", "--listen", "127.0.0.1:0", "--dir", dir.to_str().unwrap()];
     refused_start(home.path(), &flags).says("another cluster");
     flock.cluster.boot(1).unwrap();
     flock.cluster.await_ready(1).unwrap();

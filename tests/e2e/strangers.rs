@@ -28,12 +28,8 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 /// Sends bytes and takes what comes back until the other side has had enough.
 fn throw(address: &str, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
-    stream
-        .set_write_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
     // The other side may hang up at any byte.
     let _cut = stream.write_all(bytes);
     let _cut = stream.shutdown(Shutdown::Write);
@@ -66,9 +62,7 @@ fn garbage_on_every_port_leaves_the_node_at_work() {
         throw(&api, bytes);
     }
     flock.at(1, &["run", "--", "true"]).exits(0);
-    flock
-        .at(2, &["run", "--node", &flock.name(1), "--", "true"])
-        .exits(0);
+    flock.at(2, &["run", "--node", &flock.name(1), "--", "true"]).exits(0);
     flock.at(1, &["doctor"]).exits(0);
     assert!(!flock.log(1).contains("panicked"), "{}", flock.log(1));
 }
@@ -82,38 +76,17 @@ fn an_oversize_request_is_refused_and_the_next_one_served() {
     let (status, reply) = Http::open(&api).send(head);
     assert_eq!(status, 413, "{reply}");
     // Fits the API but not the log.
-    let (status, reply) = Http::open(&api).post(
-        "/v1/submit",
-        &json!({"command": ["true", "x".repeat(1 << 20)]}),
-    );
+    let (status, reply) = Http::open(&api).post("/v1/submit", &json!({"command": ["true", "x".repeat(1 << 20)]}));
     assert!((400..500).contains(&status), "{status}: {reply}");
-    assert!(
-        reply["error"]
-            .as_str()
-            .is_some_and(|error| !error.is_empty()),
-        "{reply}"
-    );
-    let answer = throw(&api, b"POST /v1/submit HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: 3\r\n\r\n{{{");
-    assert!(
-        String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 400"),
-        "{}",
-        String::from_utf8_lossy(&answer)
-    );
+    assert!(reply["error"].as_str().is_some_and(|error| !error.is_empty()), "{reply}");
+    let answer =
+        throw(&api, b"POST /v1/submit HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: 3\r\n\r\n{{{");
+    assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
     let file = flock.file("large");
     std::fs::write(&file, noise(9, 3 << 20)).unwrap();
-    flock
-        .at(
-            1,
-            &["submit", "--stdin", file.to_str().unwrap(), "--", "cat"],
-        )
-        .exits(1)
-        .says("stdin");
+    flock.at(1, &["submit", "--stdin", file.to_str().unwrap(), "--", "cat"]).exits(1).says("stdin");
     flock.at(1, &["run", "--", "true"]).exits(0);
-    assert_eq!(
-        flock.json(1, &["jobs"]).len(),
-        1,
-        "the others were not taken"
-    );
+    assert_eq!(flock.json(1, &["jobs"]).len(), 1, "the others were not taken");
 }
 
 #[test]
@@ -123,25 +96,17 @@ fn a_peer_with_another_secret_is_refused_and_both_logs_say_so() {
         client(home, &["cluster", "init"]).exits(0);
         let log = File::create(home.join("log")).unwrap();
         let flags = [&["--no-mdns"], SMALL, more].concat();
-        Running::start(
-            up(home, &flags)
-                .stdout(log.try_clone().unwrap())
-                .stderr(log),
-        )
+        Running::start(up(home, &flags).stdout(log.try_clone().unwrap()).stderr(log))
     };
     let log = |home: &Path| std::fs::read_to_string(home.join("log")).unwrap();
     let mut first = start(one.path(), &[]);
-    within(LONG, "the first node", || {
-        client(one.path(), &["nodes"]).code == Some(0)
-    });
+    within(LONG, "the first node", || client(one.path(), &["nodes"]).code == Some(0));
     let info = client(one.path(), &["cluster", "info", "--json"]).exits(0);
     let info: serde_json::Value = serde_json::from_str(info.out.trim()).unwrap();
     let link = info["p2p_addresses"][0].as_str().unwrap();
     let mut second = start(two.path(), &["--join", link]);
     for home in [one.path(), two.path()] {
-        within(LONG, "a word about the secret", || {
-            log(home).contains("secret") && log(home).contains("refused")
-        });
+        within(LONG, "a word about the secret", || log(home).contains("secret") && log(home).contains("refused"));
     }
     for home in [one.path(), two.path()] {
         let nodes = client(home, &["nodes"]).exits(0);

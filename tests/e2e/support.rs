@@ -16,23 +16,9 @@ use tempfile::TempDir;
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_starling");
 /// Ports chosen by the system and one slot, so that clusters do not meet and slots are countable.
-pub(crate) const SMALL: &[&str] = &[
-    "--cpus",
-    "1",
-    "--listen",
-    "127.0.0.1:0",
-    "--api",
-    "127.0.0.1:0",
-];
+pub(crate) const SMALL: &[&str] = &["--cpus", "1", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"];
 /// As `SMALL`, with two slots.
-pub(crate) const PAIR: &[&str] = &[
-    "--cpus",
-    "2",
-    "--listen",
-    "127.0.0.1:0",
-    "--api",
-    "127.0.0.1:0",
-];
+pub(crate) const PAIR: &[&str] = &["--cpus", "2", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"];
 /// Long enough for anything that ends at all on a loaded machine with two cores.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 /// Lines of each node's log shown when a test fails.
@@ -61,11 +47,7 @@ pub(crate) struct Done {
 impl From<Output> for Done {
     fn from(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Self {
-            code: output.status.code(),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        }
+        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }
 }
 
@@ -73,13 +55,7 @@ impl Done {
     /// Checks the exit code.
     #[track_caller]
     pub(crate) fn exits(self, code: i32) -> Self {
-        assert_eq!(
-            self.code,
-            Some(code),
-            "stdout:\n{}\nstderr:\n{}",
-            self.out,
-            self.err
-        );
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.out, self.err);
         self
     }
 
@@ -123,10 +99,7 @@ impl Flock {
 
     /// The name that a node chose.
     pub(crate) fn name(&self, number: usize) -> String {
-        fs::read_to_string(self.cluster.dir(number).join("name"))
-            .unwrap()
-            .trim()
-            .to_owned()
+        fs::read_to_string(self.cluster.dir(number).join("name")).unwrap().trim().to_owned()
     }
 
     /// A client command at one node.
@@ -146,11 +119,7 @@ impl Flock {
     pub(crate) fn json(&self, number: usize, args: &[&str]) -> Vec<Value> {
         let all = [args, &["--json"]].concat();
         let done = self.at(number, &all).exits(0);
-        let lines: Vec<Value> = done
-            .out
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
+        let lines: Vec<Value> = done.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert!(lines.iter().all(|line| line["v"] == 1), "{}", done.out);
         lines
     }
@@ -180,11 +149,7 @@ impl Flock {
     pub(crate) fn await_equal(&self, numbers: &[usize]) {
         let seen = || -> Vec<(Value, Value)> {
             let info = |number: &usize| self.one(*number, &["cluster", "info"]);
-            numbers
-                .iter()
-                .map(info)
-                .map(|info| (info["events"].clone(), info["facts_root"].clone()))
-                .collect()
+            numbers.iter().map(info).map(|info| (info["events"].clone(), info["facts_root"].clone())).collect()
         };
         within(LONG, "equal logs and roots", || {
             let all = seen();
@@ -230,9 +195,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         // Gently, so that a node takes its tasks along.
         let _gone = rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM);
-        if !until(Duration::from_secs(12), || {
-            matches!(self.0.try_wait(), Ok(Some(_)))
-        }) {
+        if !until(Duration::from_secs(12), || matches!(self.0.try_wait(), Ok(Some(_)))) {
             let _gone = self.0.kill();
             let _reaped = self.0.wait();
         }
@@ -242,22 +205,14 @@ impl Drop for Running {
 /// `starling up` with flags of its own, for starts that fail or that `Cluster` does not cover.
 pub(crate) fn up(home: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
-    command
-        .env("STARLING_HOME", home)
-        .arg("up")
-        .args(flags)
-        .stdin(Stdio::null());
+    command.env("STARLING_HOME", home).arg("up").args(flags).stdin(Stdio::null());
     command
 }
 
 /// A node that must refuse to start: its exit code and what it said.
 #[track_caller]
 pub(crate) fn refused_start(home: &Path, flags: &[&str]) -> Done {
-    let mut child = up(home, flags)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = up(home, flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let ended = until(LONG, || matches!(child.try_wait(), Ok(Some(_))));
     if !ended {
         child.kill().unwrap();
@@ -270,36 +225,20 @@ pub(crate) fn refused_start(home: &Path, flags: &[&str]) -> Done {
 
 /// A client command without any node in particular.
 pub(crate) fn client(home: &Path, args: &[&str]) -> Done {
-    Command::new(BINARY)
-        .env("STARLING_HOME", home)
-        .env_remove("STARLING_VIA")
-        .args(args)
-        .output()
-        .unwrap()
-        .into()
+    Command::new(BINARY).env("STARLING_HOME", home).env_remove("STARLING_VIA").args(args).output().unwrap().into()
 }
 
 pub(crate) fn scratch() -> TempDir {
-    tempfile::Builder::new()
-        .prefix("starling-e2e-")
-        .tempdir()
-        .unwrap()
+    tempfile::Builder::new().prefix("starling-e2e-").tempdir().unwrap()
 }
 
 /// Waits for a condition, or fails with its name.
 #[track_caller]
 pub(crate) fn within(deadline: Duration, what: &str, condition: impl FnMut() -> bool) {
-    assert!(
-        until(deadline, condition),
-        "{what}: not within {deadline:?}"
-    );
+    assert!(until(deadline, condition), "{what}: not within {deadline:?}");
 }
 
 /// Lines of a file that tasks append to.
 pub(crate) fn lines(path: &Path) -> Vec<String> {
-    fs::read_to_string(path)
-        .unwrap_or_default()
-        .lines()
-        .map(str::to_owned)
-        .collect()
+    fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
 }

@@ -14,84 +14,42 @@ struct Rule {
 const RULES: &[Rule] = &[
     Rule {
         from: "core/",
-        never: &[
-            "starling_node",
-            "starling_net",
-            "starling_proto",
-            "starling_testnet",
-        ],
+        never: &["starling_node", "starling_net", "starling_proto", "starling_testnet"],
         why: "core uses nothing of ours",
     },
     Rule {
         from: "proto/",
-        never: &[
-            "starling_core",
-            "starling_node",
-            "starling_net",
-            "starling_testnet",
-        ],
+        never: &["starling_core", "starling_node", "starling_net", "starling_testnet"],
         why: "proto uses nothing of ours",
     },
     Rule {
         from: "core/src/schedule/",
-        never: &[
-            "crate::sync",
-            "crate::election",
-            "crate::machine",
-            "crate::log",
-        ],
+        never: &["crate::sync", "crate::election", "crate::machine", "crate::log"],
         why: "schedule, election and sync never use each other; only `machine` joins them",
     },
     Rule {
         from: "core/src/sync/",
-        never: &[
-            "crate::schedule",
-            "crate::election",
-            "crate::machine",
-            "crate::facts",
-        ],
+        never: &["crate::schedule", "crate::election", "crate::machine", "crate::facts"],
         why: "schedule, election and sync never use each other; only `machine` joins them",
     },
     Rule {
         from: "core/src/election/",
-        never: &[
-            "crate::schedule",
-            "crate::sync",
-            "crate::machine",
-            "crate::log",
-        ],
+        never: &["crate::schedule", "crate::sync", "crate::machine", "crate::log"],
         why: "schedule, election and sync never use each other; only `machine` joins them",
     },
     Rule {
         from: "core/src/facts/",
-        never: &[
-            "crate::schedule",
-            "crate::election",
-            "crate::sync",
-            "crate::log",
-            "crate::machine",
-        ],
+        never: &["crate::schedule", "crate::election", "crate::sync", "crate::log", "crate::machine"],
         why: "Facts hold nothing that one node believes alone",
     },
     Rule {
         from: "core/src/lattice/",
-        never: &[
-            "crate::event",
-            "crate::facts",
-            "crate::log",
-            "crate::machine",
-            "crate::namespace",
-        ],
+        never: &["crate::event", "crate::facts", "crate::log", "crate::machine", "crate::namespace"],
         why: "lattices know no events",
     },
     Rule {
         from: "core/src/event/",
-        never: &[
-            "crate::facts",
-            "crate::log",
-            "crate::machine",
-            "crate::namespace",
-        ],
+        never: &["crate::facts", "crate::log", "crate::machine", "crate::namespace"],
         why: "an event does not know what it means",
     },
     Rule {
@@ -101,26 +59,12 @@ const RULES: &[Rule] = &[
     },
     Rule {
         from: "node/src/storage/",
-        never: &[
-            "crate::exec",
-            "crate::driver",
-            "crate::daemon",
-            "crate::api",
-            "crate::cli",
-            "starling_net",
-        ],
+        never: &["crate::exec", "crate::driver", "crate::daemon", "crate::api", "crate::cli", "starling_net"],
         why: "net, storage, exec and relay never use each other nor the driver; they speak in Inputs",
     },
     Rule {
         from: "node/src/exec/",
-        never: &[
-            "crate::storage",
-            "crate::driver",
-            "crate::daemon",
-            "crate::api",
-            "crate::cli",
-            "starling_net",
-        ],
+        never: &["crate::storage", "crate::driver", "crate::daemon", "crate::api", "crate::cli", "starling_net"],
         why: "net, storage, exec and relay never use each other nor the driver; they speak in Inputs",
     },
     Rule {
@@ -130,23 +74,12 @@ const RULES: &[Rule] = &[
     },
     Rule {
         from: "node/src/api/",
-        never: &[
-            "crate::storage",
-            "crate::exec",
-            "crate::daemon",
-            "crate::cli",
-            "starling_net",
-        ],
+        never: &["crate::storage", "crate::exec", "crate::daemon", "crate::cli", "starling_net"],
         why: "api, hwp and web talk to `driver::Handle` only",
     },
     Rule {
         from: "node/src/cli/",
-        never: &[
-            "crate::driver",
-            "crate::storage",
-            "crate::exec",
-            "starling_net",
-        ],
+        never: &["crate::driver", "crate::storage", "crate::exec", "starling_net"],
         why: "cli is a client like any other",
     },
     Rule {
@@ -180,10 +113,7 @@ const EXCEPTIONS: &[Exception] = &[
 pub(crate) fn check(sources: &[Source]) -> Vec<String> {
     let mut findings = Vec::new();
     for source in sources {
-        for rule in RULES
-            .iter()
-            .filter(|rule| source.path.starts_with(rule.from))
-        {
+        for rule in RULES.iter().filter(|rule| source.path.starts_with(rule.from)) {
             for (module, at) in uses(&source.production) {
                 let forbidden = rule.never.iter().any(|never| lies_in(&module, never));
                 if !forbidden || is_excepted(&source.path, &module) {
@@ -201,15 +131,12 @@ pub(crate) fn check(sources: &[Source]) -> Vec<String> {
 }
 
 fn is_excepted(path: &str, module: &str) -> bool {
-    EXCEPTIONS
-        .iter()
-        .any(|exception| path.starts_with(exception.from) && lies_in(module, exception.uses))
+    EXCEPTIONS.iter().any(|exception| path.starts_with(exception.from) && lies_in(module, exception.uses))
 }
 
 /// Whether `path` is `module` or inside it.
 fn lies_in(path: &str, module: &str) -> bool {
-    path.strip_prefix(module)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    path.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 /// `crate::module::item` for each path of this crate that the code names, and other crates of ours, with their places.
@@ -221,13 +148,7 @@ fn uses(code: &str) -> Vec<(String, usize)> {
             found.push((format!("{ROOT}{path}"), at));
         }
     }
-    let ours = [
-        "starling_core",
-        "starling_net",
-        "starling_node",
-        "starling_proto",
-        "starling_testnet",
-    ];
+    let ours = ["starling_core", "starling_net", "starling_node", "starling_proto", "starling_testnet"];
     for other in ours {
         found.extend(words(code, other).map(|at| (other.to_owned(), at)));
     }
@@ -261,9 +182,7 @@ fn paths(text: &str) -> Vec<String> {
 }
 
 fn identifier(text: &str) -> &str {
-    let end = text
-        .find(|each: char| !each.is_alphanumeric() && each != '_')
-        .unwrap_or(text.len());
+    let end = text.find(|each: char| !each.is_alphanumeric() && each != '_').unwrap_or(text.len());
     &text[..end]
 }
 
@@ -277,26 +196,14 @@ mod tests {
         for (path, text) in [
             ("core/src/log/x.rs", "use starling_proto::v1;"),
             ("core/src/schedule/x.rs", "use crate::sync::Message;"),
-            (
-                "core/src/sync/x.rs",
-                "fn f(owner: &crate::schedule::Owner) {}",
-            ),
-            (
-                "core/src/facts/x.rs",
-                "use crate::{ids::NodeId, machine::Input};",
-            ),
+            ("core/src/sync/x.rs", "fn f(owner: &crate::schedule::Owner) {}"),
+            ("core/src/facts/x.rs", "use crate::{ids::NodeId, machine::Input};"),
             ("node/net/src/x.rs", "use starling_node::driver;"),
             ("node/src/storage/x.rs", "use crate::exec::Pool;"),
-            (
-                "node/src/exec/x.rs",
-                "use crate::{\n    driver::{Handle, x},\n};",
-            ),
+            ("node/src/exec/x.rs", "use crate::{\n    driver::{Handle, x},\n};"),
             ("node/src/api/x.rs", "crate::storage::open()"),
             ("node/src/cli/x.rs", "use crate::driver::Handle;"),
-            (
-                "node/src/api/x.rs",
-                "use crate::exec::{output::Stream, Pool};",
-            ),
+            ("node/src/api/x.rs", "use crate::exec::{output::Stream, Pool};"),
             ("core/src/sync/message.rs", "use crate::schedule::Owner;"),
         ] {
             let findings = findings_in(path, text, check);
@@ -307,21 +214,12 @@ mod tests {
     #[test]
     fn allowed_arrows_words_and_tests_are_left() {
         for (path, text) in [
-            (
-                "core/src/machine/x.rs",
-                "use crate::{schedule::Owner, sync::Message};",
-            ),
-            (
-                "core/src/schedule/x.rs",
-                "// crate::sync\nuse crate::synchrony;",
-            ),
+            ("core/src/machine/x.rs", "use crate::{schedule::Owner, sync::Message};"),
+            ("core/src/schedule/x.rs", "// crate::sync\nuse crate::synchrony;"),
             ("core/src/schedule/tests.rs", "use crate::sync::Message;"),
             ("node/src/api/x.rs", "use crate::driver::Handle;"),
             ("core/src/sync/message.rs", "use crate::schedule::Offer;"),
-            (
-                "node/src/api/x.rs",
-                "use crate::exec::output::{Stream, path};",
-            ),
+            ("node/src/api/x.rs", "use crate::exec::output::{Stream, path};"),
         ] {
             assert!(findings_in(path, text, check).is_empty(), "{path}: {text}");
         }
@@ -331,27 +229,17 @@ mod tests {
     fn groups_of_paths_are_spelled_out() {
         let found = uses("use crate::{a, b::{c, d::e}, f::*};");
         let found: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
-        assert_eq!(
-            found,
-            ["crate::a", "crate::b::c", "crate::b::d::e", "crate::f::"]
-        );
+        assert_eq!(found, ["crate::a", "crate::b::c", "crate::b::d::e", "crate::f::"]);
     }
 
     #[test]
     fn every_exception_is_needed_and_says_why() {
         let sources = crate::source::workspace();
         for exception in EXCEPTIONS {
-            let below = sources
-                .iter()
-                .filter(|source| source.path.starts_with(exception.from));
-            let needed = below
-                .flat_map(|source| uses(&source.production))
-                .any(|(module, _)| lies_in(&module, exception.uses));
-            assert!(
-                needed,
-                "{} no longer uses {}: drop the exception",
-                exception.from, exception.uses
-            );
+            let below = sources.iter().filter(|source| source.path.starts_with(exception.from));
+            let needed =
+                below.flat_map(|source| uses(&source.production)).any(|(module, _)| lies_in(&module, exception.uses));
+            assert!(needed, "{} no longer uses {}: drop the exception", exception.from, exception.uses);
             assert!(!exception.why.is_empty());
         }
     }

@@ -12,12 +12,7 @@ mod words;
 use source::{Source, workspace};
 
 fn assert_clean(findings: &[String]) {
-    assert!(
-        findings.is_empty(),
-        "{} finding(s):\n{}",
-        findings.len(),
-        findings.join("\n")
-    );
+    assert!(findings.is_empty(), "{} finding(s):\n{}", findings.len(), findings.join("\n"));
 }
 
 /// Findings in one made-up file.
@@ -28,16 +23,8 @@ fn findings_in(path: &str, text: &str, check: fn(&[Source]) -> Vec<String>) -> V
 #[test]
 fn the_workspace_was_found() {
     let sources = workspace();
-    for known in [
-        "core/src/lib.rs",
-        "node/src/main.rs",
-        "testnet/src/lib.rs",
-        "tests/tidy/main.rs",
-    ] {
-        assert!(
-            sources.iter().any(|source| source.path == known),
-            "{known} is missing"
-        );
+    for known in ["core/src/lib.rs", "node/src/main.rs", "testnet/src/lib.rs", "tests/tidy/main.rs"] {
+        assert!(sources.iter().any(|source| source.path == known), "{known} is missing");
     }
 }
 

@@ -8,17 +8,12 @@ const LINES_MAX: usize = 500;
 const SLACK: usize = 25;
 
 /// Files that were longer when the ratchet came, and how long they may be. A number here only ever falls; at `LINES_MAX` its line goes.
-const LONGER: &[(&str, usize)] = &[
-    ("core/src/schedule/owner.rs", 525),
-    ("node/src/api/tests/calls.rs", 511),
-    ("testnet/src/sim/world.rs", 565),
-];
+const LONGER: &[(&str, usize)] =
+    &[("core/src/schedule/owner.rs", 525), ("node/src/api/tests/calls.rs", 511), ("testnet/src/sim/world.rs", 565)];
 
 /// Every file says what it is.
 pub(crate) fn headers(sources: &[Source]) -> Vec<String> {
-    let bare = sources
-        .iter()
-        .filter(|source| !source.text.starts_with("//! "));
+    let bare = sources.iter().filter(|source| !source.text.starts_with("//! "));
     bare.map(|source| {
         format!(
             "{}:1: no header: open with `//! What it is.`, then `Invariants:` and `Does not:` where they apply",
@@ -54,9 +49,7 @@ fn lengths_against(longer: &[(&str, usize)], sources: &[Source]) -> Vec<String> 
     }
     for (path, _) in longer {
         if sources.iter().all(|source| source.path != *path) {
-            findings.push(format!(
-                "{path}: no such file: drop its entry in tests/tidy/shape.rs"
-            ));
+            findings.push(format!("{path}: no such file: drop its entry in tests/tidy/shape.rs"));
         }
     }
     findings
@@ -87,10 +80,7 @@ mod tests {
     #[test]
     fn an_entry_of_the_ratchet_that_is_out_of_date_is_found() {
         let of = |lines: usize| [Source::new("core/src/x.rs", &"\n".repeat(lines))];
-        assert_eq!(
-            lengths_against(&[("core/src/x.rs", 600)], &of(574)).len(),
-            1
-        );
+        assert_eq!(lengths_against(&[("core/src/x.rs", 600)], &of(574)).len(), 1);
         assert_eq!(lengths_against(&[("core/src/y.rs", 600)], &of(5)).len(), 1);
     }
 

@@ -27,18 +27,8 @@ pub(crate) struct Source {
 impl Source {
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let code = blanked(text);
-        let (production, tests) = if is_test_file(path) {
-            (String::new(), code.clone())
-        } else {
-            split_tests(&code)
-        };
-        Self {
-            path: path.to_owned(),
-            text: text.to_owned(),
-            code,
-            production,
-            tests,
-        }
+        let (production, tests) = if is_test_file(path) { (String::new(), code.clone()) } else { split_tests(&code) };
+        Self { path: path.to_owned(), text: text.to_owned(), code, production, tests }
     }
 
     /// `path:line` of a place in any of the texts.
@@ -50,9 +40,7 @@ impl Source {
 
 /// Every `.rs` file of the workspace, in order of their paths.
 pub(crate) fn workspace() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("a member lies one level below the root");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a member lies one level below the root");
     let mut paths = Vec::new();
     for folder in FOLDERS {
         collect(&root.join(folder), &mut paths);
@@ -114,10 +102,7 @@ fn literal_end(bytes: &[u8], at: usize) -> usize {
     let rest = &bytes[at..];
     let after_word = at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_');
     if rest.starts_with(b"//") {
-        at + rest
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .unwrap_or(rest.len())
+        at + rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len())
     } else if rest.starts_with(b"/*") {
         at + block_comment(rest)
     } else if rest[0] == b'"' {
@@ -183,9 +168,7 @@ fn raw_string(rest: &[u8]) -> usize {
     let mut close = vec![b'"'];
     close.resize(hashes + 1, b'#');
     let body = 2 + hashes;
-    let found = rest[body..]
-        .windows(close.len())
-        .position(|window| window == close);
+    let found = rest[body..].windows(close.len()).position(|window| window == close);
     found.map_or(rest.len(), |found| body + found + close.len())
 }
 
@@ -194,11 +177,7 @@ fn split_tests(code: &str) -> (String, String) {
     const MARK: &str = "#[cfg(test)]";
     let blank = |text: &str| -> String {
         let space = |each: char| {
-            if each == '\n' {
-                "\n".to_owned()
-            } else {
-                " ".repeat(each.len_utf8())
-            }
+            if each == '\n' { "\n".to_owned() } else { " ".repeat(each.len_utf8()) }
         };
         text.chars().map(space).collect()
     };
@@ -238,19 +217,16 @@ fn item_end(item: &str) -> usize {
 
 /// Where `word` stands in `text` with no letter, digit or `_` beside it.
 pub(crate) fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
-    let joins =
-        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    let joins = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     let (first, last) = (word.bytes().next(), word.bytes().last());
-    text.match_indices(word)
-        .map(|(at, _)| at)
-        .filter(move |at| {
-            let bytes = text.as_bytes();
-            let before = at.checked_sub(1).and_then(|before| bytes.get(before));
-            let after = bytes.get(at + word.len());
-            let goes_on_left = joins(before) && joins(first.as_ref());
-            let goes_on_right = joins(after) && joins(last.as_ref());
-            !goes_on_left && !goes_on_right
-        })
+    text.match_indices(word).map(|(at, _)| at).filter(move |at| {
+        let bytes = text.as_bytes();
+        let before = at.checked_sub(1).and_then(|before| bytes.get(before));
+        let after = bytes.get(at + word.len());
+        let goes_on_left = joins(before) && joins(first.as_ref());
+        let goes_on_right = joins(after) && joins(last.as_ref());
+        !goes_on_left && !goes_on_right
+    })
 }
 
 #[test]
@@ -265,10 +241,8 @@ fn comments_and_literals_are_blanked_and_lines_kept() {
 
 #[test]
 fn inline_tests_are_told_apart() {
-    let source = Source::new(
-        "core/src/x.rs",
-        "fn one() {}\n#[cfg(test)]\nmod tests {\n fn two() { {} }\n}\nfn three() {}\n",
-    );
+    let source =
+        Source::new("core/src/x.rs", "fn one() {}\n#[cfg(test)]\nmod tests {\n fn two() { {} }\n}\nfn three() {}\n");
     assert!(source.production.contains("one") && source.production.contains("three"));
     assert!(!source.production.contains("two"));
     assert!(source.tests.contains("two") && !source.tests.contains("three"));

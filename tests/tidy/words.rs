@@ -9,34 +9,20 @@ const IMPURE: [(&str, &str); 14] = [
     ("Instant", "time is an input; take `now: Now`"),
     ("SystemTime", "time is an input; take `now: Now`"),
     ("std::fs", "files belong to `node::storage`; emit an Effect"),
-    (
-        "std::net",
-        "sockets belong to `starling-net`; emit an Effect",
-    ),
+    ("std::net", "sockets belong to `starling-net`; emit an Effect"),
     ("std::io", "IO belongs to the edges; emit an Effect"),
-    (
-        "std::process",
-        "processes belong to `node::exec`; emit an Effect",
-    ),
+    ("std::process", "processes belong to `node::exec`; emit an Effect"),
     ("std::env", "settings are an input; add a field to `Config`"),
     ("std::thread", "core is one thread; emit an Effect"),
     ("std::sync::Mutex", "core owns its state; share nothing"),
-    (
-        "async",
-        "core waits for nothing; completion returns as an Input",
-    ),
-    (
-        "await",
-        "core waits for nothing; completion returns as an Input",
-    ),
+    ("async", "core waits for nothing; completion returns as an Input"),
+    ("await", "core waits for nothing; completion returns as an Input"),
     ("println!", "core prints nothing; return data"),
 ];
 
 /// Core reads no clock, entropy, file or socket, and waits for nothing.
 pub(crate) fn purity(sources: &[Source]) -> Vec<String> {
-    let core = sources
-        .iter()
-        .filter(|source| source.path.starts_with("core/src/"));
+    let core = sources.iter().filter(|source| source.path.starts_with("core/src/"));
     core.flat_map(|source| {
         IMPURE.iter().flat_map(move |(word, instead)| {
             words(&source.production, word).map(move |at| {
@@ -53,14 +39,8 @@ pub(crate) fn unfinished(sources: &[Source]) -> Vec<String> {
     const IN_CODE: [(&str, &str); 4] = [
         ("todo!", "write it, or leave it out"),
         ("unimplemented!", "write it, or leave it out"),
-        (
-            "#[ignore",
-            "a test that is not run tests nothing; fix it or delete it",
-        ),
-        (
-            "should_panic",
-            "any panic would pass; match on the error, or use `catch_unwind`",
-        ),
+        ("#[ignore", "a test that is not run tests nothing; fix it or delete it"),
+        ("should_panic", "any panic would pass; match on the error, or use `catch_unwind`"),
     ];
     // Split, so that this file does not hold the word itself.
     const IN_COMMENTS: &str = concat!("FIX", "ME");
@@ -74,9 +54,7 @@ pub(crate) fn unfinished(sources: &[Source]) -> Vec<String> {
         }
         for at in words(&source.text, IN_COMMENTS) {
             let place = source.place(&source.text, at);
-            findings.push(format!(
-                "{place}: `{IN_COMMENTS}`: fix it, or file an issue and write `TODO(#n)`"
-            ));
+            findings.push(format!("{place}: `{IN_COMMENTS}`: fix it, or file an issue and write `TODO(#n)`"));
         }
     }
     findings
@@ -113,11 +91,7 @@ mod tests {
             "std::thread::spawn(work)",
             "async fn wait() {}",
         ] {
-            assert_eq!(
-                findings_in("core/src/x.rs", line, purity).len(),
-                1,
-                "{line}"
-            );
+            assert_eq!(findings_in("core/src/x.rs", line, purity).len(), 1, "{line}");
             assert!(findings_in("node/src/x.rs", line, purity).is_empty());
         }
     }

@@ -51,9 +51,7 @@ impl Signer {
     /// From the 32 secret bytes.
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self {
-            key: SigningKey::from_bytes(seed),
-        }
+        Self { key: SigningKey::from_bytes(seed) }
     }
 
     /// The public half.
@@ -67,25 +65,15 @@ impl Signer {
     /// Signs anything but a batch, for instance a presence: `context` keeps the uses apart.
     #[must_use]
     pub fn sign(&self, context: &str, bytes: &[u8]) -> [u8; SIGNATURE_BYTES] {
-        self.key
-            .sign(&blake3::derive_key(context, bytes))
-            .to_bytes()
+        self.key.sign(&blake3::derive_key(context, bytes)).to_bytes()
     }
 }
 
 /// Whether `node` signed `bytes` with `Signer::sign`.
 #[must_use]
-pub fn verify(
-    node: &NodeId,
-    context: &str,
-    bytes: &[u8],
-    signature: &[u8; SIGNATURE_BYTES],
-) -> bool {
+pub fn verify(node: &NodeId, context: &str, bytes: &[u8], signature: &[u8; SIGNATURE_BYTES]) -> bool {
     let digest = blake3::derive_key(context, bytes);
-    VerifyingKey::from_bytes(&node.0).is_ok_and(|key| {
-        key.verify(&digest, &Signature::from_bytes(signature))
-            .is_ok()
-    })
+    VerifyingKey::from_bytes(&node.0).is_ok_and(|key| key.verify(&digest, &Signature::from_bytes(signature)).is_ok())
 }
 
 /// What a batch says before its events.
@@ -161,11 +149,7 @@ pub struct SignedBatch(Arc<Inner>);
 impl fmt::Debug for SignedBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let header = self.header();
-        write!(
-            f,
-            "Batch({:?} {}+{})",
-            header.log, header.first_seq, header.count
-        )
+        write!(f, "Batch({:?} {}+{})", header.log, header.first_seq, header.count)
     }
 }
 
@@ -191,22 +175,10 @@ impl SignedBatch {
         prev: Hash,
         events: Vec<(Event, Vec<u8>)>,
     ) -> Self {
-        assert!(
-            !events.is_empty() && events.len() <= limits::BATCH_EVENTS_MAX,
-            "batch size"
-        );
-        let log = LogId {
-            node: signer.node(),
-            epoch,
-        };
+        assert!(!events.is_empty() && events.len() <= limits::BATCH_EVENTS_MAX, "batch size");
+        let log = LogId { node: signer.node(), epoch };
         let count = u32::try_from(events.len()).expect("bounded above");
-        let header = BatchHeader {
-            cluster,
-            log,
-            first_seq,
-            prev,
-            count,
-        };
+        let header = BatchHeader { cluster, log, first_seq, prev, count };
         let mut bytes = encode_body(&header, &events);
         let head = head_of(&bytes);
         bytes.extend_from_slice(&signer.key.sign(&head.0).to_bytes());
@@ -215,10 +187,7 @@ impl SignedBatch {
             bytes,
             header,
             head,
-            entries: events
-                .into_iter()
-                .map(|(event, _)| Entry::Event(event))
-                .collect(),
+            entries: events.into_iter().map(|(event, _)| Entry::Event(event)).collect(),
         }))
     }
 
@@ -229,13 +198,9 @@ impl SignedBatch {
     pub fn open(bytes: &[u8], cluster: &ClusterId) -> Result<Self, BatchError> {
         let (batch, signature) = Self::parse(bytes, cluster)?;
         let author = batch.0.header.log.node;
-        let verified = VerifyingKey::from_bytes(&author.0)
-            .is_ok_and(|key| key.verify(&batch.0.head.0, &signature).is_ok());
-        if verified {
-            Ok(batch)
-        } else {
-            Err(BatchError::Signature(author))
-        }
+        let verified =
+            VerifyingKey::from_bytes(&author.0).is_ok_and(|key| key.verify(&batch.0.head.0, &signature).is_ok());
+        if verified { Ok(batch) } else { Err(BatchError::Signature(author)) }
     }
 
     /// Reads bytes that this node verified before it wrote them to its own checksummed disk.
@@ -250,9 +215,8 @@ impl SignedBatch {
         if bytes.len() > limits::BATCH_BYTES_MAX {
             return Err(BatchError::TooLarge(bytes.len()));
         }
-        let (body, signature) = bytes
-            .split_last_chunk::<SIGNATURE_BYTES>()
-            .ok_or_else(|| BatchError::Malformed("too short".into()))?;
+        let (body, signature) =
+            bytes.split_last_chunk::<SIGNATURE_BYTES>().ok_or_else(|| BatchError::Malformed("too short".into()))?;
         let malformed = |error: minicbor::decode::Error| BatchError::Malformed(error.to_string());
         let mut decoder = Decoder::new(body);
         let header = decode_header(&mut decoder).map_err(malformed)?;
@@ -269,30 +233,14 @@ impl SignedBatch {
             if event.len() > limits::EVENT_BYTES_MAX {
                 return Err(BatchError::EventTooLarge(event.len()));
             }
-            entries.push(
-                Event::from_bytes(event)
-                    .map_or_else(|_| Entry::Unread(event.to_vec()), Entry::Event),
-            );
+            entries.push(Event::from_bytes(event).map_or_else(|_| Entry::Unread(event.to_vec()), Entry::Event));
         }
-        if decoder.position() != body.len()
-            || header.first_seq.0 == 0
-            || header.first_seq.0 > u64::MAX / 2
-        {
-            return Err(BatchError::Malformed(
-                "bytes after the body, or a position out of range".into(),
-            ));
+        if decoder.position() != body.len() || header.first_seq.0 == 0 || header.first_seq.0 > u64::MAX / 2 {
+            return Err(BatchError::Malformed("bytes after the body, or a position out of range".into()));
         }
         // `count` is at most 256 here.
-        let header = BatchHeader {
-            count: u32::try_from(count).unwrap_or(u32::MAX),
-            ..header
-        };
-        let inner = Inner {
-            bytes: bytes.to_vec(),
-            header,
-            head: head_of(body),
-            entries,
-        };
+        let header = BatchHeader { count: u32::try_from(count).unwrap_or(u32::MAX), ..header };
+        let inner = Inner { bytes: bytes.to_vec(), header, head: head_of(body), entries };
         Ok((Self(Arc::new(inner)), Signature::from_bytes(signature)))
     }
 
@@ -337,11 +285,7 @@ fn encode_body(header: &BatchHeader, events: &[(Event, Vec<u8>)]) -> Vec<u8> {
         Ok(())
     };
     let mut encoder = Encoder::new(Vec::with_capacity(
-        limits::BATCH_OVERHEAD_BYTES
-            + events
-                .iter()
-                .map(|(_, bytes)| bytes.len() + 3)
-                .sum::<usize>(),
+        limits::BATCH_OVERHEAD_BYTES + events.iter().map(|(_, bytes)| bytes.len() + 3).sum::<usize>(),
     ));
     write(&mut encoder).expect("writing to memory cannot fail");
     encoder.into_writer()
@@ -352,21 +296,11 @@ fn decode_header(d: &mut Decoder<'_>) -> Result<BatchHeader, minicbor::decode::E
     if d.array()? != Some(7) || d.u8()? != VERSION {
         return Err(error("not a batch of version 1"));
     }
-    let bytes32 = |bytes: &[u8]| {
-        <[u8; 32]>::try_from(bytes)
-            .ok()
-            .ok_or_else(|| error("32 bytes expected"))
-    };
+    let bytes32 = |bytes: &[u8]| <[u8; 32]>::try_from(bytes).ok().ok_or_else(|| error("32 bytes expected"));
     let cluster = ClusterId(bytes32(d.bytes()?)?);
     let node = NodeId(bytes32(d.bytes()?)?);
     let epoch = Epoch(d.u64()?);
     let first_seq = Seq(d.u64()?);
     let prev = Hash(bytes32(d.bytes()?)?);
-    Ok(BatchHeader {
-        cluster,
-        log: LogId { node, epoch },
-        first_seq,
-        prev,
-        count: 0,
-    })
+    Ok(BatchHeader { cluster, log: LogId { node, epoch }, first_seq, prev, count: 0 })
 }

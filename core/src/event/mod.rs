@@ -9,8 +9,7 @@ mod tests;
 mod value;
 
 pub use batch::{
-    BatchError, BatchHeader, Entry, SIGNATURE_BYTES, SignedBatch, Signer, cluster_id,
-    membership_mac, verify,
+    BatchError, BatchHeader, Entry, SIGNATURE_BYTES, SignedBatch, Signer, cluster_id, membership_mac, verify,
 };
 use minicbor::decode::{Decode, Decoder, Error as DecodeError};
 use minicbor::encode::{Encode, Encoder, Error as EncodeError, Write};
@@ -57,11 +56,7 @@ pub struct Event {
 
 /// Wire form: a map of small integers to the fields that say something, keys ascending.
 impl<C> Encode<C> for SysContext {
-    fn encode<W: Write>(
-        &self,
-        e: &mut Encoder<W>,
-        ctx: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Result<(), EncodeError<W::Error>> {
         let present = [
             self.job.is_some(),
             !self.tasks.is_empty(),
@@ -99,9 +94,7 @@ impl<C> Encode<C> for SysContext {
 
 impl<'b, C> Decode<'b, C> for SysContext {
     fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, DecodeError> {
-        let len = d
-            .map()?
-            .ok_or_else(|| DecodeError::message("context of unknown length"))?;
+        let len = d.map()?.ok_or_else(|| DecodeError::message("context of unknown length"))?;
         let mut context = Self::default();
         let mut last = None;
         for _ in 0..len {
@@ -126,17 +119,8 @@ impl<'b, C> Decode<'b, C> for SysContext {
 
 /// Wire form: `[wall_ms, count, ns, kind, ver, ctx, spec]`.
 impl<C> Encode<C> for Event {
-    fn encode<W: Write>(
-        &self,
-        e: &mut Encoder<W>,
-        ctx: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
-        e.array(7)?
-            .u64(self.hlc.wall_ms)?
-            .u32(self.hlc.count)?
-            .str(&self.ns)?
-            .str(&self.kind)?
-            .u16(self.ver)?;
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Result<(), EncodeError<W::Error>> {
+        e.array(7)?.u64(self.hlc.wall_ms)?.u32(self.hlc.count)?.str(&self.ns)?.str(&self.kind)?.u16(self.ver)?;
         self.ctx.encode(e, ctx)?;
         self.spec.encode(e, ctx)
     }
@@ -148,10 +132,7 @@ impl<'b, C> Decode<'b, C> for Event {
             return Err(DecodeError::message("event must be an array of 7"));
         }
         Ok(Self {
-            hlc: Hlc {
-                wall_ms: d.u64()?,
-                count: d.u32()?,
-            },
+            hlc: Hlc { wall_ms: d.u64()?, count: d.u32()? },
             ns: SmolStr::new(d.str()?),
             kind: SmolStr::new(d.str()?),
             ver: d.u16()?,
@@ -175,10 +156,6 @@ impl Event {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut decoder = Decoder::new(bytes);
         let event = Self::decode(&mut decoder, &mut ())?;
-        if decoder.position() == bytes.len() {
-            Ok(event)
-        } else {
-            Err(DecodeError::message("bytes after the event"))
-        }
+        if decoder.position() == bytes.len() { Ok(event) } else { Err(DecodeError::message("bytes after the event")) }
     }
 }

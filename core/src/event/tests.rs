@@ -22,10 +22,7 @@ fn event_with(spec: WorkSpec) -> Event {
         ns: "batch".into(),
         kind: "SubmitJob".into(),
         ver: 1,
-        ctx: SysContext {
-            job: Some(job_id(1, 1)),
-            ..SysContext::default()
-        },
+        ctx: SysContext { job: Some(job_id(1, 1)), ..SysContext::default() },
         spec,
     }
 }
@@ -70,10 +67,7 @@ fn a_batch_opens_to_what_was_sealed() {
     assert_eq!(opened.header().prev, first.head());
     assert_eq!(opened.header().last_seq(), Seq(4));
     assert!(opened.entries().eq(second.entries()));
-    assert_eq!(
-        SignedBatch::open_own(second.bytes(), &cluster()),
-        Ok(second)
-    );
+    assert_eq!(SignedBatch::open_own(second.bytes(), &cluster()), Ok(second));
 }
 
 #[test]
@@ -104,14 +98,8 @@ fn a_batch_with_any_bit_flipped_is_refused() {
 fn a_batch_of_another_cluster_is_refused() {
     let batch = Author::new(1).open("wren");
     let other = ClusterId([9; 32]);
-    assert_eq!(
-        SignedBatch::open(batch.bytes(), &other),
-        Err(BatchError::OtherCluster)
-    );
-    assert_eq!(
-        SignedBatch::open_own(batch.bytes(), &other),
-        Err(BatchError::OtherCluster)
-    );
+    assert_eq!(SignedBatch::open(batch.bytes(), &other), Err(BatchError::OtherCluster));
+    assert_eq!(SignedBatch::open_own(batch.bytes(), &other), Err(BatchError::OtherCluster));
 }
 
 #[test]
@@ -119,10 +107,7 @@ fn a_batch_under_another_nodes_signature_is_refused() {
     let mine = Author::new(1).open("wren");
     let theirs = Author::new(2).open("wren");
     let (body, _) = mine.bytes().split_last_chunk::<SIGNATURE_BYTES>().unwrap();
-    let (_, signature) = theirs
-        .bytes()
-        .split_last_chunk::<SIGNATURE_BYTES>()
-        .unwrap();
+    let (_, signature) = theirs.bytes().split_last_chunk::<SIGNATURE_BYTES>().unwrap();
     let forged = [body, signature.as_slice()].concat();
     assert_eq!(open(&forged), Err(BatchError::Signature(node(1))));
 }
@@ -131,10 +116,7 @@ fn a_batch_under_another_nodes_signature_is_refused() {
 fn an_author_that_is_no_curve_point_is_refused() {
     let bytes = Author::new(1).open("wren").bytes().to_vec();
     // The author's key follows the array head, the version and the cluster.
-    let at = bytes
-        .windows(32)
-        .position(|window| window == node(1).0)
-        .unwrap();
+    let at = bytes.windows(32).position(|window| window == node(1).0).unwrap();
     for key in [[0_u8; 32], [0xff; 32], [1; 32]] {
         let mut forged = bytes.clone();
         forged[at..at + 32].copy_from_slice(&key);
@@ -145,10 +127,7 @@ fn an_author_that_is_no_curve_point_is_refused() {
 #[test]
 fn an_event_over_its_limit_is_refused() {
     let too_large = vec![0; limits::EVENT_BYTES_MAX + 1];
-    assert_eq!(
-        open(&signed_by_hand(&[too_large])),
-        Err(BatchError::EventTooLarge(limits::EVENT_BYTES_MAX + 1))
-    );
+    assert_eq!(open(&signed_by_hand(&[too_large])), Err(BatchError::EventTooLarge(limits::EVENT_BYTES_MAX + 1)));
     let largest = vec![0; limits::EVENT_BYTES_MAX];
     assert!(open(&signed_by_hand(&[largest])).is_ok());
 }
@@ -181,10 +160,7 @@ fn positions_out_of_range_are_refused() {
         e.bytes(&Hash::ZERO.0).unwrap().array(1).unwrap();
         e.bytes(&event_with(WorkSpec::new()).to_bytes()).unwrap();
         let bytes = sign_body(e.into_writer());
-        assert!(
-            matches!(open(&bytes), Err(BatchError::Malformed(_))),
-            "{first_seq}"
-        );
+        assert!(matches!(open(&bytes), Err(BatchError::Malformed(_))), "{first_seq}");
     }
     assert_eq!(batch.header().first_seq, Seq(1));
 }
@@ -224,12 +200,7 @@ fn events_of_another_form_are_kept_unread() {
         all.push([&bare[..bare.len() - 1], spec].concat());
     }
     let batch = open(&signed_by_hand(&all)).unwrap();
-    assert!(
-        batch
-            .entries()
-            .zip(&all)
-            .all(|((_, entry), bytes)| *entry == Entry::Unread(bytes.clone()))
-    );
+    assert!(batch.entries().zip(&all).all(|((_, entry), bytes)| *entry == Entry::Unread(bytes.clone())));
 }
 
 #[test]
@@ -259,8 +230,7 @@ fn any_value() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(5, 20, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::List),
-            prop::collection::btree_map("[a-z]{0,30}".prop_map(SmolStr::from), inner, 0..4)
-                .prop_map(Value::Map),
+            prop::collection::btree_map("[a-z]{0,30}".prop_map(SmolStr::from), inner, 0..4).prop_map(Value::Map),
         ]
     })
 }
@@ -272,47 +242,32 @@ fn any_set() -> impl Strategy<Value = IntervalSet> {
 fn any_event() -> impl Strategy<Value = Event> {
     let job = any::<Option<([u8; 32], u64, u64)>>().prop_map(|job| {
         job.map(|(key, epoch, no)| JobId {
-            log: LogId {
-                node: NodeId(key),
-                epoch: Epoch(epoch),
-            },
+            log: LogId { node: NodeId(key), epoch: Epoch(epoch) },
             no: crate::ids::JobNo(no),
         })
     });
-    let ctx = (
-        job,
-        any_set(),
-        any::<Option<u32>>(),
-        any::<u16>(),
-        any::<Option<[u8; 32]>>(),
-        any::<i32>(),
-    )
-        .prop_map(|(job, tasks, grant, attempt, node, priority)| SysContext {
+    let ctx = (job, any_set(), any::<Option<u32>>(), any::<u16>(), any::<Option<[u8; 32]>>(), any::<i32>()).prop_map(
+        |(job, tasks, grant, attempt, node, priority)| SysContext {
             job,
             tasks,
             grant: grant.map(grant_no),
             attempt,
             node: node.map(NodeId),
             priority,
-        });
+        },
+    );
     let spec: BoxedStrategy<BTreeMap<SmolStr, Value>> =
-        prop::collection::btree_map("[a-z]{0,8}".prop_map(SmolStr::from), any_value(), 0..5)
-            .boxed();
-    (
-        any::<(u64, u32, u16)>(),
-        "[a-z]{0,9}",
-        "[A-Z]{0,9}",
-        ctx,
-        spec,
-    )
-        .prop_map(|((wall_ms, count, ver), ns, kind, ctx, spec)| Event {
+        prop::collection::btree_map("[a-z]{0,8}".prop_map(SmolStr::from), any_value(), 0..5).boxed();
+    (any::<(u64, u32, u16)>(), "[a-z]{0,9}", "[A-Z]{0,9}", ctx, spec).prop_map(
+        |((wall_ms, count, ver), ns, kind, ctx, spec)| Event {
             hlc: Hlc { wall_ms, count },
             ns: ns.into(),
             kind: kind.into(),
             ver,
             ctx,
             spec: WorkSpec(spec),
-        })
+        },
+    )
 }
 
 proptest! {

@@ -55,11 +55,7 @@ impl Value {
 }
 
 impl<C> Encode<C> for Value {
-    fn encode<W: Write>(
-        &self,
-        e: &mut Encoder<W>,
-        ctx: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Result<(), EncodeError<W::Error>> {
         match self {
             Self::Bool(value) => e.bool(*value)?.ok(),
             Self::Int(value) => e.i64(*value)?.ok(),
@@ -93,21 +89,13 @@ fn decode_value(d: &mut Decoder<'_>, depth: usize) -> Result<Value, DecodeError>
     }
     match d.datatype()? {
         Type::Bool => d.bool().map(Value::Bool),
-        Type::U8
-        | Type::U16
-        | Type::U32
-        | Type::U64
-        | Type::I8
-        | Type::I16
-        | Type::I32
-        | Type::I64
-        | Type::Int => d.i64().map(Value::Int),
+        Type::U8 | Type::U16 | Type::U32 | Type::U64 | Type::I8 | Type::I16 | Type::I32 | Type::I64 | Type::Int => {
+            d.i64().map(Value::Int)
+        }
         Type::String => Ok(Value::text(d.str()?)),
         Type::Bytes => Ok(Value::Bytes(d.bytes()?.to_vec())),
         Type::Array => {
-            let len = d
-                .array()?
-                .ok_or_else(|| DecodeError::message("list of unknown length"))?;
+            let len = d.array()?.ok_or_else(|| DecodeError::message("list of unknown length"))?;
             let mut values = Vec::new();
             for _ in 0..len {
                 values.push(decode_value(d, depth - 1)?);
@@ -127,16 +115,12 @@ fn decode_value(d: &mut Decoder<'_>, depth: usize) -> Result<Value, DecodeError>
         | Type::MapIndef
         | Type::Tag
         | Type::Break
-        | Type::Unknown(_) => Err(DecodeError::message(
-            "value of a type that specs do not hold",
-        )),
+        | Type::Unknown(_) => Err(DecodeError::message("value of a type that specs do not hold")),
     }
 }
 
 fn decode_map(d: &mut Decoder<'_>, depth: usize) -> Result<BTreeMap<SmolStr, Value>, DecodeError> {
-    let len = d
-        .map()?
-        .ok_or_else(|| DecodeError::message("map of unknown length"))?;
+    let len = d.map()?.ok_or_else(|| DecodeError::message("map of unknown length"))?;
     let mut map = BTreeMap::new();
     for _ in 0..len {
         let key = SmolStr::new(d.str()?);
@@ -176,10 +160,7 @@ impl WorkSpec {
     pub fn text(&self, key: &str) -> Option<&SmolStr> {
         match self.field(key) {
             Some(Value::Text(text)) => Some(text),
-            Some(
-                Value::Bool(_) | Value::Int(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_),
-            )
-            | None => None,
+            Some(Value::Bool(_) | Value::Int(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_)) | None => None,
         }
     }
 
@@ -188,10 +169,7 @@ impl WorkSpec {
     pub fn int(&self, key: &str) -> Option<i64> {
         match self.field(key) {
             Some(Value::Int(number)) => Some(*number),
-            Some(
-                Value::Bool(_) | Value::Text(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_),
-            )
-            | None => None,
+            Some(Value::Bool(_) | Value::Text(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_)) | None => None,
         }
     }
 
@@ -206,10 +184,7 @@ impl WorkSpec {
     pub fn bytes(&self, key: &str) -> Option<&[u8]> {
         match self.field(key) {
             Some(Value::Bytes(bytes)) => Some(bytes),
-            Some(
-                Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::List(_) | Value::Map(_),
-            )
-            | None => None,
+            Some(Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::List(_) | Value::Map(_)) | None => None,
         }
     }
 
@@ -217,16 +192,11 @@ impl WorkSpec {
     pub fn texts(&self, key: &str) -> impl Iterator<Item = &SmolStr> {
         let items = match self.field(key) {
             Some(Value::List(items)) => items.as_slice(),
-            Some(
-                Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::Bytes(_) | Value::Map(_),
-            )
-            | None => &[],
+            Some(Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::Bytes(_) | Value::Map(_)) | None => &[],
         };
         items.iter().filter_map(|item| match item {
             Value::Text(text) => Some(text),
-            Value::Bool(_) | Value::Int(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_) => {
-                None
-            }
+            Value::Bool(_) | Value::Int(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_) => None,
         })
     }
 
@@ -234,30 +204,17 @@ impl WorkSpec {
     pub fn entries(&self, key: &str) -> impl Iterator<Item = (&SmolStr, &SmolStr)> {
         let map = match self.field(key) {
             Some(Value::Map(map)) => Some(map),
-            Some(
-                Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::Bytes(_) | Value::List(_),
-            )
-            | None => None,
+            Some(Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::Bytes(_) | Value::List(_)) | None => None,
         };
-        map.into_iter()
-            .flatten()
-            .filter_map(|(key, value)| match value {
-                Value::Text(text) => Some((key, text)),
-                Value::Bool(_)
-                | Value::Int(_)
-                | Value::Bytes(_)
-                | Value::List(_)
-                | Value::Map(_) => None,
-            })
+        map.into_iter().flatten().filter_map(|(key, value)| match value {
+            Value::Text(text) => Some((key, text)),
+            Value::Bool(_) | Value::Int(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_) => None,
+        })
     }
 }
 
 impl<C> Encode<C> for WorkSpec {
-    fn encode<W: Write>(
-        &self,
-        e: &mut Encoder<W>,
-        ctx: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Result<(), EncodeError<W::Error>> {
         encode_map(&self.0, e, ctx)
     }
 }

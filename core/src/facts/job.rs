@@ -24,10 +24,7 @@ pub enum Outcome {
     Signal(#[n(0)] i32),
     /// The process could not be started: a shell's code (126, 127) and the reason.
     #[n(2)]
-    NotStarted(
-        #[n(0)] i32,
-        #[cbor(n(1), with = "crate::facts::text")] SmolStr,
-    ),
+    NotStarted(#[n(0)] i32, #[cbor(n(1), with = "crate::facts::text")] SmolStr),
     /// The task ran longer than its limit and was stopped.
     #[n(3)]
     TimedOut,
@@ -108,15 +105,9 @@ impl Submit {
                 cpu_milli: spec.uint("cpu").unwrap_or(1_000),
                 mem_bytes: spec.uint("memory").unwrap_or(0),
             },
-            retries: spec
-                .uint("retries")
-                .and_then(|count| u16::try_from(count).ok())
-                .unwrap_or(0),
+            retries: spec.uint("retries").and_then(|count| u16::try_from(count).ok()).unwrap_or(0),
             timeout_ms: spec.uint("timeout_ms").unwrap_or(0),
-            request: spec
-                .bytes("request")
-                .map(<[u8]>::to_vec)
-                .unwrap_or_default(),
+            request: spec.bytes("request").map(<[u8]>::to_vec).unwrap_or_default(),
             spec: minicbor::to_vec(spec).expect("writing to memory cannot fail"),
         }
     }
@@ -182,13 +173,8 @@ impl Run {
 
 impl Lattice for Run {
     fn join(&mut self, other: Self) -> Change {
-        let parts = self
-            .started
-            .join(other.started)
-            .or(self.ended.join(other.ended));
-        parts
-            .or(self.first_start.join(other.first_start))
-            .or(self.last_end.join(other.last_end))
+        let parts = self.started.join(other.started).or(self.ended.join(other.ended));
+        parts.or(self.first_start.join(other.first_start)).or(self.last_end.join(other.last_end))
     }
 }
 
@@ -222,10 +208,7 @@ impl Grant {
 
 impl Lattice for Grant {
     fn join(&mut self, other: Self) -> Change {
-        self.placed
-            .join(other.placed)
-            .or(self.void.join(other.void))
-            .or(self.runs.join(other.runs))
+        self.placed.join(other.placed).or(self.void.join(other.void)).or(self.runs.join(other.runs))
     }
 }
 
@@ -262,13 +245,8 @@ pub struct Job {
 
 impl Lattice for Job {
     fn join(&mut self, other: Self) -> Change {
-        let parts = self
-            .submit
-            .join(other.submit)
-            .or(self.grants.join(other.grants));
-        let parts = parts
-            .or(self.seals.join(other.seals))
-            .or(self.cancel.join(other.cancel));
+        let parts = self.submit.join(other.submit).or(self.grants.join(other.grants));
+        let parts = parts.or(self.seals.join(other.seals)).or(self.cancel.join(other.cancel));
         parts.or(self.sealed_at.join(other.sealed_at))
     }
 }
@@ -278,71 +256,40 @@ impl Job {
     /// A submission.
     #[must_use]
     pub fn submitted(submit: Submit) -> Self {
-        Self {
-            submit: WriteOnce::new(Box::new(submit)),
-            ..Self::default()
-        }
+        Self { submit: WriteOnce::new(Box::new(submit)), ..Self::default() }
     }
 
     /// A grant.
     #[must_use]
     pub fn granted(no: GrantNo, placed: Placed) -> Self {
-        let grant = Grant {
-            placed: WriteOnce::new(placed),
-            ..Grant::default()
-        };
-        Self {
-            grants: VecMap::one(no, grant),
-            ..Self::default()
-        }
+        let grant = Grant { placed: WriteOnce::new(placed), ..Grant::default() };
+        Self { grants: VecMap::one(no, grant), ..Self::default() }
     }
 
     /// A withdrawn grant.
     #[must_use]
     pub fn voided(no: GrantNo) -> Self {
-        Self {
-            grants: VecMap::one(
-                no,
-                Grant {
-                    void: true,
-                    ..Grant::default()
-                },
-            ),
-            ..Self::default()
-        }
+        Self { grants: VecMap::one(no, Grant { void: true, ..Grant::default() }), ..Self::default() }
     }
 
     /// An executor's report.
     #[must_use]
     pub fn reported(no: GrantNo, by: NodeId, run: Run) -> Self {
-        let grant = Grant {
-            runs: VecMap::one(by, run),
-            ..Grant::default()
-        };
-        Self {
-            grants: VecMap::one(no, grant),
-            ..Self::default()
-        }
+        let grant = Grant { runs: VecMap::one(by, run), ..Grant::default() };
+        Self { grants: VecMap::one(no, grant), ..Self::default() }
     }
 
     /// A seal.
     #[must_use]
     pub fn sealed(term: Term, outcome: Outcome, tasks: IntervalSet, hlc: Hlc) -> Self {
         let seals = VecMap::one(term, VecMap::one(outcome, tasks));
-        Self {
-            seals,
-            sealed_at: Max::new(hlc),
-            ..Self::default()
-        }
+        Self { seals, sealed_at: Max::new(hlc), ..Self::default() }
     }
 
     /// A cancel.
     #[must_use]
     pub fn cancelled(cancel: Cancel) -> Self {
-        Self {
-            cancel: Min::new(cancel),
-            ..Self::default()
-        }
+        Self { cancel: Min::new(cancel), ..Self::default() }
     }
 }
 
@@ -376,18 +323,13 @@ impl Job {
     /// The final outcome of one task.
     #[must_use]
     pub fn outcome(&self, task: u32) -> Option<Outcome> {
-        self.outcomes()
-            .into_iter()
-            .find(|(_, tasks)| tasks.contains(task))
-            .map(|(outcome, _)| outcome)
+        self.outcomes().into_iter().find(|(_, tasks)| tasks.contains(task)).map(|(outcome, _)| outcome)
     }
 
     /// Whether every task is sealed.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
-        self.submit
-            .as_ref()
-            .is_some_and(|submit| self.sealed_tasks().is_superset(&submit.tasks))
+        self.submit.as_ref().is_some_and(|submit| self.sealed_tasks().is_superset(&submit.tasks))
     }
 
     /// Tasks that run now, as far as reports tell.

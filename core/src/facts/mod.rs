@@ -101,11 +101,7 @@ impl Facts {
                 self.rest = None;
                 if self.nodes.contains_key(&node) {
                     let change = self.nodes.entry(node).or_default().join(info);
-                    return if change.grew() {
-                        Touched::Node(node)
-                    } else {
-                        Touched::Nothing
-                    };
+                    return if change.grew() { Touched::Node(node) } else { Touched::Nothing };
                 }
                 self.nodes.insert(node, info);
                 Touched::Node(node)
@@ -149,11 +145,7 @@ impl Facts {
 
     fn refresh(&mut self) {
         for id in core::mem::take(&mut self.stale) {
-            let Some(slot) = self
-                .jobs
-                .get_mut(&id.log)
-                .and_then(|shelf| shelf.get_mut(&id.no))
-            else {
+            let Some(slot) = self.jobs.get_mut(&id.log).and_then(|shelf| shelf.get_mut(&id.no)) else {
                 continue;
             };
             if slot.digest.is_none() {
@@ -180,10 +172,7 @@ impl Facts {
 
     fn sum_of_rest(&self) -> u128 {
         let members = self.nodes.iter().map(|entry| digest_of(&entry));
-        let opaque = self
-            .opaque
-            .iter()
-            .flat_map(|(dot, all)| all.iter().map(move |bytes| digest_of(&(dot, bytes))));
+        let opaque = self.opaque.iter().flat_map(|(dot, all)| all.iter().map(move |bytes| digest_of(&(dot, bytes))));
         members.chain(opaque).fold(0, u128::wrapping_add)
     }
 
@@ -195,27 +184,20 @@ impl Facts {
 
     /// All jobs, by log and number.
     pub fn jobs(&self) -> impl DoubleEndedIterator<Item = (JobId, &Job)> {
-        self.jobs.iter().flat_map(|(log, shelf)| {
-            shelf
-                .iter()
-                .map(|(no, slot)| (JobId { log: *log, no: *no }, &slot.job))
-        })
+        self.jobs
+            .iter()
+            .flat_map(|(log, shelf)| shelf.iter().map(|(no, slot)| (JobId { log: *log, no: *no }, &slot.job)))
     }
 
     /// The jobs that `node` owns.
     pub fn jobs_of(&self, node: &NodeId) -> impl Iterator<Item = (JobId, &Job)> {
-        let range = LogId {
-            node: *node,
-            epoch: crate::ids::Epoch(0),
-        }..=LogId {
+        let range = LogId { node: *node, epoch: crate::ids::Epoch(0) }..=LogId {
             node: *node,
             epoch: crate::ids::Epoch(u64::MAX),
         };
-        self.jobs.range(range).flat_map(|(log, shelf)| {
-            shelf
-                .iter()
-                .map(|(no, slot)| (JobId { log: *log, no: *no }, &slot.job))
-        })
+        self.jobs
+            .range(range)
+            .flat_map(|(log, shelf)| shelf.iter().map(|(no, slot)| (JobId { log: *log, no: *no }, &slot.job)))
     }
 
     /// How many jobs are known.
@@ -252,9 +234,7 @@ impl Facts {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut encoder = Encoder::new(Vec::new());
         let everything = (&self.nodes, self.jobs().collect::<Vec<_>>(), &self.opaque);
-        encoder
-            .encode(&everything)
-            .expect("writing to memory cannot fail");
+        encoder.encode(&everything).expect("writing to memory cannot fail");
         encoder.into_writer()
     }
 }

@@ -29,9 +29,7 @@ impl NodeInfo {
     /// A node called `text` since `hlc`.
     #[must_use]
     pub fn named(hlc: Hlc, text: SmolStr) -> Self {
-        Self {
-            name: Max::new(Name { hlc, text }),
-        }
+        Self { name: Max::new(Name { hlc, text }) }
     }
 
     /// The current name; empty if none is known.

@@ -10,15 +10,11 @@ use crate::ids::{Attempt, Epoch, Seq, Term};
 use crate::lattice::laws::check_laws;
 use crate::namespace::{batch, sys};
 use crate::testing::{
-    command, ended, grant_id, grant_no, hlc, job_id, joined, log, node, placed, started, submit,
-    tasks,
+    command, ended, grant_id, grant_no, hlc, job_id, joined, log, node, placed, started, submit, tasks,
 };
 
 fn cancelled(by: u8, at: u64) -> Job {
-    Job::cancelled(Cancel {
-        hlc: hlc(at),
-        by: node(by),
-    })
+    Job::cancelled(Cancel { hlc: hlc(at), by: node(by) })
 }
 
 /// A job of three tasks, granted to node 2, of which one ended.
@@ -96,10 +92,7 @@ fn facts_are_lawful() {
         facts
     };
     let job = |job: Job| Delta::Job(job_id(1, 1), Box::new(job));
-    let dot = Dot {
-        log: log(1),
-        seq: Seq(3),
-    };
+    let dot = Dot { log: log(1), seq: Seq(3) };
     let mut hashed = of(vec![job(granted_job())]);
     hashed.root();
     check_laws(&[
@@ -107,10 +100,7 @@ fn facts_are_lawful() {
         of(vec![job(granted_job())]),
         hashed,
         of(vec![job(sealed(1, Outcome::Exit(0), 1, 3))]),
-        of(vec![Delta::Node(
-            node(1),
-            NodeInfo::named(hlc(1), "wren".into()),
-        )]),
+        of(vec![Delta::Node(node(1), NodeInfo::named(hlc(1), "wren".into()))]),
         of(vec![Delta::Opaque(dot, vec![1])]),
         of(vec![Delta::Opaque(dot, vec![2]), job(cancelled(1, 5))]),
     ]);
@@ -121,57 +111,36 @@ type Statement = (Dot, Entry);
 
 /// All kinds, by owners, executors and strangers, about few jobs, so that much of it collides. Positions repeat: authors fork.
 fn any_statement() -> impl Strategy<Value = Statement> {
-    let fields = (
-        0_u8..12,
-        1_u8..4,
-        1_u64..5,
-        (1_u8..3, 1_u64..3),
-        1_u32..3,
-        (1_u32..6, 0_u32..4),
-        1_u64..50,
-    );
-    fields.prop_map(
-        |(kind, author, seq, (owner, no), grant, (first, more), at)| {
-            let job = job_id(owner, no);
-            let grant = grant_id(job, grant);
-            let set = tasks(first, first + more);
-            let outcome = if at % 3 == 0 {
-                Outcome::Lost
-            } else {
-                Outcome::Exit(i32::from(author) - 1)
-            };
-            let hlc = hlc(at);
-            let attempt = Attempt(u16::from(author));
-            let event = match kind {
-                0 | 1 => batch::submit_job(hlc, job, set, 0, command()),
-                2 | 3 => sys::grant(hlc, grant, node(author % 3 + 1), attempt, set),
-                4 => sys::void(hlc, grant),
-                5 => sys::seal(hlc, job, Term(1), set, &outcome),
-                6 => sys::cancel(hlc, job),
-                7 => batch::job_started(hlc, grant, set),
-                8 => batch::job_finished(hlc, grant, set, &outcome),
-                9 => sys::admit(hlc, Hash::ZERO, if at % 2 == 0 { "wren" } else { "finch" }),
-                _ => Event {
-                    hlc,
-                    ns: "weather".into(),
-                    kind: "Rain".into(),
-                    ver: 1,
-                    ctx: SysContext::default(),
-                    spec: WorkSpec::new(),
-                },
-            };
-            let dot = Dot {
-                log: log(author),
-                seq: Seq(seq),
-            };
-            let entry = if kind == 11 {
-                Entry::Unread(vec![author, 0xff])
-            } else {
-                Entry::Event(event)
-            };
-            (dot, entry)
-        },
-    )
+    let fields = (0_u8..12, 1_u8..4, 1_u64..5, (1_u8..3, 1_u64..3), 1_u32..3, (1_u32..6, 0_u32..4), 1_u64..50);
+    fields.prop_map(|(kind, author, seq, (owner, no), grant, (first, more), at)| {
+        let job = job_id(owner, no);
+        let grant = grant_id(job, grant);
+        let set = tasks(first, first + more);
+        let outcome = if at % 3 == 0 { Outcome::Lost } else { Outcome::Exit(i32::from(author) - 1) };
+        let hlc = hlc(at);
+        let attempt = Attempt(u16::from(author));
+        let event = match kind {
+            0 | 1 => batch::submit_job(hlc, job, set, 0, command()),
+            2 | 3 => sys::grant(hlc, grant, node(author % 3 + 1), attempt, set),
+            4 => sys::void(hlc, grant),
+            5 => sys::seal(hlc, job, Term(1), set, &outcome),
+            6 => sys::cancel(hlc, job),
+            7 => batch::job_started(hlc, grant, set),
+            8 => batch::job_finished(hlc, grant, set, &outcome),
+            9 => sys::admit(hlc, Hash::ZERO, if at % 2 == 0 { "wren" } else { "finch" }),
+            _ => Event {
+                hlc,
+                ns: "weather".into(),
+                kind: "Rain".into(),
+                ver: 1,
+                ctx: SysContext::default(),
+                spec: WorkSpec::new(),
+            },
+        };
+        let dot = Dot { log: log(author), seq: Seq(seq) };
+        let entry = if kind == 11 { Entry::Unread(vec![author, 0xff]) } else { Entry::Event(event) };
+        (dot, entry)
+    })
 }
 
 fn folded<'a>(history: impl IntoIterator<Item = &'a Statement>) -> Facts {
@@ -235,10 +204,7 @@ proptest! {
 
 #[test]
 fn two_unknown_events_at_one_position_are_both_kept() {
-    let dot = Dot {
-        log: log(1),
-        seq: Seq(3),
-    };
+    let dot = Dot { log: log(1), seq: Seq(3) };
     let [one, two] = [vec![1], vec![2]].map(|bytes| (dot, Entry::Unread(bytes)));
     let (mut left, mut right) = (folded([&one, &two]), folded([&two, &one]));
     assert_eq!(left.opaque_count(), 2);
@@ -253,17 +219,8 @@ fn what_others_say_in_the_owners_place_is_inert() {
     let mut facts = Facts::bot();
     facts.absorb(Delta::Job(id, Box::new(granted_job())));
     let before = facts.clone();
-    let forger = Dot {
-        log: log(3),
-        seq: Seq(2),
-    };
-    let other_epoch = Dot {
-        log: LogId {
-            node: node(1),
-            epoch: Epoch(2),
-        },
-        seq: Seq(2),
-    };
+    let forger = Dot { log: log(3), seq: Seq(2) };
+    let other_epoch = Dot { log: LogId { node: node(1), epoch: Epoch(2) }, seq: Seq(2) };
     let grant = grant_id(id, 1);
     let submission = batch::submit_job(hlc(0), id, tasks(1, 99), 9, command());
     let forged = [
@@ -274,12 +231,7 @@ fn what_others_say_in_the_owners_place_is_inert() {
         sys::seal(hlc(0), id, Term(9), tasks(1, 3), &Outcome::Exit(0)),
     ];
     for event in forged {
-        assert_eq!(
-            facts.fold(forger, &Entry::Event(event.clone()), &registry),
-            Touched::Nothing,
-            "{}",
-            event.kind
-        );
+        assert_eq!(facts.fold(forger, &Entry::Event(event.clone()), &registry), Touched::Nothing, "{}", event.kind);
     }
     facts.fold(other_epoch, &Entry::Event(submission), &registry);
     assert_eq!(facts, before);
@@ -290,27 +242,13 @@ fn reports_by_others_than_the_granted_executor_answer_no_query() {
     let id = job_id(1, 1);
     let honest = granted_job();
     let mut forged = honest.clone();
-    for run in [
-        started(tasks(3, 3)),
-        ended(tasks(2, 3), Outcome::Exit(0)),
-        ended(tasks(1, 1), Outcome::Exit(9)),
-    ] {
+    for run in [started(tasks(3, 3)), ended(tasks(2, 3), Outcome::Exit(0)), ended(tasks(1, 1), Outcome::Exit(9))] {
         let _ = forged.join(Job::reported(grant_no(1), node(3), run));
     }
-    let _ = forged.join(Job::reported(
-        grant_no(8),
-        node(3),
-        ended(tasks(1, 3), Outcome::Exit(0)),
-    ));
+    let _ = forged.join(Job::reported(grant_no(8), node(3), ended(tasks(1, 3), Outcome::Exit(0))));
     assert_ne!(forged, honest, "the log is kept whole");
-    assert_eq!(
-        format!("{:?}", super::view::job(id, &forged)),
-        format!("{:?}", super::view::job(id, &honest))
-    );
-    assert_eq!(
-        super::view::attempts(&forged),
-        super::view::attempts(&honest)
-    );
+    assert_eq!(format!("{:?}", super::view::job(id, &forged)), format!("{:?}", super::view::job(id, &honest)));
+    assert_eq!(super::view::attempts(&forged), super::view::attempts(&honest));
     assert_eq!(forged.running_tasks(), honest.running_tasks());
 }
 
@@ -324,16 +262,10 @@ fn an_executors_word_counts_for_granted_tasks_only() {
     ]);
     let mut boastful = honest.clone();
     let _ = boastful.join(Job::reported(grant_no(1), node(2), started(tasks(3, 9))));
-    let _ = boastful.join(Job::reported(
-        grant_no(1),
-        node(2),
-        ended(tasks(5, 6), Outcome::Exit(0)),
-    ));
+    let _ = boastful.join(Job::reported(grant_no(1), node(2), ended(tasks(5, 6), Outcome::Exit(0))));
     let attempts = |job: &Job| -> Vec<_> {
         let views = super::view::attempts(job).into_iter();
-        views
-            .map(|view| (view.tasks, view.started, view.outcome))
-            .collect()
+        views.map(|view| (view.tasks, view.started, view.outcome)).collect()
     };
     assert_eq!(boastful.running_tasks(), tasks(1, 2));
     assert_eq!(attempts(&boastful), attempts(&honest));
@@ -347,13 +279,7 @@ fn the_highest_term_decides_an_outcome() {
         sealed(1, Outcome::Lost, 1, 2),
         sealed(2, Outcome::Exit(0), 2, 3),
     ]);
-    assert_eq!(
-        job.outcomes(),
-        [
-            (Outcome::Exit(0), tasks(2, 3)),
-            (Outcome::Lost, tasks(1, 1))
-        ]
-    );
+    assert_eq!(job.outcomes(), [(Outcome::Exit(0), tasks(2, 3)), (Outcome::Lost, tasks(1, 1))]);
     assert_eq!(job.outcome(2), Some(Outcome::Exit(0)));
     assert_eq!(job.outcome(4), None);
     assert!(job.is_sealed());

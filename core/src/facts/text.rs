@@ -4,11 +4,7 @@ use minicbor::decode::{Decoder, Error as DecodeError};
 use minicbor::encode::{Encoder, Error as EncodeError, Write};
 use smol_str::SmolStr;
 
-pub(crate) fn encode<C, W: Write>(
-    text: &SmolStr,
-    e: &mut Encoder<W>,
-    _: &mut C,
-) -> Result<(), EncodeError<W::Error>> {
+pub(crate) fn encode<C, W: Write>(text: &SmolStr, e: &mut Encoder<W>, _: &mut C) -> Result<(), EncodeError<W::Error>> {
     e.str(text)?.ok()
 }
 

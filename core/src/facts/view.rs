@@ -109,11 +109,7 @@ pub fn job(id: JobId, job: &Job) -> Option<JobView<'_>> {
         match outcome {
             Outcome::Exit(0) => counts.done += tasks.len(),
             Outcome::Cancelled => counts.cancelled += tasks.len(),
-            Outcome::Exit(_)
-            | Outcome::Signal(_)
-            | Outcome::NotStarted(..)
-            | Outcome::TimedOut
-            | Outcome::Lost => {
+            Outcome::Exit(_) | Outcome::Signal(_) | Outcome::NotStarted(..) | Outcome::TimedOut | Outcome::Lost => {
                 counts.failed += tasks.len();
             }
         }
@@ -130,11 +126,7 @@ pub fn job(id: JobId, job: &Job) -> Option<JobView<'_>> {
         .collect();
     nodes.sort_unstable();
     nodes.dedup();
-    let worst = outcomes
-        .iter()
-        .map(|(outcome, _)| outcome)
-        .max_by_key(|outcome| outcome.code())
-        .cloned();
+    let worst = outcomes.iter().map(|(outcome, _)| outcome).max_by_key(|outcome| outcome.code()).cloned();
     let all_sealed = counts.pending == 0 && counts.running == 0;
     let state = if all_sealed {
         sealed_state(&outcomes)
@@ -144,16 +136,7 @@ pub fn job(id: JobId, job: &Job) -> Option<JobView<'_>> {
         State::Pending
     };
     let ended = if all_sealed { job.sealed_at.0 } else { None };
-    Some(JobView {
-        id,
-        submit,
-        state,
-        counts,
-        worst,
-        nodes,
-        started,
-        ended,
-    })
+    Some(JobView { id, submit, state, counts, worst, nodes, started, ended })
 }
 
 fn sealed_state(outcomes: &[(Outcome, IntervalSet)]) -> State {
@@ -162,10 +145,7 @@ fn sealed_state(outcomes: &[(Outcome, IntervalSet)]) -> State {
         State::Cancelled
     } else if outcomes.iter().all(|(outcome, _)| outcome.is_success()) {
         State::Done
-    } else if outcomes
-        .iter()
-        .all(|(outcome, _)| outcome.is_success() || *outcome == Outcome::Lost)
-    {
+    } else if outcomes.iter().all(|(outcome, _)| outcome.is_success() || *outcome == Outcome::Lost) {
         State::Lost
     } else {
         State::Failed
@@ -219,21 +199,15 @@ pub fn attempts(job: &Job) -> Vec<AttemptView> {
 /// The executor and grant of a task's latest attempt that started or ended.
 #[must_use]
 pub fn latest_run(job: &Job, task: u32) -> Option<AttemptView> {
-    let tried = attempts(job)
-        .into_iter()
-        .filter(|view| view.tasks.contains(task));
-    tried
-        .filter(|view| view.started || view.outcome.is_some())
-        .max_by_key(|view| (view.attempt, view.grant))
+    let tried = attempts(job).into_iter().filter(|view| view.tasks.contains(task));
+    tried.filter(|view| view.started || view.outcome.is_some()).max_by_key(|view| (view.attempt, view.grant))
 }
 
 /// All tasks that started or ended, each once, under its latest attempt.
 #[must_use]
 pub fn latest_runs(job: &Job) -> Vec<AttemptView> {
-    let mut runs: Vec<AttemptView> = attempts(job)
-        .into_iter()
-        .filter(|view| view.started || view.outcome.is_some())
-        .collect();
+    let mut runs: Vec<AttemptView> =
+        attempts(job).into_iter().filter(|view| view.started || view.outcome.is_some()).collect();
     runs.sort_by_key(|view| core::cmp::Reverse((view.attempt, view.grant)));
     let mut seen = IntervalSet::new();
     runs.retain_mut(|view| {
@@ -264,27 +238,17 @@ pub fn job_name(facts: &Facts, id: &JobId) -> String {
 /// # Errors
 /// If there is none, or more than one.
 pub fn find_node(facts: &Facts, text: &str) -> Result<NodeId, FindError> {
-    let exact: Vec<NodeId> = facts
-        .nodes()
-        .filter(|(id, info)| info.name() == text || id.to_hex() == text)
-        .map(|(id, _)| *id)
-        .collect();
+    let exact: Vec<NodeId> =
+        facts.nodes().filter(|(id, info)| info.name() == text || id.to_hex() == text).map(|(id, _)| *id).collect();
     let begins = |(id, info): &(&NodeId, &super::NodeInfo)| {
         !text.is_empty() && (info.name().starts_with(text) || id.to_hex().starts_with(text))
     };
-    let found = if exact.is_empty() {
-        facts.nodes().filter(begins).map(|(id, _)| *id).collect()
-    } else {
-        exact
-    };
+    let found = if exact.is_empty() { facts.nodes().filter(begins).map(|(id, _)| *id).collect() } else { exact };
     match found.as_slice() {
         [] => Err(FindError::UnknownNode(text.to_owned())),
         [one] => Ok(*one),
         many => {
-            let names: Vec<String> = many
-                .iter()
-                .map(|id| format!("{} ({id})", node_name(facts, id)))
-                .collect();
+            let names: Vec<String> = many.iter().map(|id| format!("{} ({id})", node_name(facts, id))).collect();
             Err(FindError::Ambiguous(text.to_owned(), names.join(", ")))
         }
     }
@@ -319,10 +283,7 @@ pub fn find_job(facts: &Facts, text: &str) -> Result<JobId, FindError> {
         [] => Err(unknown()),
         [one] => Ok(*one),
         many => {
-            let names: Vec<String> = many
-                .iter()
-                .map(|id| format!("{}-{}", id.log.node.to_hex(), id.no))
-                .collect();
+            let names: Vec<String> = many.iter().map(|id| format!("{}-{}", id.log.node.to_hex(), id.no)).collect();
             Err(FindError::Ambiguous(text.to_owned(), names.join(", ")))
         }
     }

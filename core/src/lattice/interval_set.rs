@@ -70,9 +70,7 @@ impl IntervalSet {
         if start > end {
             return Self::new();
         }
-        Self {
-            ranges: vec![Range { start, end }],
-        }
+        Self { ranges: vec![Range { start, end }] }
     }
 
     /// One index.
@@ -87,14 +85,8 @@ impl IntervalSet {
     /// If they are not.
     pub fn from_ranges(ranges: Vec<Range>) -> Result<Self, IntervalSetError> {
         let ordered = ranges.iter().all(|range| range.start <= range.end);
-        let apart = ranges
-            .windows(2)
-            .all(|pair| u64::from(pair[0].end) + 1 < u64::from(pair[1].start));
-        if ordered && apart {
-            Ok(Self { ranges })
-        } else {
-            Err(IntervalSetError)
-        }
+        let apart = ranges.windows(2).all(|pair| u64::from(pair[0].end) + 1 < u64::from(pair[1].start));
+        if ordered && apart { Ok(Self { ranges }) } else { Err(IntervalSetError) }
     }
 
     /// The ranges, ascending.
@@ -154,20 +146,13 @@ impl IntervalSet {
             return Change::None;
         }
         // The first range that touches the new one, and the first beyond it.
-        let low = self
-            .ranges
-            .partition_point(|range| u64::from(range.end) + 1 < u64::from(start));
-        let high = self
-            .ranges
-            .partition_point(|range| u64::from(range.start) <= u64::from(end) + 1);
+        let low = self.ranges.partition_point(|range| u64::from(range.end) + 1 < u64::from(start));
+        let high = self.ranges.partition_point(|range| u64::from(range.start) <= u64::from(end) + 1);
         if low == high {
             self.ranges.insert(low, Range { start, end });
             return Change::Grew;
         }
-        let merged = Range {
-            start: start.min(self.ranges[low].start),
-            end: end.max(self.ranges[high - 1].end),
-        };
+        let merged = Range { start: start.min(self.ranges[low].start), end: end.max(self.ranges[high - 1].end) };
         if high - low == 1 && self.ranges[low] == merged {
             return Change::None;
         }
@@ -260,10 +245,7 @@ impl IntervalSet {
             } else {
                 // `left < len <= 2^32`, so the sum stays within the range.
                 let end = range.start + u32::try_from(left - 1).unwrap_or(u32::MAX);
-                taken.push(Range {
-                    start: range.start,
-                    end,
-                });
+                taken.push(Range { start: range.start, end });
                 range.start = end + 1;
                 left = 0;
             }
@@ -316,19 +298,14 @@ impl<C> Encode<C> for IntervalSet {
 
 impl<'b, C> Decode<'b, C> for IntervalSet {
     fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
-        let len = d
-            .array()?
-            .ok_or_else(|| DecodeError::message("interval set of unknown length"))?;
+        let len = d.array()?.ok_or_else(|| DecodeError::message("interval set of unknown length"))?;
         if len % 2 == 1 {
             return Err(DecodeError::message("interval set with a lone end"));
         }
         // The length is a claim of the sender; the vector grows only with bytes that are really there.
         let mut ranges = Vec::new();
         for _ in 0..len / 2 {
-            ranges.push(Range {
-                start: d.u32()?,
-                end: d.u32()?,
-            });
+            ranges.push(Range { start: d.u32()?, end: d.u32()? });
         }
         Self::from_ranges(ranges).map_err(|error| DecodeError::message(error.to_string()))
     }
@@ -349,13 +326,7 @@ mod tests {
 
     #[test]
     fn interval_sets_are_lawful() {
-        check_laws(&[
-            set(&[]),
-            set(&[1, 2, 3]),
-            set(&[3, 4]),
-            set(&[0, 9]),
-            set(&[u32::MAX, 5]),
-        ]);
+        check_laws(&[set(&[]), set(&[1, 2, 3]), set(&[3, 4]), set(&[0, 9]), set(&[u32::MAX, 5])]);
     }
 
     #[test]

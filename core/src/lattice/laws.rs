@@ -15,21 +15,13 @@ pub(crate) fn check_laws<L: Lattice + Clone + PartialEq + Debug>(samples: &[L]) 
     for a in samples {
         assert_eq!(joined(a, a), (a.clone(), Change::None), "idempotent");
         assert_eq!(joined(&L::default(), a).0, *a, "bottom on the left");
-        assert_eq!(
-            joined(a, &L::default()),
-            (a.clone(), Change::None),
-            "bottom on the right"
-        );
+        assert_eq!(joined(a, &L::default()), (a.clone(), Change::None), "bottom on the right");
         for b in samples {
             let (ab, change) = joined(a, b);
             assert_eq!(ab, joined(b, a).0, "commutative");
             assert_eq!(change, Change::from(ab != *a), "truthful about change");
             for c in samples {
-                assert_eq!(
-                    joined(&ab, c).0,
-                    joined(a, &joined(b, c).0).0,
-                    "associative"
-                );
+                assert_eq!(joined(&ab, c).0, joined(a, &joined(b, c).0).0, "associative");
             }
         }
     }

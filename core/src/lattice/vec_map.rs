@@ -15,18 +15,14 @@ pub struct VecMap<K, V> {
 
 impl<K, V> Default for VecMap<K, V> {
     fn default() -> Self {
-        Self {
-            entries: Vec::new(),
-        }
+        Self { entries: Vec::new() }
     }
 }
 
 impl<K: Ord, V> VecMap<K, V> {
     /// A map of one entry.
     pub fn one(key: K, value: V) -> Self {
-        Self {
-            entries: vec![(key, value)],
-        }
+        Self { entries: vec![(key, value)] }
     }
 
     /// The value of `key`.
@@ -82,11 +78,7 @@ impl<K: Ord, V: Lattice> Lattice for VecMap<K, V> {
 }
 
 impl<C, K: Encode<C>, V: Encode<C>> Encode<C> for VecMap<K, V> {
-    fn encode<W: Write>(
-        &self,
-        e: &mut Encoder<W>,
-        ctx: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Result<(), EncodeError<W::Error>> {
         e.map(self.entries.len() as u64)?;
         for (key, value) in &self.entries {
             key.encode(e, ctx)?;
@@ -98,9 +90,7 @@ impl<C, K: Encode<C>, V: Encode<C>> Encode<C> for VecMap<K, V> {
 
 impl<'b, C, K: Decode<'b, C> + Ord, V: Decode<'b, C>> Decode<'b, C> for VecMap<K, V> {
     fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, DecodeError> {
-        let len = d
-            .map()?
-            .ok_or_else(|| DecodeError::message("map of unknown length"))?;
+        let len = d.map()?.ok_or_else(|| DecodeError::message("map of unknown length"))?;
         let mut entries: Vec<(K, V)> = Vec::new();
         for _ in 0..len {
             let entry = (K::decode(d, ctx)?, V::decode(d, ctx)?);
@@ -127,10 +117,6 @@ mod tests {
             VecMap::one(1, Max::new(4)),
             VecMap::one(2, Max::new(1)),
         ]);
-        check_laws(&[
-            VecMap::one("a", IntervalSet::one(1)),
-            VecMap::one("a", IntervalSet::one(2)),
-            VecMap::default(),
-        ]);
+        check_laws(&[VecMap::one("a", IntervalSet::one(1)), VecMap::one("a", IntervalSet::one(2)), VecMap::default()]);
     }
 }

@@ -77,19 +77,12 @@ impl Chain {
     pub(super) fn place(&self, batch: &SignedBatch) -> Placement {
         let header = batch.header();
         if header.first_seq.0 == self.tail.0 + 1 {
-            return if header.prev == self.tail_head {
-                Placement::Next
-            } else {
-                self.known_branch(batch)
-            };
+            return if header.prev == self.tail_head { Placement::Next } else { self.known_branch(batch) };
         }
         if header.first_seq > self.tail {
             return Placement::Gap;
         }
-        match self
-            .marks
-            .binary_search_by_key(&header.first_seq, |mark| mark.first_seq)
-        {
+        match self.marks.binary_search_by_key(&header.first_seq, |mark| mark.first_seq) {
             Ok(found) if self.marks[found].head == batch.head().prefix() => Placement::Duplicate,
             Ok(_) | Err(_) => self.known_branch(batch),
         }
@@ -97,36 +90,22 @@ impl Chain {
 
     fn known_branch(&self, batch: &SignedBatch) -> Placement {
         let head = batch.head().prefix();
-        if self.branches.iter().any(|branch| branch.head == head) {
-            Placement::Duplicate
-        } else {
-            Placement::Fork
-        }
+        if self.branches.iter().any(|branch| branch.head == head) { Placement::Duplicate } else { Placement::Fork }
     }
 
     /// Remembers a batch of another branch; false once the bound is reached.
     pub(super) fn add_branch(&mut self, batch: &SignedBatch) -> bool {
         let room = self.branches.len() < limits::FORKS_MAX;
         if room {
-            self.branches.push(Branch {
-                head: batch.head().prefix(),
-                durable: false,
-            });
+            self.branches.push(Branch { head: batch.head().prefix(), durable: false });
         }
         room
     }
 
     /// Moves the tail over a batch that `place` called `Next`.
     pub(super) fn extend(&mut self, batch: &SignedBatch) {
-        assert_eq!(
-            batch.header().first_seq.0,
-            self.tail.0 + 1,
-            "only the next batch extends a chain"
-        );
-        self.marks.push(Mark {
-            first_seq: batch.header().first_seq,
-            head: batch.head().prefix(),
-        });
+        assert_eq!(batch.header().first_seq.0, self.tail.0 + 1, "only the next batch extends a chain");
+        self.marks.push(Mark { first_seq: batch.header().first_seq, head: batch.head().prefix() });
         self.tail = batch.header().last_seq();
         self.tail_head = batch.head();
     }
@@ -134,9 +113,7 @@ impl Chain {
     /// Whether `batch` lies on the chain itself, not on another branch.
     pub(super) fn holds(&self, batch: &SignedBatch) -> bool {
         let first_seq = batch.header().first_seq;
-        let found = self
-            .marks
-            .binary_search_by_key(&first_seq, |mark| mark.first_seq);
+        let found = self.marks.binary_search_by_key(&first_seq, |mark| mark.first_seq);
         found.is_ok_and(|found| self.marks[found].head == batch.head().prefix())
     }
 
@@ -150,10 +127,7 @@ impl Chain {
 
     /// The disk holds `batch`.
     pub(super) fn confirm(&mut self, batch: &SignedBatch) {
-        let tip = Tip {
-            len: batch.header().last_seq(),
-            head: batch.head().prefix(),
-        };
+        let tip = Tip { len: batch.header().last_seq(), head: batch.head().prefix() };
         assert!(
             tip.len <= self.tail && self.durable.is_none_or(|old| old.len < tip.len),
             "durability follows the tail"

@@ -10,9 +10,7 @@ use minicbor::encode::{Encode, Encoder, Error as EncodeError, Write};
 use crate::ids::{Hash, LogId, Seq};
 
 /// Where one log ends.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, minicbor::Encode, minicbor::Decode,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, minicbor::Encode, minicbor::Decode)]
 pub struct Tip {
     /// Events held.
     #[n(0)]
@@ -40,11 +38,7 @@ fn tip_digest(log: &LogId, tip: &Tip) -> u64 {
 }
 
 impl<C> Encode<C> for Frontier {
-    fn encode<W: Write>(
-        &self,
-        e: &mut Encoder<W>,
-        ctx: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Result<(), EncodeError<W::Error>> {
         self.tips.encode(e, ctx)
     }
 }
@@ -88,10 +82,7 @@ impl Frontier {
     /// Whether this holds at least the events that `other` does.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        other
-            .tips
-            .iter()
-            .all(|(log, tip)| self.tips.get(log).is_some_and(|own| own.len >= tip.len))
+        other.tips.iter().all(|(log, tip)| self.tips.get(log).is_some_and(|own| own.len >= tip.len))
     }
 
     /// A hash of the whole, compared before frontiers are sent.

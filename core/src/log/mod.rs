@@ -95,13 +95,10 @@ impl LogSet {
     fn is_admitted(&self, batch: &SignedBatch) -> bool {
         let node = batch.header().log.node;
         let mac = membership_mac(&self.secret, &node);
-        batch
-            .entries()
-            .next()
-            .is_some_and(|(_, entry)| match entry {
-                Entry::Event(event) => sys::admission_mac(event) == Some(mac.0.as_slice()),
-                Entry::Unread(_) => false,
-            })
+        batch.entries().next().is_some_and(|(_, entry)| match entry {
+            Entry::Event(event) => sys::admission_mac(event) == Some(mac.0.as_slice()),
+            Entry::Unread(_) => false,
+        })
     }
 
     fn keep_waiting(&mut self, batch: SignedBatch) -> Ingest {
@@ -129,11 +126,7 @@ impl LogSet {
         let Some(chain) = self.chains.get_mut(&log) else {
             return;
         };
-        while chain
-            .waiting
-            .first_key_value()
-            .is_some_and(|(first_seq, _)| first_seq.0 <= chain.tail().0 + 1)
-        {
+        while chain.waiting.first_key_value().is_some_and(|(first_seq, _)| first_seq.0 <= chain.tail().0 + 1) {
             let Some((_, batch)) = chain.waiting.pop_first() else {
                 break;
             };
@@ -184,34 +177,19 @@ impl LogSet {
     /// The accepted end of one log and the head there: where its author appends.
     #[must_use]
     pub fn tail(&self, log: &LogId) -> (Seq, Hash) {
-        self.chains.get(log).map_or((Seq(0), Hash::ZERO), |chain| {
-            (chain.tail(), chain.tail_head())
-        })
+        self.chains.get(log).map_or((Seq(0), Hash::ZERO), |chain| (chain.tail(), chain.tail_head()))
     }
 
     /// The latest epoch of `node` that any accepted batch opened.
     #[must_use]
     pub fn last_epoch(&self, node: &NodeId) -> Option<Epoch> {
-        let range = LogId {
-            node: *node,
-            epoch: Epoch(0),
-        }..=LogId {
-            node: *node,
-            epoch: Epoch(u64::MAX),
-        };
-        self.chains
-            .range(range)
-            .rev()
-            .find(|(_, chain)| chain.tail() > Seq(0))
-            .map(|(log, _)| log.epoch)
+        let range = LogId { node: *node, epoch: Epoch(0) }..=LogId { node: *node, epoch: Epoch(u64::MAX) };
+        self.chains.range(range).rev().find(|(_, chain)| chain.tail() > Seq(0)).map(|(log, _)| log.epoch)
     }
 
     /// Logs whose author signed two different things for one position.
     pub fn forked(&self) -> impl Iterator<Item = &LogId> {
-        self.chains
-            .iter()
-            .filter(|(_, chain)| chain.is_forked())
-            .map(|(log, _)| log)
+        self.chains.iter().filter(|(_, chain)| chain.is_forked()).map(|(log, _)| log)
     }
 
     /// What `theirs` shows that is missing here: each log and the first position to ask for.
@@ -239,12 +217,7 @@ impl LogSet {
     /// Batches and bytes that wait behind gaps, for `invariants::check`.
     #[must_use]
     pub fn waiting(&self) -> (usize, usize) {
-        let most = self
-            .chains
-            .values()
-            .map(|chain| chain.waiting.len())
-            .max()
-            .unwrap_or(0);
+        let most = self.chains.values().map(|chain| chain.waiting.len()).max().unwrap_or(0);
         (most, self.waiting_bytes)
     }
 }

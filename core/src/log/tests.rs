@@ -54,16 +54,9 @@ fn a_batch_taken_twice_is_a_duplicate() {
 #[test]
 fn a_gap_filled_releases_what_waited_in_order() {
     let (mut logs, mut author) = (logs(), Author::new(1));
-    let [a, b, c, d] = [
-        author.open("wren"),
-        author.say(1, 2),
-        author.say(2, 1),
-        author.say(3, 1),
-    ];
+    let [a, b, c, d] = [author.open("wren"), author.say(1, 2), author.say(2, 1), author.say(3, 1)];
     settle(&mut logs, &a);
-    let gap = Ingest::Gap {
-        missing_from: Seq(2),
-    };
+    let gap = Ingest::Gap { missing_from: Seq(2) };
     assert_eq!(logs.ingest(d.clone()), gap);
     assert_eq!(logs.ingest(c.clone()), gap);
     assert_eq!(logs.ingest(d.clone()), gap, "again");
@@ -76,12 +69,7 @@ fn a_gap_filled_releases_what_waited_in_order() {
 fn a_log_seen_from_its_middle_waits_for_its_admission() {
     let (mut logs, mut author) = (logs(), Author::new(1));
     let [a, b] = [author.open("wren"), author.say(1, 1)];
-    assert_eq!(
-        logs.ingest(b.clone()),
-        Ingest::Gap {
-            missing_from: Seq(1)
-        }
-    );
+    assert_eq!(logs.ingest(b.clone()), Ingest::Gap { missing_from: Seq(1) });
     assert_eq!(logs.last_epoch(&author.log().node), None);
     assert_eq!(logs.ingest(a.clone()), ready(&[&a, &b]));
     assert_eq!(logs.last_epoch(&author.log().node), Some(Epoch(1)));
@@ -92,9 +80,7 @@ fn batches_beyond_the_bound_are_dropped_and_come_again() {
     let (mut logs, mut author) = (logs(), Author::new(1));
     let opening = author.open("wren");
     let missing = author.say(1, 1);
-    let far: Vec<SignedBatch> = (0..=limits::OUT_OF_ORDER_BATCHES_MAX)
-        .map(|no| author.say(no as u64, 1))
-        .collect();
+    let far: Vec<SignedBatch> = (0..=limits::OUT_OF_ORDER_BATCHES_MAX).map(|no| author.say(no as u64, 1)).collect();
     settle(&mut logs, &opening);
     let (last, kept) = far.split_last().unwrap();
     for batch in kept {
@@ -172,10 +158,7 @@ fn a_durable_branch_is_never_taken_for_the_end_of_the_log() {
     for batch in [&ours, &branch, &next] {
         logs.confirm(batch);
     }
-    let tip = Tip {
-        len: Seq(3),
-        head: next.head().prefix(),
-    };
+    let tip = Tip { len: Seq(3), head: next.head().prefix() };
     assert_eq!(logs.frontier().tip(&author.log()), Some(tip));
 }
 
@@ -194,12 +177,7 @@ fn a_refused_write_takes_the_log_back_to_its_durable_end() {
     assert_eq!(logs.tail(&author.log()), (Seq(1), opening.head()));
     assert_eq!(logs.tail(&other.log()), (Seq(0), Hash::ZERO));
     assert_eq!(logs.last_epoch(&other.log().node), None);
-    assert_eq!(
-        logs.ingest(far),
-        Ingest::Gap {
-            missing_from: Seq(2)
-        }
-    );
+    assert_eq!(logs.ingest(far), Ingest::Gap { missing_from: Seq(2) });
     assert_eq!(logs.ingest(lost.clone()), ready(&[&lost]));
     assert_eq!(logs.ingest(unwritten.clone()), ready(&[&unwritten]));
 }

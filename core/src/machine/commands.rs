@@ -24,25 +24,10 @@ impl Machine {
     }
 
     /// Checks and queues a submission; the reply comes when it is durable, unless it is known already.
-    fn submit(
-        &mut self,
-        now: Now,
-        request: RequestId,
-        submission: Submission,
-    ) -> Result<Option<Reply>, CommandError> {
-        let Submission {
-            ns,
-            tasks,
-            priority,
-            spec,
-            ack,
-        } = submission;
+    fn submit(&mut self, now: Now, request: RequestId, submission: Submission) -> Result<Option<Reply>, CommandError> {
+        let Submission { ns, tasks, priority, spec, ack } = submission;
         let namespace = self.registry.namespace(&ns).ok_or_else(|| {
-            let known: Vec<&str> = self
-                .registry
-                .names()
-                .map(smol_str::SmolStr::as_str)
-                .collect();
+            let known: Vec<&str> = self.registry.names().map(smol_str::SmolStr::as_str).collect();
             CommandError::UnknownNamespace(ns.clone(), known.join(", "))
         })?;
         if namespace.spec().handler_type.is_empty() {
@@ -58,26 +43,14 @@ impl Machine {
         if let Some(reason) = self.disk_refusal() {
             return Err(CommandError::DiskRefuses(reason.to_owned()));
         }
-        let waiting = self
-            .outbox
-            .own_len()
-            .max(self.owed_local.len() + self.owed_remote.len());
-        if self.outbox.own_len() >= limits::OUTBOX_EVENTS_MAX
-            || waiting >= limits::PENDING_REPLIES_MAX
-        {
+        let waiting = self.outbox.own_len().max(self.owed_local.len() + self.owed_remote.len());
+        if self.outbox.own_len() >= limits::OUTBOX_EVENTS_MAX || waiting >= limits::PENDING_REPLIES_MAX {
             return Err(CommandError::Busy(waiting));
         }
         if let Some(job) = spec.bytes("request").and_then(|key| self.request(key)) {
-            return Ok(Some(Reply::Submitted {
-                job,
-                level: AckLevel::Local,
-                fresh: false,
-            }));
+            return Ok(Some(Reply::Submitted { job, level: AckLevel::Local, fresh: false }));
         }
-        let id = JobId {
-            log: self.own_log(),
-            no: JobNo(self.next_job),
-        };
+        let id = JobId { log: self.own_log(), no: JobNo(self.next_job) };
         let event = batch::submit_job(self.clock.tick(now.wall), id, tasks, priority, spec);
         let size = event.to_bytes().len();
         if size > limits::EVENT_BYTES_MAX {
@@ -85,25 +58,13 @@ impl Machine {
         }
         self.next_job += 1;
         self.outbox.push(event);
-        self.owed_local.insert(
-            id,
-            Owed {
-                request,
-                job: id,
-                level: ack,
-                since: now.mono,
-            },
-        );
+        self.owed_local.insert(id, Owed { request, job: id, level: ack, since: now.mono });
         Ok(None)
     }
 
     /// The job that this node accepted under an idempotency key, if its submission is durable.
     fn request(&self, key: &[u8]) -> Option<JobId> {
-        if key.is_empty() {
-            None
-        } else {
-            self.owner.request(key)
-        }
+        if key.is_empty() { None } else { self.owner.request(key) }
     }
 
     fn cancel(&mut self, now: Now, id: JobId) -> Result<Reply, CommandError> {

@@ -36,7 +36,11 @@ pub fn buffers(machine: &Machine) -> [Buffer; 9] {
         buffer("bytes waiting behind gaps", waiting_bytes, limits::OUT_OF_ORDER_BYTES_MAX),
         buffer("bytes waiting for the disk", machine.outbox.remote_bytes, limits::OUT_OF_ORDER_BYTES_MAX),
         buffer("own events waiting", machine.outbox.own_len(), limits::OUTBOX_EVENTS_MAX * 2),
-        buffer("acknowledgements owed", machine.owed_local.len() + machine.owed_remote.len(), limits::PENDING_REPLIES_MAX),
+        buffer(
+            "acknowledgements owed",
+            machine.owed_local.len() + machine.owed_remote.len(),
+            limits::PENDING_REPLIES_MAX,
+        ),
         buffer("offers parked", machine.parked.len(), limits::PARKED_OFFERS_MAX),
         buffer("grants held", machine.executor.held(), limits::HELD_GRANTS_MAX),
         buffer("pulls in flight", machine.sync.pulls(), limits::PULLS_MAX),
@@ -48,7 +52,9 @@ pub fn buffers(machine: &Machine) -> [Buffer; 9] {
 #[must_use]
 pub fn check(machine: &Machine) -> Vec<Violation> {
     let mut found = Vec::new();
-    let mut broken = |invariant: u8, detail: String| found.push(Violation { node: machine.me, invariant, detail });
+    let mut broken = |invariant: u8, detail: String| {
+        found.push(Violation { node: machine.me, invariant, detail });
+    };
     let executor = &machine.executor;
     if !executor.total().covers(&executor.used()) {
         broken(12, format!("reserved {:?} of {:?}", executor.used(), executor.total()));

@@ -14,10 +14,7 @@ use crate::schedule::Presence;
 use crate::sync::Message;
 
 /// What happened.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "an Input lives for one step and is never kept in numbers"
-)]
+#[expect(clippy::large_enum_variant, reason = "an Input lives for one step and is never kept in numbers")]
 #[derive(Debug)]
 pub enum Input {
     /// Time passed; `Machine::next_deadline` says when to call at the latest.
@@ -210,10 +207,7 @@ pub enum Note {
 }
 
 /// What to do. Carried out in the order given.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "Effects are few per step and carried out at once"
-)]
+#[expect(clippy::large_enum_variant, reason = "Effects are few per step and carried out at once")]
 #[derive(Debug)]
 pub enum Effect {
     /// Append these records and sync, then answer `Input::Durable`, or `Input::WriteFailed`.

@@ -19,9 +19,7 @@ mod write;
 use std::collections::{BTreeMap, VecDeque};
 
 pub use invariants::{Buffer, Violation, buffers, check};
-pub use io::{
-    AckLevel, Command, CommandError, Effect, Input, Note, Notice, Record, Reply, Spawn, Submission,
-};
+pub use io::{AckLevel, Command, CommandError, Effect, Input, Note, Notice, Record, Reply, Spawn, Submission};
 pub use recover::Recovery;
 
 use crate::config::Config;
@@ -120,12 +118,7 @@ impl Machine {
         match input {
             Input::Tick => {}
             Input::Batch { from, batch } => self.on_batch(now, from, batch),
-            Input::Pulled {
-                from,
-                log,
-                batches,
-                more,
-            } => self.on_pulled(now, from, log, batches, more),
+            Input::Pulled { from, log, batches, more } => self.on_pulled(now, from, log, batches, more),
             Input::Message { from, message } => self.on_message(now, from, message),
             Input::Presence(presence) => self.on_presence(now, presence),
             Input::LinkUp(peer) => self.on_link_up(peer),
@@ -155,11 +148,7 @@ impl Machine {
     #[must_use]
     pub fn next_deadline(&self) -> Mono {
         let mut next = self.about.next_presence.min(self.sync.next_deadline());
-        for deadline in [
-            self.owner.next_deadline(),
-            self.executor.next_deadline(),
-            self.flush_deadline(),
-        ] {
+        for deadline in [self.owner.next_deadline(), self.executor.next_deadline(), self.flush_deadline()] {
             next = next.min(deadline.unwrap_or(next));
         }
         next
@@ -248,9 +237,6 @@ impl Machine {
     /// The log that this node appends to, or will.
     #[must_use]
     pub fn own_log(&self) -> LogId {
-        LogId {
-            node: self.me,
-            epoch: self.epoch,
-        }
+        LogId { node: self.me, epoch: self.epoch }
     }
 }

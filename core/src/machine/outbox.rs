@@ -72,19 +72,11 @@ impl Outbox {
     }
 
     pub(super) fn push_finished(&mut self, grant: GrantId, tasks: &IntervalSet, outcome: Outcome) {
-        let _ = self
-            .finished
-            .entry((grant, outcome))
-            .or_default()
-            .union_with(tasks);
+        let _ = self.finished.entry((grant, outcome)).or_default().union_with(tasks);
     }
 
     pub(super) fn push_seal(&mut self, job: JobId, tasks: &IntervalSet, outcome: Outcome) {
-        let _ = self
-            .seals
-            .entry((job, outcome))
-            .or_default()
-            .union_with(tasks);
+        let _ = self.seals.entry((job, outcome)).or_default().union_with(tasks);
     }
 
     pub(super) fn push_remote(&mut self, batch: SignedBatch) {
@@ -99,10 +91,7 @@ impl Outbox {
 
     /// Whether anybody waits for what is in here.
     pub(super) fn urgency(&self) -> Urgency {
-        let background = self.events.is_empty()
-            && self.notes.is_empty()
-            && self.remote.is_empty()
-            && !self.marker;
+        let background = self.events.is_empty() && self.notes.is_empty() && self.remote.is_empty() && !self.marker;
         if background { Urgency::Background } else { Urgency::Urgent }
     }
 
@@ -122,10 +111,8 @@ impl Outbox {
         let mut started = core::mem::take(&mut self.started);
         // A task that started and ended since the last write needs no event of its start: its end says so.
         for ((grant, outcome), tasks) in &finished {
-            if matches!(
-                outcome,
-                Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut
-            ) && let Some(starts) = started.get_mut(grant)
+            if matches!(outcome, Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut)
+                && let Some(starts) = started.get_mut(grant)
             {
                 starts.subtract(tasks);
             }
@@ -157,7 +144,5 @@ fn split(tasks: IntervalSet) -> Vec<IntervalSet> {
         return vec![tasks];
     }
     let parts = tasks.ranges().chunks(RANGES_MAX);
-    parts
-        .filter_map(|part| IntervalSet::from_ranges(part.to_vec()).ok())
-        .collect()
+    parts.filter_map(|part| IntervalSet::from_ranges(part.to_vec()).ok()).collect()
 }

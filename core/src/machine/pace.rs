@@ -36,9 +36,7 @@ impl Pace {
     /// The earliest moment for the next write.
     pub(super) fn due(&self, urgency: Urgency, config: &Config) -> Mono {
         match urgency {
-            Urgency::Urgent if self.last_events >= COMPANY => {
-                self.last.after_ms(config.group_commit_ms)
-            }
+            Urgency::Urgent if self.last_events >= COMPANY => self.last.after_ms(config.group_commit_ms),
             Urgency::Urgent => self.last,
             Urgency::Background => Mono(self.drained.0.saturating_sub(REPORT_MS * BURST)),
         }

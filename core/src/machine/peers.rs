@@ -26,9 +26,7 @@ impl Machine {
         }
         match self.logs.ingest(batch) {
             Ingest::Ready(batches) => {
-                batches
-                    .into_iter()
-                    .for_each(|batch| self.outbox.push_remote(batch));
+                batches.into_iter().for_each(|batch| self.outbox.push_remote(batch));
                 self.note_own_log(log);
             }
             Ingest::Gap { .. } => {
@@ -68,21 +66,11 @@ impl Machine {
 
     fn pull(&mut self, now: Now, peer: NodeId, log: LogId, from: Seq) {
         if peer != self.me && self.sync.begin_pull(now.mono, log, peer) {
-            self.effects.push(Effect::Send {
-                to: peer,
-                message: Message::Pull { log, from },
-            });
+            self.effects.push(Effect::Send { to: peer, message: Message::Pull { log, from } });
         }
     }
 
-    pub(super) fn on_pulled(
-        &mut self,
-        now: Now,
-        from: NodeId,
-        log: LogId,
-        batches: Vec<SignedBatch>,
-        more: bool,
-    ) {
+    pub(super) fn on_pulled(&mut self, now: Now, from: NodeId, log: LogId, batches: Vec<SignedBatch>, more: bool) {
         self.sync.end_pull(&log);
         let before = self.logs.tail(&log).0;
         for batch in batches {
@@ -96,10 +84,7 @@ impl Machine {
         } else if !self.sync.is_pulling() && self.sync.is_linked(&from) {
             // Perhaps there is more in other logs than the pulls allowed at once.
             let digest = self.logs.frontier().digest();
-            self.effects.push(Effect::Send {
-                to: from,
-                message: Message::Digest(digest),
-            });
+            self.effects.push(Effect::Send { to: from, message: Message::Digest(digest) });
         }
     }
 
@@ -108,39 +93,25 @@ impl Machine {
             Message::Digest(digest) => {
                 if digest != self.logs.frontier().digest() {
                     let tips = self.logs.frontier().clone();
-                    self.effects.push(Effect::Send {
-                        to: from,
-                        message: Message::Tips(tips),
-                    });
+                    self.effects.push(Effect::Send { to: from, message: Message::Tips(tips) });
                 }
             }
             Message::Tips(theirs) => {
                 if !theirs.covers(self.logs.frontier()) {
                     let tips = self.logs.frontier().clone();
-                    self.effects.push(Effect::Send {
-                        to: from,
-                        message: Message::TipsBack(tips),
-                    });
+                    self.effects.push(Effect::Send { to: from, message: Message::TipsBack(tips) });
                 }
                 self.pull_all(now, from, &theirs);
             }
             Message::TipsBack(theirs) => self.pull_all(now, from, &theirs),
-            Message::Pull { log, from: seq } => self.effects.push(Effect::Serve {
-                to: from,
-                log,
-                from: seq,
-            }),
+            Message::Pull { log, from: seq } => self.effects.push(Effect::Serve { to: from, log, from: seq }),
             Message::Have { log, len } => {
                 if log.node == self.me {
                     self.on_have(log, len);
                 }
             }
             Message::Offer(offer) => self.on_offer(now, from, offer),
-            Message::OfferReply {
-                grant,
-                accepted,
-                free,
-            } => self.on_offer_reply(now, from, grant, accepted, free),
+            Message::OfferReply { grant, accepted, free } => self.on_offer_reply(now, from, grant, accepted, free),
             Message::Ask { total, free } => {
                 self.owner.on_room(from, total, free);
                 self.place_due = true;
@@ -157,10 +128,7 @@ impl Machine {
     pub(super) fn on_link_up(&mut self, peer: NodeId) {
         self.sync.link_up(peer);
         let tips = self.logs.frontier().clone();
-        self.effects.push(Effect::Send {
-            to: peer,
-            message: Message::Tips(tips),
-        });
+        self.effects.push(Effect::Send { to: peer, message: Message::Tips(tips) });
         self.place_due = true;
     }
 
@@ -177,29 +145,17 @@ impl Machine {
             self.ask(now, node);
         }
         // Equal frontiers must mean equal Facts; anything else is a bug that the user should hear of.
-        if digest == self.about.digest
-            && root != self.about.root
-            && root != 0
-            && self.about.root != 0
-        {
-            self.effects
-                .push(Effect::Notice(Notice::RootMismatch(node)));
+        if digest == self.about.digest && root != self.about.root && root != 0 && self.about.root != 0 {
+            self.effects.push(Effect::Notice(Notice::RootMismatch(node)));
         }
     }
 
     fn ask(&mut self, now: Now, node: NodeId) {
-        if self
-            .asked
-            .get(&node)
-            .is_some_and(|last| now.mono.since_ms(*last) < ASK_MS)
-        {
+        if self.asked.get(&node).is_some_and(|last| now.mono.since_ms(*last) < ASK_MS) {
             return;
         }
         self.asked.insert(node, now.mono);
-        let message = Message::Ask {
-            total: self.executor.total(),
-            free: self.executor.free(),
-        };
+        let message = Message::Ask { total: self.executor.total(), free: self.executor.free() };
         self.effects.push(Effect::Send { to: node, message });
     }
 
@@ -211,10 +167,7 @@ impl Machine {
         }
         if let Some(peer) = self.sync.round(now.mono, &mut self.rng) {
             let digest = self.logs.frontier().digest();
-            self.effects.push(Effect::Send {
-                to: peer,
-                message: Message::Digest(digest),
-            });
+            self.effects.push(Effect::Send { to: peer, message: Message::Digest(digest) });
         }
         // Nobody confirmed in time, or nobody is left: the client learns the level that was reached.
         let alone = self.sync.links().next().is_none();
@@ -234,10 +187,7 @@ impl Machine {
             self.about.root = self.facts.root().prefix();
         }
         self.about.seq += 1;
-        let hlc = Hlc {
-            wall_ms: now.wall.0,
-            count: 0,
-        };
+        let hlc = Hlc { wall_ms: now.wall.0, count: 0 };
         let presence = Presence {
             node: self.me,
             boot: self.identity.boot,
@@ -254,11 +204,7 @@ impl Machine {
             links: self.about.links.clone(),
             accepts: self.disk_refusal().is_none() && !self.stopping,
             version: self.config.version.clone(),
-            stats: self
-                .about
-                .stats
-                .clone()
-                .map(|stats| monitor::hardware_stats(hlc, stats)),
+            stats: self.about.stats.clone().map(|stats| monitor::hardware_stats(hlc, stats)),
         };
         self.fleet.hear(now.mono, presence.clone());
         self.effects.push(Effect::Publish(presence));

@@ -62,8 +62,7 @@ impl Recovery {
                 Ingest::Ready(batches) => batches.iter().for_each(|batch| self.fold(batch)),
                 Ingest::Fork(batch) => self.fold(&batch),
                 // Written once already, or beyond a hole that a retracted write left; peers bring it again.
-                Ingest::Duplicate | Ingest::Gap { .. } | Ingest::NotAdmitted | Ingest::Overfull => {
-                }
+                Ingest::Duplicate | Ingest::Gap { .. } | Ingest::NotAdmitted | Ingest::Overfull => {}
             },
         }
     }
@@ -77,8 +76,7 @@ impl Recovery {
                 && log.node == self.identity.signer.node()
             {
                 // Never behind anything this node has signed, whatever the wall clock says now.
-                self.clock
-                    .observe(event.hlc, crate::time::Wall(event.hlc.wall_ms));
+                self.clock.observe(event.hlc, crate::time::Wall(event.hlc.wall_ms));
             }
         }
     }
@@ -110,10 +108,7 @@ impl Recovery {
             owner: Owner::default(),
             executor: Executor::new(me, self.config.total),
             outbox: Outbox::default(),
-            about: About {
-                next_presence: now.mono,
-                ..About::default()
-            },
+            about: About { next_presence: now.mono, ..About::default() },
             disk: Disk::Accepts,
             owed_local: BTreeMap::new(),
             owed_remote: BTreeMap::new(),
@@ -137,9 +132,7 @@ impl Recovery {
         let jobs: Vec<_> = machine.facts.jobs_of(&me).map(|(id, _)| id).collect();
         for id in jobs {
             if let Some(job) = machine.facts.job(&id) {
-                machine
-                    .owner
-                    .on_job(now.mono, id, job, None, &mut decisions);
+                machine.owner.on_job(now.mono, id, job, None, &mut decisions);
             }
         }
         machine.decide(now, decisions);
@@ -153,11 +146,7 @@ impl Machine {
         // A grant to oneself needs no note: the grant itself is in the log.
         for (id, job) in self.facts.jobs_of(&self.me) {
             for (no, grant) in job.grants.iter() {
-                if let Some(placed) = grant
-                    .placed
-                    .as_ref()
-                    .filter(|placed| placed.node == self.me && !grant.void)
-                {
+                if let Some(placed) = grant.placed.as_ref().filter(|placed| placed.node == self.me && !grant.void) {
                     accepted.insert(GrantId { job: id, no: *no }, placed.tasks.clone());
                 }
             }

@@ -21,10 +21,7 @@ use crate::time::Wall;
 const SECRET: [u8; 32] = [7; 32];
 
 fn now(ms: u64) -> Now {
-    Now {
-        mono: Mono(ms),
-        wall: Wall(1_000_000 + ms),
-    }
+    Now { mono: Mono(ms), wall: Wall(1_000_000 + ms) }
 }
 
 fn recovery(seed: u8) -> Recovery {
@@ -33,15 +30,8 @@ fn recovery(seed: u8) -> Recovery {
 
 /// A node that offers so much of a processor.
 fn recovery_with(seed: u8, cpu_milli: u64) -> Recovery {
-    let total = Resources {
-        cpu_milli,
-        mem_bytes: 1 << 30,
-    };
-    let identity = Identity {
-        signer: Signer::from_seed(&[seed; 32]),
-        secret: SECRET,
-        boot: u64::from(seed),
-    };
+    let total = Resources { cpu_milli, mem_bytes: 1 << 30 };
+    let identity = Identity { signer: Signer::from_seed(&[seed; 32]), secret: SECRET, boot: u64::from(seed) };
     Recovery::new(Config::new("wren", total), Registry::built_in(), identity)
 }
 
@@ -52,13 +42,7 @@ fn machine(seed: u8) -> Machine {
 fn submission(tasks: u32, ack: AckLevel) -> Command {
     let spec = WorkSpec::new().with("command", Value::List(vec![Value::text("true")]));
     let tasks = IntervalSet::from_range(1, tasks);
-    Command::Submit(Box::new(Submission {
-        ns: "batch".into(),
-        tasks,
-        priority: 0,
-        spec,
-        ack,
-    }))
+    Command::Submit(Box::new(Submission { ns: "batch".into(), tasks, priority: 0, spec, ack }))
 }
 
 /// Effects as short lines.
@@ -74,26 +58,15 @@ fn show(effects: &[Effect]) -> String {
         }
         Effect::Send { message, .. } => format!("send {}", show_message(message)),
         Effect::Serve { from, .. } => format!("serve from {from}"),
-        Effect::Spawn(spawn) => format!(
-            "spawn {:?} task {} attempt {}",
-            spawn.grant.no, spawn.task, spawn.attempt
-        ),
+        Effect::Spawn(spawn) => format!("spawn {:?} task {} attempt {}", spawn.grant.no, spawn.task, spawn.attempt),
         Effect::Kill(run) => format!("kill {}", run.0),
-        Effect::Reply {
-            request,
-            reply: Reply::Submitted { job, level, fresh },
-        } => {
-            format!(
-                "reply {}: job {} {level:?} fresh={fresh}",
-                request.0, job.no
-            )
+        Effect::Reply { request, reply: Reply::Submitted { job, level, fresh } } => {
+            format!("reply {}: job {} {level:?} fresh={fresh}", request.0, job.no)
         }
         Effect::Reply { request, reply } => format!("reply {}: {reply:?}", request.0),
-        Effect::Notice(Notice::Folded(batch)) => format!(
-            "folded {}+{}",
-            batch.header().first_seq,
-            batch.header().count
-        ),
+        Effect::Notice(Notice::Folded(batch)) => {
+            format!("folded {}+{}", batch.header().first_seq, batch.header().count)
+        }
         Effect::Notice(notice) => format!("notice {notice:?}"),
     };
     effects.iter().map(|effect| line(effect) + "\n").collect()
@@ -106,13 +79,8 @@ fn show_message(message: &Message) -> String {
         Message::TipsBack(frontier) => format!("tips back of {} events", frontier.events()),
         Message::Pull { from, .. } => format!("pull from {from}"),
         Message::Have { len, .. } => format!("have {len}"),
-        Message::Offer(offer) => format!(
-            "offer {:?} tasks {} attempt {}",
-            offer.grant.no, offer.tasks, offer.attempt
-        ),
-        Message::OfferReply {
-            grant, accepted, ..
-        } => format!("reply to {:?} accepted={accepted}", grant.no),
+        Message::Offer(offer) => format!("offer {:?} tasks {} attempt {}", offer.grant.no, offer.tasks, offer.attempt),
+        Message::OfferReply { grant, accepted, .. } => format!("reply to {:?} accepted={accepted}", grant.no),
         Message::Ask { free, .. } => format!("ask with {} free", free.cpu_milli),
     }
 }
@@ -144,10 +112,7 @@ fn check(machine: &mut Machine, at: u64, input: Input, expected: &Expect) -> Vec
 }
 
 fn command(command: Command) -> Input {
-    Input::Command {
-        request: RequestId(1),
-        command,
-    }
+    Input::Command { request: RequestId(1), command }
 }
 
 #[test]
@@ -204,10 +169,7 @@ fn a_job_runs_from_submission_to_seal_on_one_node() {
     check(
         &mut node,
         5,
-        Input::TaskEnded {
-            run: RunId(1),
-            outcome: Outcome::Exit(0),
-        },
+        Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0) },
         &expect![[r#"
         write 4: JobFinished 1
     "#]],
@@ -241,17 +203,11 @@ fn a_disk_that_refused_is_tried_again_with_nothing_to_write() {
     let mut node = machine(1);
     node.step(now(0), Input::Tick);
     node.step(now(1), command(submission(1, AckLevel::Local)));
-    let full = Input::WriteFailed {
-        write: WriteId(1),
-        reason: "no space".into(),
-    };
+    let full = Input::WriteFailed { write: WriteId(1), reason: "no space".into() };
     node.step(now(2), full);
     assert!(node.disk_refusal().is_some());
     let due = node.next_deadline();
-    assert!(
-        due > Mono(2),
-        "a deadline in the past would never let time pass"
-    );
+    assert!(due > Mono(2), "a deadline in the past would never let time pass");
     node.step(now(3), Input::Tick);
     check(
         &mut node,

@@ -32,8 +32,7 @@ impl Machine {
         };
         if id.log.node == self.me {
             let mut decisions = Vec::new();
-            self.owner
-                .on_job(now.mono, id, job, event.ctx.grant, &mut decisions);
+            self.owner.on_job(now.mono, id, job, event.ctx.grant, &mut decisions);
             self.decide(now, decisions);
             self.place_due = true;
         }
@@ -61,25 +60,15 @@ impl Machine {
     pub(super) fn decide(&mut self, now: Now, decisions: Vec<Decision>) {
         for decision in decisions {
             match decision {
-                Decision::Grant {
-                    grant,
-                    node,
-                    attempt,
-                    tasks,
-                } => {
+                Decision::Grant { grant, node, attempt, tasks } => {
                     let hlc = self.clock.tick(now.wall);
-                    self.outbox
-                        .push(sys::grant(hlc, grant, node, attempt, tasks));
+                    self.outbox.push(sys::grant(hlc, grant, node, attempt, tasks));
                 }
                 Decision::Void(grant) => {
                     let hlc = self.clock.tick(now.wall);
                     self.outbox.push(sys::void(hlc, grant));
                 }
-                Decision::Seal {
-                    job,
-                    tasks,
-                    outcome,
-                } => self.outbox.push_seal(job, &tasks, outcome),
+                Decision::Seal { job, tasks, outcome } => self.outbox.push_seal(job, &tasks, outcome),
             }
         }
     }
@@ -87,20 +76,15 @@ impl Machine {
     /// Everything that may have become possible: retries, deaths, placement, offers, starts.
     pub(super) fn settle(&mut self, now: Now) {
         self.owner.on_time(now.mono);
-        let dead: Vec<NodeId> = self
-            .owner
-            .executors()
-            .filter(|node| self.fleet.health(now.mono, node) == Health::Dead)
-            .copied()
-            .collect();
+        let dead: Vec<NodeId> =
+            self.owner.executors().filter(|node| self.fleet.health(now.mono, node) == Health::Dead).copied().collect();
         for node in dead {
             // This node itself is alive whatever its own presence says.
             if node != self.me {
                 let mut decisions = Vec::new();
                 self.owner.on_dead(now.mono, &node, &mut decisions);
                 self.decide(now, decisions);
-                self.effects
-                    .push(Effect::Notice(super::Notice::NodeDead(node)));
+                self.effects.push(Effect::Notice(super::Notice::NodeDead(node)));
                 self.place_due = true;
             }
         }
@@ -109,47 +93,30 @@ impl Machine {
         }
         self.place_due = false;
         for pending in self.owner.offers_due(now.mono, self.config.offer_retry_ms) {
-            let offer = Offer {
-                grant: pending.grant,
-                attempt: pending.attempt,
-                tasks: pending.tasks,
-            };
+            let offer = Offer { grant: pending.grant, attempt: pending.attempt, tasks: pending.tasks };
             if pending.node == self.me {
                 self.on_offer(now, self.me, offer);
             } else if self.sync.is_linked(&pending.node) {
-                self.effects.push(Effect::Send {
-                    to: pending.node,
-                    message: Message::Offer(offer),
-                });
+                self.effects.push(Effect::Send { to: pending.node, message: Message::Offer(offer) });
             }
         }
-        self.effects.extend(
-            self.executor
-                .overdue(now.mono)
-                .into_iter()
-                .map(Effect::Kill),
-        );
+        self.effects.extend(self.executor.overdue(now.mono).into_iter().map(Effect::Kill));
         if !self.stopping {
             self.start_tasks(now);
         }
     }
 
     fn place(&mut self, now: Now) {
-        self.owner
-            .on_room(self.me, self.executor.total(), self.executor.free());
+        self.owner.on_room(self.me, self.executor.total(), self.executor.free());
         let usable = |node: &NodeId| *node == self.me || self.sync.is_linked(node);
         let candidates: Vec<Candidate> = self
             .fleet
             .live(now.mono)
             .filter(|(node, peer)| usable(node) && peer.presence.accepts)
-            .map(|(node, peer)| Candidate {
-                node: *node,
-                name: peer.presence.name.clone(),
-            })
+            .map(|(node, peer)| Candidate { node: *node, name: peer.presence.name.clone() })
             .collect();
         let mut decisions = Vec::new();
-        self.owner
-            .place(now.mono, &self.me, &candidates, &mut decisions);
+        self.owner.place(now.mono, &self.me, &candidates, &mut decisions);
         self.decide(now, decisions);
     }
 
@@ -175,8 +142,7 @@ impl Machine {
     }
 
     fn report(&mut self, ended: Ended) {
-        self.outbox
-            .push_finished(ended.grant, &ended.tasks, ended.outcome);
+        self.outbox.push_finished(ended.grant, &ended.tasks, ended.outcome);
     }
 
     /// An owner asks this node to run tasks.
@@ -213,10 +179,7 @@ impl Machine {
             }
             Verdict::Accept => {
                 self.accepting.insert(offer.grant, from);
-                self.outbox.notes.push(Note::Accepted {
-                    grant: offer.grant,
-                    tasks: offer.tasks,
-                });
+                self.outbox.notes.push(Note::Accepted { grant: offer.grant, tasks: offer.tasks });
             }
             Verdict::Held(true) => self.answer_offer(now, from, offer.grant, Answer::Accepted),
             Verdict::Held(false) => {}
@@ -250,11 +213,7 @@ impl Machine {
     pub(super) fn answer_offer(&mut self, now: Now, owner: NodeId, grant: GrantId, answer: Answer) {
         let accepted = answer == Answer::Accepted;
         if owner != self.me {
-            let message = Message::OfferReply {
-                grant,
-                accepted,
-                free: self.executor.free(),
-            };
+            let message = Message::OfferReply { grant, accepted, free: self.executor.free() };
             self.effects.push(Effect::Send { to: owner, message });
             return;
         }

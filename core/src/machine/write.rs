@@ -51,36 +51,20 @@ impl Machine {
         let mut own = self.outbox.drain_own(&mut self.clock, now.wall);
         if !own.is_empty() && self.logs.tail(&self.own_log()).0 == Seq(0) {
             let mac = membership_mac(&self.identity.secret, &self.me);
-            own.insert(
-                0,
-                sys::admit(self.clock.tick(now.wall), mac, &self.config.name),
-            );
+            own.insert(0, sys::admit(self.clock.tick(now.wall), mac, &self.config.name));
         }
         self.outbox.pace.wrote(now.mono, own.len());
-        let mut records: Vec<Record> = core::mem::take(&mut self.outbox.remote)
-            .into_iter()
-            .map(Record::Batch)
-            .collect();
+        let mut records: Vec<Record> =
+            core::mem::take(&mut self.outbox.remote).into_iter().map(Record::Batch).collect();
         self.outbox.remote_bytes = 0;
         records.extend(self.sign(&own).into_iter().map(Record::Batch));
-        records.extend(
-            core::mem::take(&mut self.outbox.notes)
-                .into_iter()
-                .map(Record::Note),
-        );
+        records.extend(core::mem::take(&mut self.outbox.notes).into_iter().map(Record::Note));
         if core::mem::take(&mut self.outbox.marker) {
             records.push(Record::CleanShutdown);
         }
         let write = self.outbox.next_write();
-        self.effects.push(Effect::Write {
-            write,
-            records: records.clone(),
-        });
-        self.outbox.in_flight = Some(InFlight {
-            write,
-            records,
-            own,
-        });
+        self.effects.push(Effect::Write { write, records: records.clone() });
+        self.outbox.in_flight = Some(InFlight { write, records, own });
     }
 
     /// Signs events as batches at the tail of this node's log.
@@ -108,29 +92,15 @@ impl Machine {
         }
         let (tail, prev): (Seq, Hash) = self.logs.tail(&self.own_log());
         let signer = self.identity.signer.clone();
-        let batch = SignedBatch::seal(
-            &signer,
-            self.cluster,
-            self.epoch,
-            Seq(tail.0 + 1),
-            prev,
-            events,
-        );
+        let batch = SignedBatch::seal(&signer, self.cluster, self.epoch, Seq(tail.0 + 1), prev, events);
         let taken = self.logs.ingest(batch.clone());
-        assert!(
-            matches!(taken, Ingest::Ready(_)),
-            "one's own next batch continues one's own log"
-        );
+        assert!(matches!(taken, Ingest::Ready(_)), "one's own next batch continues one's own log");
         Some(batch)
     }
 
     /// A write is on disk: fold, gossip, acknowledge.
     pub(super) fn on_durable(&mut self, now: Now, write: WriteId) {
-        let Some(done) = self
-            .outbox
-            .in_flight
-            .take_if(|flight| flight.write == write)
-        else {
+        let Some(done) = self.outbox.in_flight.take_if(|flight| flight.write == write) else {
             return;
         };
         if self.disk != Disk::Accepts {
@@ -157,10 +127,7 @@ impl Machine {
         }
         for (author, (log, len)) in have {
             if self.sync.is_linked(&author) {
-                self.effects.push(Effect::Send {
-                    to: author,
-                    message: Message::Have { log, len },
-                });
+                self.effects.push(Effect::Send { to: author, message: Message::Have { log, len } });
             }
         }
     }
@@ -195,15 +162,8 @@ impl Machine {
     }
 
     pub(super) fn acknowledge(&mut self, owed: super::Owed, level: AckLevel) {
-        let reply = Reply::Submitted {
-            job: owed.job,
-            level,
-            fresh: true,
-        };
-        self.effects.push(Effect::Reply {
-            request: owed.request,
-            reply,
-        });
+        let reply = Reply::Submitted { job: owed.job, level, fresh: true };
+        self.effects.push(Effect::Reply { request: owed.request, reply });
     }
 
     /// Another node has this node's log on disk up to `len`.
@@ -214,22 +174,14 @@ impl Machine {
                 break;
             }
             let owed = entry.remove();
-            let level = if of == log {
-                AckLevel::Remote1
-            } else {
-                AckLevel::Local
-            };
+            let level = if of == log { AckLevel::Remote1 } else { AckLevel::Local };
             self.acknowledge(owed, level);
         }
     }
 
     /// The disk refused: nothing of the write counts. Submissions are refused, everything else waits for the next try.
     pub(super) fn on_write_failed(&mut self, now: Now, write: WriteId, reason: String) {
-        let Some(failed) = self
-            .outbox
-            .in_flight
-            .take_if(|flight| flight.write == write)
-        else {
+        let Some(failed) = self.outbox.in_flight.take_if(|flight| flight.write == write) else {
             return;
         };
         self.logs.retract_undurable();
@@ -238,13 +190,9 @@ impl Machine {
         self.outbox.remote_bytes = 0;
         for owed in core::mem::take(&mut self.owed_local).into_values() {
             let reply = Reply::Error(CommandError::DiskRefuses(reason.clone()));
-            self.effects.push(Effect::Reply {
-                request: owed.request,
-                reply,
-            });
+            self.effects.push(Effect::Reply { request: owed.request, reply });
         }
-        let is_kept =
-            |event: &Event| sys::admission_mac(event).is_none() && event.kind != batch::SUBMIT;
+        let is_kept = |event: &Event| sys::admission_mac(event).is_none() && event.kind != batch::SUBMIT;
         for event in failed.own.into_iter().filter(is_kept) {
             self.outbox.push(event);
         }
@@ -257,12 +205,8 @@ impl Machine {
             }
         }
         self.outbox.drop_submissions();
-        self.effects
-            .push(Effect::Notice(Notice::DiskRefuses(reason.clone())));
-        self.disk = Disk::Refuses {
-            reason,
-            retry: now.mono.after_ms(DISK_RETRY_MS),
-        };
+        self.effects.push(Effect::Notice(Notice::DiskRefuses(reason.clone())));
+        self.disk = Disk::Refuses { reason, retry: now.mono.after_ms(DISK_RETRY_MS) };
         // Everyone should hear soon that this node takes no work.
         self.about.next_presence = now.mono;
     }

@@ -29,38 +29,17 @@ pub struct Batch {
 impl Default for Batch {
     fn default() -> Self {
         let text = |bytes_max| FieldType::Text { bytes_max };
-        let at_least_0 = FieldType::Int {
-            min: 0,
-            max: i64::MAX,
-        };
+        let at_least_0 = FieldType::Int { min: 0, max: i64::MAX };
         let schema = vec![
-            FieldReq::required(
-                "command",
-                FieldType::Texts {
-                    min: 1,
-                    max: limits::COMMAND_WORDS_MAX,
-                },
-            ),
+            FieldReq::required("command", FieldType::Texts { min: 1, max: limits::COMMAND_WORDS_MAX }),
             FieldReq::optional("name", text(128)),
-            FieldReq::optional(
-                "cpu",
-                FieldType::Int {
-                    min: 0,
-                    max: 1_000_000_000,
-                },
-            ),
+            FieldReq::optional("cpu", FieldType::Int { min: 0, max: 1_000_000_000 }),
             FieldReq::optional("memory", at_least_0),
             FieldReq::optional("env", FieldType::TextMap),
             FieldReq::optional("cwd", text(4_096)),
             FieldReq::optional("stdin", FieldType::Bytes { bytes_max: 8_192 }),
             FieldReq::optional("lines", FieldType::Texts { min: 1, max: 4_096 }),
-            FieldReq::optional(
-                "retries",
-                FieldType::Int {
-                    min: 0,
-                    max: i64::from(limits::ATTEMPTS_MAX) - 1,
-                },
-            ),
+            FieldReq::optional("retries", FieldType::Int { min: 0, max: i64::from(limits::ATTEMPTS_MAX) - 1 }),
             FieldReq::optional("timeout_ms", at_least_0),
             FieldReq::optional("node", text(128)),
             FieldReq::optional("request", FieldType::Bytes { bytes_max: 64 }),
@@ -83,26 +62,15 @@ impl Namespace for Batch {
 
     fn delta(&self, dot: Dot, event: &Event) -> Delta {
         let Some(id) = event.ctx.job else {
-            return if event.ver == 1 {
-                Delta::Nothing
-            } else {
-                opaque(dot, event)
-            };
+            return if event.ver == 1 { Delta::Nothing } else { opaque(dot, event) };
         };
         match (event.kind.as_str(), event.ver) {
             // A job lies in its owner's log; nobody else can submit under that id.
-            (SUBMIT, 1) if id.log == dot.log => {
-                Delta::Job(id, Box::new(Job::submitted(submission(event))))
-            }
+            (SUBMIT, 1) if id.log == dot.log => Delta::Job(id, Box::new(Job::submitted(submission(event)))),
             (SUBMIT, 1) => Delta::Nothing,
             (STARTED, 1) => report(id, dot, event, VecMap::default()),
             (FINISHED, 1) => match outcome_of(&event.spec) {
-                Some(outcome) => report(
-                    id,
-                    dot,
-                    event,
-                    VecMap::one(outcome, event.ctx.tasks.clone()),
-                ),
+                Some(outcome) => report(id, dot, event, VecMap::one(outcome, event.ctx.tasks.clone())),
                 None => Delta::Nothing,
             },
             _ => opaque(dot, event),
@@ -111,44 +79,21 @@ impl Namespace for Batch {
 }
 
 fn submission(event: &Event) -> Submit {
-    Submit::new(
-        event.hlc,
-        event.ns.clone(),
-        event.ctx.priority,
-        event.ctx.tasks.clone(),
-        &event.spec,
-    )
+    Submit::new(event.hlc, event.ns.clone(), event.ctx.priority, event.ctx.tasks.clone(), &event.spec)
 }
 
 fn report(id: JobId, dot: Dot, event: &Event, ended: VecMap<Outcome, IntervalSet>) -> Delta {
     let Some(no) = event.ctx.grant else {
         return Delta::Nothing;
     };
-    let last_end = if ended.is_empty() {
-        Max::default()
-    } else {
-        Max::new(event.hlc)
-    };
+    let last_end = if ended.is_empty() { Max::default() } else { Max::new(event.hlc) };
     // Whatever ended had started, unless it says that it could not.
     let started = match ended.iter().next() {
-        Some((Outcome::NotStarted(..) | Outcome::Cancelled | Outcome::Lost, _)) => {
-            IntervalSet::new()
-        }
-        Some((Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut, _)) | None => {
-            event.ctx.tasks.clone()
-        }
+        Some((Outcome::NotStarted(..) | Outcome::Cancelled | Outcome::Lost, _)) => IntervalSet::new(),
+        Some((Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut, _)) | None => event.ctx.tasks.clone(),
     };
-    let first_start = if started.is_empty() {
-        Min::default()
-    } else {
-        Min::new(event.hlc)
-    };
-    let run = Run {
-        started,
-        ended,
-        first_start,
-        last_end,
-    };
+    let first_start = if started.is_empty() { Min::default() } else { Min::new(event.hlc) };
+    let run = Run { started, ended, first_start, last_end };
     Delta::Job(id, Box::new(Job::reported(no, dot.log.node, run)))
 }
 
@@ -159,9 +104,9 @@ pub fn outcome_spec(outcome: &Outcome) -> WorkSpec {
     match outcome {
         Outcome::Exit(code) => spec.with("exit", Value::int(*code)),
         Outcome::Signal(signal) => spec.with("signal", Value::int(*signal)),
-        Outcome::NotStarted(code, reason) => spec
-            .with("not_started", Value::int(*code))
-            .with("reason", Value::text(reason.clone())),
+        Outcome::NotStarted(code, reason) => {
+            spec.with("not_started", Value::int(*code)).with("reason", Value::text(reason.clone()))
+        }
         Outcome::TimedOut => spec.with("timed_out", Value::Bool(true)),
         Outcome::Cancelled => spec.with("cancelled", Value::Bool(true)),
         Outcome::Lost => spec.with("lost", Value::Bool(true)),
@@ -178,10 +123,7 @@ pub fn outcome_of(spec: &WorkSpec) -> Option<Outcome> {
     } else if let Some(signal) = number("signal") {
         Some(Outcome::Signal(signal))
     } else if let Some(code) = number("not_started") {
-        Some(Outcome::NotStarted(
-            code,
-            spec.text("reason").cloned().unwrap_or_default(),
-        ))
+        Some(Outcome::NotStarted(code, spec.text("reason").cloned().unwrap_or_default()))
     } else if says("timed_out") {
         Some(Outcome::TimedOut)
     } else if says("cancelled") {
@@ -194,53 +136,26 @@ pub fn outcome_of(spec: &WorkSpec) -> Option<Outcome> {
 }
 
 fn event(hlc: Hlc, kind: &'static str, ctx: SysContext, spec: WorkSpec) -> Event {
-    Event {
-        hlc,
-        ns: SmolStr::new_static(NAME),
-        kind: SmolStr::new_static(kind),
-        ver: 1,
-        ctx,
-        spec,
-    }
+    Event { hlc, ns: SmolStr::new_static(NAME), kind: SmolStr::new_static(kind), ver: 1, ctx, spec }
 }
 
 /// A submission under `id`, which must lie in the author's own log.
 #[must_use]
 pub fn submit_job(hlc: Hlc, id: JobId, tasks: IntervalSet, priority: i32, spec: WorkSpec) -> Event {
-    event(
-        hlc,
-        SUBMIT,
-        SysContext {
-            job: Some(id),
-            tasks,
-            priority,
-            ..SysContext::default()
-        },
-        spec,
-    )
+    event(hlc, SUBMIT, SysContext { job: Some(id), tasks, priority, ..SysContext::default() }, spec)
 }
 
 /// The executor's word that it started tasks of a grant.
 #[must_use]
 pub fn job_started(hlc: Hlc, grant: GrantId, tasks: IntervalSet) -> Event {
-    let ctx = SysContext {
-        job: Some(grant.job),
-        tasks,
-        grant: Some(grant.no),
-        ..SysContext::default()
-    };
+    let ctx = SysContext { job: Some(grant.job), tasks, grant: Some(grant.no), ..SysContext::default() };
     event(hlc, STARTED, ctx, WorkSpec::new())
 }
 
 /// The executor's word that tasks of a grant ended.
 #[must_use]
 pub fn job_finished(hlc: Hlc, grant: GrantId, tasks: IntervalSet, outcome: &Outcome) -> Event {
-    let ctx = SysContext {
-        job: Some(grant.job),
-        tasks,
-        grant: Some(grant.no),
-        ..SysContext::default()
-    };
+    let ctx = SysContext { job: Some(grant.job), tasks, grant: Some(grant.no), ..SysContext::default() };
     event(hlc, FINISHED, ctx, outcome_spec(outcome))
 }
 
@@ -260,17 +175,12 @@ pub struct Launch {
 /// Reads a batch spec for one task.
 #[must_use]
 pub fn launch(spec: &WorkSpec, task: u32, by: &NodeId) -> Launch {
-    let mut env: Vec<(String, String)> = spec
-        .entries("env")
-        .map(|(key, value)| (key.to_string(), value.to_string()))
-        .collect();
+    let mut env: Vec<(String, String)> =
+        spec.entries("env").map(|(key, value)| (key.to_string(), value.to_string())).collect();
     env.push(("STARLING_TASK".into(), task.to_string()));
     env.push(("STARLING_NODE_ID".into(), by.to_hex()));
     // `--each-line` gives task n the n-th line; its array starts at 0.
-    if let Some(line) = usize::try_from(task)
-        .ok()
-        .and_then(|task| spec.texts("lines").nth(task))
-    {
+    if let Some(line) = usize::try_from(task).ok().and_then(|task| spec.texts("lines").nth(task)) {
         env.push(("STARLING_LINE".into(), line.to_string()));
     }
     Launch {

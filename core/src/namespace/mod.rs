@@ -46,9 +46,7 @@ impl Registry {
     /// `sys`, `batch` and `monitor`.
     #[must_use]
     pub fn built_in() -> Self {
-        let mut registry = Self {
-            known: BTreeMap::new(),
-        };
+        let mut registry = Self { known: BTreeMap::new() };
         registry.add(Box::new(sys::Sys::default()));
         registry.add(Box::new(batch::Batch::default()));
         registry.add(Box::new(monitor::Monitor::default()));

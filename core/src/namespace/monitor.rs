@@ -22,10 +22,7 @@ pub struct Monitor {
 
 impl Default for Monitor {
     fn default() -> Self {
-        let natural = FieldType::Int {
-            min: 0,
-            max: i64::MAX,
-        };
+        let natural = FieldType::Int { min: 0, max: i64::MAX };
         let schema = vec![
             // Thousandths of one core in use, over all cores.
             FieldReq::required("cpu_milli", natural),

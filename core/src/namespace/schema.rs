@@ -72,12 +72,7 @@ impl FieldType {
                 | Self::Bytes { .. }
                 | Self::Texts { .. }
                 | Self::TextMap,
-                Value::Bool(_)
-                | Value::Int(_)
-                | Value::Text(_)
-                | Value::Bytes(_)
-                | Value::List(_)
-                | Value::Map(_),
+                Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_),
             ) => false,
         }
     }
@@ -98,21 +93,13 @@ impl FieldReq {
     /// A field that must be there.
     #[must_use]
     pub fn required(key: &str, field_type: FieldType) -> Self {
-        Self {
-            key: SmolStr::new(key),
-            required: true,
-            field_type,
-        }
+        Self { key: SmolStr::new(key), required: true, field_type }
     }
 
     /// A field that may be there.
     #[must_use]
     pub fn optional(key: &str, field_type: FieldType) -> Self {
-        Self {
-            key: SmolStr::new(key),
-            required: false,
-            field_type,
-        }
+        Self { key: SmolStr::new(key), required: false, field_type }
     }
 }
 
@@ -167,11 +154,7 @@ impl NamespaceSpec {
                 None | Some(_) => {}
             }
         }
-        match spec
-            .0
-            .keys()
-            .find(|key| self.schema.iter().all(|field| field.key != **key))
-        {
+        match spec.0.keys().find(|key| self.schema.iter().all(|field| field.key != **key)) {
             Some(unknown) => Err(SchemaError {
                 field: unknown.clone(),
                 expected: format!("a field of namespace `{}`", self.name),
@@ -183,11 +166,7 @@ impl NamespaceSpec {
 }
 
 fn violation(field: &FieldReq, found: String) -> SchemaError {
-    SchemaError {
-        field: field.key.clone(),
-        expected: field.field_type.to_string(),
-        found,
-    }
+    SchemaError { field: field.key.clone(), expected: field.field_type.to_string(), found }
 }
 
 fn describe(value: &Value) -> String {

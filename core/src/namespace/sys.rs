@@ -54,15 +54,7 @@ impl Namespace for Sys {
             (GRANT, 1) => owned.and_then(|id| granted(id, event)),
             (VOID, 1) => owned.and_then(|id| Some((id, Job::voided(event.ctx.grant?)))),
             (SEAL, 1) => owned.and_then(|id| sealed(id, event)),
-            (CANCEL, 1) => event.ctx.job.map(|id| {
-                (
-                    id,
-                    Job::cancelled(Cancel {
-                        hlc: event.hlc,
-                        by: author,
-                    }),
-                )
-            }),
+            (CANCEL, 1) => event.ctx.job.map(|id| (id, Job::cancelled(Cancel { hlc: event.hlc, by: author }))),
             _ => return opaque(dot, event),
         };
         delta.map_or(Delta::Nothing, |(id, job)| Delta::Job(id, Box::new(job)))
@@ -82,51 +74,29 @@ fn granted(id: JobId, event: &Event) -> Option<(JobId, Job)> {
 fn sealed(id: JobId, event: &Event) -> Option<(JobId, Job)> {
     let term = Term(u32::try_from(event.spec.uint("term")?).ok()?);
     let outcome = batch::outcome_of(&event.spec)?;
-    Some((
-        id,
-        Job::sealed(term, outcome, event.ctx.tasks.clone(), event.hlc),
-    ))
+    Some((id, Job::sealed(term, outcome, event.ctx.tasks.clone(), event.hlc)))
 }
 
 fn event(hlc: Hlc, kind: &'static str, ctx: SysContext, spec: WorkSpec) -> Event {
-    Event {
-        hlc,
-        ns: SmolStr::new_static(NAME),
-        kind: SmolStr::new_static(kind),
-        ver: 1,
-        ctx,
-        spec,
-    }
+    Event { hlc, ns: SmolStr::new_static(NAME), kind: SmolStr::new_static(kind), ver: 1, ctx, spec }
 }
 
 /// The first event of every log: proof of membership, and a name.
 #[must_use]
 pub fn admit(hlc: Hlc, mac: Hash, name: &str) -> Event {
-    let spec = WorkSpec::new()
-        .with("mac", Value::Bytes(mac.0.to_vec()))
-        .with("name", Value::text(name));
+    let spec = WorkSpec::new().with("mac", Value::Bytes(mac.0.to_vec())).with("name", Value::text(name));
     event(hlc, ADMIT, SysContext::default(), spec)
 }
 
 /// The proof in an `Admit`, if the event is one.
 #[must_use]
 pub fn admission_mac(event: &Event) -> Option<&[u8]> {
-    if event.ns == NAME && event.kind == ADMIT {
-        event.spec.bytes("mac")
-    } else {
-        None
-    }
+    if event.ns == NAME && event.kind == ADMIT { event.spec.bytes("mac") } else { None }
 }
 
 /// The owner grants tasks to an executor.
 #[must_use]
-pub fn grant(
-    hlc: Hlc,
-    grant: GrantId,
-    node: NodeId,
-    attempt: Attempt,
-    tasks: IntervalSet,
-) -> Event {
+pub fn grant(hlc: Hlc, grant: GrantId, node: NodeId, attempt: Attempt, tasks: IntervalSet) -> Event {
     let ctx = SysContext {
         job: Some(grant.job),
         tasks,
@@ -141,11 +111,7 @@ pub fn grant(
 /// The owner withdraws a grant.
 #[must_use]
 pub fn void(hlc: Hlc, grant: GrantId) -> Event {
-    let ctx = SysContext {
-        job: Some(grant.job),
-        grant: Some(grant.no),
-        ..SysContext::default()
-    };
+    let ctx = SysContext { job: Some(grant.job), grant: Some(grant.no), ..SysContext::default() };
     event(hlc, VOID, ctx, WorkSpec::new())
 }
 
@@ -153,28 +119,11 @@ pub fn void(hlc: Hlc, grant: GrantId) -> Event {
 #[must_use]
 pub fn seal(hlc: Hlc, job: JobId, term: Term, tasks: IntervalSet, outcome: &Outcome) -> Event {
     let spec = batch::outcome_spec(outcome).with("term", Value::int(term.0));
-    event(
-        hlc,
-        SEAL,
-        SysContext {
-            job: Some(job),
-            tasks,
-            ..SysContext::default()
-        },
-        spec,
-    )
+    event(hlc, SEAL, SysContext { job: Some(job), tasks, ..SysContext::default() }, spec)
 }
 
 /// A user wants a job stopped.
 #[must_use]
 pub fn cancel(hlc: Hlc, job: JobId) -> Event {
-    event(
-        hlc,
-        CANCEL,
-        SysContext {
-            job: Some(job),
-            ..SysContext::default()
-        },
-        WorkSpec::new(),
-    )
+    event(hlc, CANCEL, SysContext { job: Some(job), ..SysContext::default() }, WorkSpec::new())
 }

@@ -12,10 +12,7 @@ use crate::limits;
 use crate::testing::{command, hlc, job_id, log, tasks};
 
 fn dot(seq: u64) -> Dot {
-    Dot {
-        log: log(1),
-        seq: Seq(seq),
-    }
+    Dot { log: log(1), seq: Seq(seq) }
 }
 
 fn check(namespace: &str, spec: &WorkSpec, expected: &Expect) {
@@ -31,16 +28,8 @@ fn a_spec_that_fits_is_taken() {
 
 #[test]
 fn a_missing_field_is_named() {
-    check(
-        "batch",
-        &WorkSpec::new(),
-        &expect!["field `command`: expected list of 1 to 1024 texts, got nothing"],
-    );
-    check(
-        "monitor",
-        &WorkSpec::new(),
-        &expect!["field `cpu_milli`: expected integer of at least 0, got nothing"],
-    );
+    check("batch", &WorkSpec::new(), &expect!["field `command`: expected list of 1 to 1024 texts, got nothing"]);
+    check("monitor", &WorkSpec::new(), &expect!["field `cpu_milli`: expected integer of at least 0, got nothing"]);
 }
 
 #[test]
@@ -157,16 +146,9 @@ fn flags_are_checked() {
         schema: vec![FieldReq::required("flag", FieldType::Bool)],
         durability: Durability::Logged,
     };
-    assert_eq!(
-        spec.validate(&WorkSpec::new().with("flag", Value::Bool(false))),
-        Ok(())
-    );
-    expect!["field `flag`: expected bool, got integer 1"].assert_eq(
-        &spec
-            .validate(&WorkSpec::new().with("flag", Value::Int(1)))
-            .unwrap_err()
-            .to_string(),
-    );
+    assert_eq!(spec.validate(&WorkSpec::new().with("flag", Value::Bool(false))), Ok(()));
+    expect!["field `flag`: expected bool, got integer 1"]
+        .assert_eq(&spec.validate(&WorkSpec::new().with("flag", Value::Int(1))).unwrap_err().to_string());
 }
 
 #[test]
@@ -177,10 +159,7 @@ fn events_that_nobody_understands_are_kept_and_counted() {
         ns: ns.into(),
         kind: kind.into(),
         ver,
-        ctx: SysContext {
-            job: Some(job_id(1, 1)),
-            ..SysContext::default()
-        },
+        ctx: SysContext { job: Some(job_id(1, 1)), ..SysContext::default() },
         spec: WorkSpec::new(),
     };
     let unknown = [
@@ -222,11 +201,7 @@ fn events_that_lack_what_their_kind_needs_say_nothing() {
         ("sys", "Cancel"),
         ("monitor", "HardwareStats"),
     ] {
-        assert_eq!(
-            registry.delta(dot(1), &bare(ns, kind)),
-            Delta::Nothing,
-            "{kind}"
-        );
+        assert_eq!(registry.delta(dot(1), &bare(ns, kind)), Delta::Nothing, "{kind}");
     }
 }
 

@@ -177,11 +177,7 @@ impl Executor {
         let fits = self.total.covers(&submit.need)
             && (same_job || (self.order.is_empty() && self.free().covers(&submit.need)));
         let legal = !offer.tasks.is_empty() && submit.tasks.is_superset(&offer.tasks);
-        if self.refused.contains(&offer.grant)
-            || !fits
-            || !legal
-            || self.held.len() >= limits::HELD_GRANTS_MAX
-        {
+        if self.refused.contains(&offer.grant) || !fits || !legal || self.held.len() >= limits::HELD_GRANTS_MAX {
             self.refuse(offer.grant);
             return Verdict::Refuse;
         }
@@ -213,11 +209,7 @@ impl Executor {
         if let Some(held) = self.held.get_mut(grant) {
             held.durable = true;
             if !held.queue.is_empty() {
-                self.order.insert((
-                    core::cmp::Reverse(held.submit.priority),
-                    held.arrival,
-                    *grant,
-                ));
+                self.order.insert((core::cmp::Reverse(held.submit.priority), held.arrival, *grant));
             }
         }
     }
@@ -245,22 +237,8 @@ impl Executor {
             held.running.insert(task, run);
             let timeout_ms = held.submit.timeout_ms;
             let deadline = (timeout_ms > 0).then(|| now.after_ms(timeout_ms));
-            self.runs.insert(
-                run,
-                Running {
-                    grant,
-                    task,
-                    deadline,
-                    stopping: None,
-                },
-            );
-            starts.push(Start {
-                run,
-                grant,
-                task,
-                attempt: held.attempt,
-                submit: Arc::clone(&held.submit),
-            });
+            self.runs.insert(run, Running { grant, task, deadline, stopping: None });
+            starts.push(Start { run, grant, task, attempt: held.attempt, submit: Arc::clone(&held.submit) });
             if held.queue.is_empty() {
                 self.order.remove(&(priority, arrival, grant));
             }
@@ -283,11 +261,7 @@ impl Executor {
             (Some(Stop::Timeout), _) => Outcome::TimedOut,
             (Some(Stop::Cancel), _) => Outcome::Cancelled,
         };
-        Some(Ended {
-            grant: running.grant,
-            tasks: IntervalSet::one(running.task),
-            outcome,
-        })
+        Some(Ended { grant: running.grant, tasks: IntervalSet::one(running.task), outcome })
     }
 
     /// The job was cancelled: what must be killed, and what will never start.
@@ -295,11 +269,7 @@ impl Executor {
         let mut kills = Vec::new();
         let mut dropped = Vec::new();
         for grant in self.grants_of(job) {
-            dropped.extend(self.drop_queue(&grant).map(|tasks| Ended {
-                grant,
-                tasks,
-                outcome: Outcome::Cancelled,
-            }));
+            dropped.extend(self.drop_queue(&grant).map(|tasks| Ended { grant, tasks, outcome: Outcome::Cancelled }));
         }
         for (run, running) in &mut self.runs {
             if running.grant.job == *job && running.stopping.is_none() {
@@ -325,21 +295,13 @@ impl Executor {
     }
 
     fn grants_of(&self, job: &JobId) -> Vec<GrantId> {
-        self.held
-            .keys()
-            .filter(|grant| grant.job == *job)
-            .copied()
-            .collect()
+        self.held.keys().filter(|grant| grant.job == *job).copied().collect()
     }
 
     fn drop_queue(&mut self, grant: &GrantId) -> Option<IntervalSet> {
         let held = self.held.get_mut(grant)?;
         let tasks = core::mem::take(&mut held.queue);
-        self.order.remove(&(
-            core::cmp::Reverse(held.submit.priority),
-            held.arrival,
-            *grant,
-        ));
+        self.order.remove(&(core::cmp::Reverse(held.submit.priority), held.arrival, *grant));
         if held.running.is_empty() {
             self.let_go(*grant);
         }
@@ -350,9 +312,7 @@ impl Executor {
     pub fn overdue(&mut self, now: Mono) -> Vec<RunId> {
         let mut kills = Vec::new();
         for (run, running) in &mut self.runs {
-            if running.stopping.is_none()
-                && running.deadline.is_some_and(|deadline| deadline <= now)
-            {
+            if running.stopping.is_none() && running.deadline.is_some_and(|deadline| deadline <= now) {
                 running.stopping = Some(Stop::Timeout);
                 kills.push(*run);
             }
@@ -363,26 +323,18 @@ impl Executor {
     /// The next moment at which `overdue` would find something.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
-        self.runs
-            .values()
-            .filter(|running| running.stopping.is_none())
-            .filter_map(|running| running.deadline)
-            .min()
+        self.runs.values().filter(|running| running.stopping.is_none()).filter_map(|running| running.deadline).min()
     }
 
     /// The grant and task of a run.
     #[must_use]
     pub fn run(&self, run: &RunId) -> Option<(GrantId, u32)> {
-        self.runs
-            .get(run)
-            .map(|running| (running.grant, running.task))
+        self.runs.get(run).map(|running| (running.grant, running.task))
     }
 
     /// All runs, for `invariants::check`.
     pub fn runs(&self) -> impl Iterator<Item = (GrantId, u32)> + '_ {
-        self.runs
-            .values()
-            .map(|running| (running.grant, running.task))
+        self.runs.values().map(|running| (running.grant, running.task))
     }
 
     /// Which node this is.

@@ -74,44 +74,25 @@ pub fn explain(now: Mono, owner: &NodeId, job: &Job, fleet: &Fleet) -> Explanati
     let running = job.running_tasks();
     waiting.subtract(&running);
     if waiting.is_empty() {
-        return Explanation::Running {
-            tasks: running.len(),
-        };
+        return Explanation::Running { tasks: running.len() };
     }
     let wanted = submit.wanted_node();
     let reason = |node: &NodeId, peer: &super::Peer| {
         let presence = &peer.presence;
         if fleet.health(now, node) != Health::Live {
-            NodeReason::Silent {
-                for_ms: now.since_ms(peer.heard),
-            }
-        } else if wanted
-            .as_ref()
-            .is_some_and(|wanted| *wanted != presence.name)
-        {
+            NodeReason::Silent { for_ms: now.since_ms(peer.heard) }
+        } else if wanted.as_ref().is_some_and(|wanted| *wanted != presence.name) {
             NodeReason::NotWanted
         } else if !presence.total.covers(&submit.need) || presence.total.cpu_milli == 0 {
-            NodeReason::TooSmall {
-                total: presence.total,
-            }
+            NodeReason::TooSmall { total: presence.total }
         } else if !presence.accepts {
             NodeReason::NotAccepting
         } else if presence.free.covers(&submit.need) {
             NodeReason::CouldRun
         } else {
-            NodeReason::Busy {
-                free: presence.free,
-            }
+            NodeReason::Busy { free: presence.free }
         }
     };
-    let nodes = fleet
-        .peers()
-        .map(|(node, peer)| (*node, peer.presence.name.clone(), reason(node, peer)))
-        .collect();
-    Explanation::Waiting {
-        tasks: waiting.len(),
-        need: submit.need,
-        owner: fleet.health(now, owner),
-        nodes,
-    }
+    let nodes = fleet.peers().map(|(node, peer)| (*node, peer.presence.name.clone(), reason(node, peer))).collect();
+    Explanation::Waiting { tasks: waiting.len(), need: submit.need, owner: fleet.health(now, owner), nodes }
 }

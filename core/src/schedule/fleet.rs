@@ -101,12 +101,7 @@ impl Fleet {
     /// Nobody yet.
     #[must_use]
     pub fn new(config: &Config, now: Mono) -> Self {
-        Self {
-            suspect_ms: config.suspect_ms,
-            dead_ms: config.dead_ms,
-            since: now,
-            peers: BTreeMap::new(),
-        }
+        Self { suspect_ms: config.suspect_ms, dead_ms: config.dead_ms, since: now, peers: BTreeMap::new() }
     }
 
     /// Takes in a presence; false if it is older than what is known, or there is no room.
@@ -123,13 +118,7 @@ impl Fleet {
             None => {
                 let room = self.peers.len() < limits::FLEET_MAX;
                 if room {
-                    self.peers.insert(
-                        presence.node,
-                        Peer {
-                            presence,
-                            heard: now,
-                        },
-                    );
+                    self.peers.insert(presence.node, Peer { presence, heard: now });
                 }
                 room
             }
@@ -175,9 +164,7 @@ impl Fleet {
 
     /// The live ones.
     pub fn live(&self, now: Mono) -> impl Iterator<Item = (&NodeId, &Peer)> {
-        self.peers
-            .iter()
-            .filter(move |(node, _)| self.health(now, node) == Health::Live)
+        self.peers.iter().filter(move |(node, _)| self.health(now, node) == Health::Live)
     }
 
     /// The name `node` gave itself, if it was heard.

@@ -27,22 +27,9 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(
-        node: NodeId,
-        attempt: Attempt,
-        left: IntervalSet,
-        accepted: bool,
-        since: Mono,
-    ) -> Self {
+    pub(super) fn new(node: NodeId, attempt: Attempt, left: IntervalSet, accepted: bool, since: Mono) -> Self {
         let size = left.len();
-        Self {
-            node,
-            attempt,
-            left,
-            accepted,
-            since,
-            size,
-        }
+        Self { node, attempt, left, accepted, since, size }
     }
 }
 
@@ -90,10 +77,7 @@ impl Owned {
             if let Some(placed) = grant.placed.as_ref() {
                 let again = waiting.intersection(&placed.tasks);
                 waiting.subtract(&again);
-                owned.make_ready(
-                    Attempt(placed.attempt.0.saturating_add(1).min(limits::ATTEMPTS_MAX)),
-                    &again,
-                );
+                owned.make_ready(Attempt(placed.attempt.0.saturating_add(1).min(limits::ATTEMPTS_MAX)), &again);
             }
         }
         owned.make_ready(Attempt(1), &waiting);
@@ -109,10 +93,7 @@ impl Owned {
     pub(super) fn remember(&mut self, outcome: &Outcome, tasks: &IntervalSet) {
         match outcome {
             Outcome::Exit(0) | Outcome::Cancelled | Outcome::Lost => {}
-            Outcome::Exit(_)
-            | Outcome::Signal(_)
-            | Outcome::NotStarted(..)
-            | Outcome::TimedOut => {
+            Outcome::Exit(_) | Outcome::Signal(_) | Outcome::NotStarted(..) | Outcome::TimedOut => {
                 if self.retries > 0 {
                     for task in tasks.intersection(&self.all).iter() {
                         *self.failures.entry(task).or_default() += 1;
@@ -196,11 +177,8 @@ impl Owned {
         let finished = tasks.difference(&again);
         if !finished.is_empty() {
             let _ = self.sealed.union_with(&finished);
-            let outcome = if self.cancelled && *outcome == Outcome::Lost {
-                Outcome::Cancelled
-            } else {
-                outcome.clone()
-            };
+            let outcome =
+                if self.cancelled && *outcome == Outcome::Lost { Outcome::Cancelled } else { outcome.clone() };
             seal(finished, outcome);
         }
         if !again.is_empty() {
@@ -219,8 +197,7 @@ impl Owned {
         let wait = BACKOFF_MS.saturating_mul(1 << exponent).min(BACKOFF_MS_MAX);
         // Spread by task number, so that retries of one array do not all come at once.
         let spread = u64::from(tasks.first().unwrap_or(0)) % (wait / 4 + 1);
-        self.delayed
-            .push((now.after_ms(wait + spread), next, tasks));
+        self.delayed.push((now.after_ms(wait + spread), next, tasks));
     }
 
     pub(super) fn release_due(&mut self, now: Mono) {
@@ -239,11 +216,7 @@ impl Owned {
 
     /// Tasks not yet reported by `node` under open grants.
     pub(super) fn open_at(&self, node: &NodeId) -> u64 {
-        self.open
-            .values()
-            .filter(|open| open.node == *node)
-            .map(|open| open.left.len())
-            .sum()
+        self.open.values().filter(|open| open.node == *node).map(|open| open.left.len()).sum()
     }
 
     /// A finished grant tells how long a task takes: time from grant to last end, times the slots it could use, per task.

@@ -96,14 +96,7 @@ pub struct Owner {
 
 impl Owner {
     /// A fold changed a job that this node owns; `grant` names the grant it concerned, if one.
-    pub fn on_job(
-        &mut self,
-        now: Mono,
-        id: JobId,
-        job: &Job,
-        grant: Option<GrantNo>,
-        decisions: &mut Vec<Decision>,
-    ) {
+    pub fn on_job(&mut self, now: Mono, id: JobId, job: &Job, grant: Option<GrantNo>, decisions: &mut Vec<Decision>) {
         let Some(submit) = job.submit.as_ref() else {
             return;
         };
@@ -140,8 +133,7 @@ impl Owner {
     }
 
     fn reopen(&mut self, now: Mono, id: GrantId, grant: &crate::facts::Grant, later: &IntervalSet) {
-        let (Some(owned), Some(placed)) = (self.jobs.get_mut(&id.job), grant.placed.as_ref())
-        else {
+        let (Some(owned), Some(placed)) = (self.jobs.get_mut(&id.job), grant.placed.as_ref()) else {
             return;
         };
         owned.next_grant = owned.next_grant.max(id.no.no.saturating_add(1));
@@ -158,10 +150,7 @@ impl Owner {
             return;
         }
         let accepted = grant.run().is_some();
-        owned.open.insert(
-            id.no,
-            Open::new(placed.node, placed.attempt, left, accepted, now),
-        );
+        owned.open.insert(id.no, Open::new(placed.node, placed.attempt, left, accepted, now));
         self.by_node.entry(placed.node).or_default().insert(id);
         if !accepted {
             self.unanswered.insert((now, id));
@@ -185,9 +174,7 @@ impl Owner {
             let fresh = match owned.open.get(&id.no) {
                 Some(open) => open.left.intersection(tasks),
                 // A withdrawn grant that finished after all: its success spares the retry.
-                None if outcome.is_success() => {
-                    placed.tasks.intersection(tasks).difference(&owned.sealed)
-                }
+                None if outcome.is_success() => placed.tasks.intersection(tasks).difference(&owned.sealed),
                 None => IntervalSet::new(),
             };
             if fresh.is_empty() {
@@ -199,11 +186,7 @@ impl Owner {
                 open.accepted = true;
             }
             owned.settle(now, &fresh, outcome, placed.attempt, |tasks, outcome| {
-                decisions.push(Decision::Seal {
-                    job: id.job,
-                    tasks,
-                    outcome,
-                });
+                decisions.push(Decision::Seal { job: id.job, tasks, outcome });
             });
         }
         if let Some(open) = owned.open.get_mut(&id.no) {
@@ -213,11 +196,7 @@ impl Owner {
         if let Some(due) = owned.next_due() {
             self.delayed.insert((due, id.job));
         }
-        if owned
-            .open
-            .get(&id.no)
-            .is_some_and(|open| open.left.is_empty())
-        {
+        if owned.open.get(&id.no).is_some_and(|open| open.left.is_empty()) {
             owned.learn(now, id.no);
             self.close(id);
         } else if ended_any {
@@ -226,11 +205,7 @@ impl Owner {
     }
 
     fn close(&mut self, id: GrantId) {
-        let Some(open) = self
-            .jobs
-            .get_mut(&id.job)
-            .and_then(|owned| owned.open.remove(&id.no))
-        else {
+        let Some(open) = self.jobs.get_mut(&id.job).and_then(|owned| owned.open.remove(&id.no)) else {
             return;
         };
         if let Some(grants) = self.by_node.get_mut(&open.node) {
@@ -257,10 +232,7 @@ impl Owner {
                 continue;
             };
             let left = owned.open.get(&grant.no).map_or(0, |open| open.left.len());
-            mine = mine.plus(
-                &owned.need,
-                left.min(u64::from(total.slots(&owned.need))),
-            );
+            mine = mine.plus(&owned.need, left.min(u64::from(total.slots(&owned.need))));
         }
         mine
     }
@@ -273,11 +245,7 @@ impl Owner {
         let tasks = owned.take_waiting();
         if !tasks.is_empty() {
             let _ = owned.sealed.union_with(&tasks);
-            decisions.push(Decision::Seal {
-                job: id,
-                tasks,
-                outcome: Outcome::Cancelled,
-            });
+            decisions.push(Decision::Seal { job: id, tasks, outcome: Outcome::Cancelled });
         }
     }
 
@@ -329,11 +297,7 @@ impl Owner {
 
     /// A grant is in the log: it may be offered now.
     pub fn on_granted(&mut self, now: Mono, grant: GrantId) {
-        if self
-            .jobs
-            .get(&grant.job)
-            .is_some_and(|owned| owned.open.contains_key(&grant.no))
-        {
+        if self.jobs.get(&grant.job).is_some_and(|owned| owned.open.contains_key(&grant.no)) {
             self.unanswered.insert((now, grant));
         }
     }
@@ -372,19 +336,9 @@ impl Owner {
                 continue;
             };
             decisions.push(Decision::Void(grant));
-            owned.settle(
-                now,
-                &open.left,
-                &Outcome::Lost,
-                open.attempt,
-                |tasks, outcome| {
-                    decisions.push(Decision::Seal {
-                        job: grant.job,
-                        tasks,
-                        outcome,
-                    });
-                },
-            );
+            owned.settle(now, &open.left, &Outcome::Lost, open.attempt, |tasks, outcome| {
+                decisions.push(Decision::Seal { job: grant.job, tasks, outcome });
+            });
             if let Some(due) = owned.next_due() {
                 self.delayed.insert((due, grant.job));
             }
@@ -395,11 +349,7 @@ impl Owner {
 
     fn after_void(&mut self, grant: GrantId, decisions: &mut Vec<Decision>) {
         self.close(grant);
-        if self
-            .jobs
-            .get(&grant.job)
-            .is_some_and(|owned| owned.cancelled)
-        {
+        if self.jobs.get(&grant.job).is_some_and(|owned| owned.cancelled) {
             self.cancel(grant.job, decisions);
         }
         self.requeue(grant.job);
@@ -442,22 +392,13 @@ impl Owner {
                 break;
             }
             self.unanswered.pop_first();
-            let Some(open) = self
-                .jobs
-                .get(&grant.job)
-                .and_then(|owned| owned.open.get(&grant.no))
-            else {
+            let Some(open) = self.jobs.get(&grant.job).and_then(|owned| owned.open.get(&grant.no)) else {
                 continue;
             };
             if open.accepted {
                 continue;
             }
-            offers.push(Pending {
-                node: open.node,
-                grant,
-                attempt: open.attempt,
-                tasks: open.left.clone(),
-            });
+            offers.push(Pending { node: open.node, grant, attempt: open.attempt, tasks: open.left.clone() });
             self.unanswered.insert((now.after_ms(retry_ms), grant));
         }
         offers
@@ -511,10 +452,7 @@ impl Owner {
 
     /// Nodes that hold open grants, so that their death matters.
     pub fn executors(&self) -> impl Iterator<Item = &NodeId> {
-        self.by_node
-            .iter()
-            .filter(|(_, grants)| !grants.is_empty())
-            .map(|(node, _)| node)
+        self.by_node.iter().filter(|(_, grants)| !grants.is_empty()).map(|(node, _)| node)
     }
 
     /// How many jobs stand before `id` in the queue.

@@ -24,40 +24,21 @@ pub struct Candidate {
 
 impl Owner {
     /// Grants what can be granted to the live `candidates`; `me` is preferred for its own jobs.
-    pub fn place(
-        &mut self,
-        now: Mono,
-        me: &NodeId,
-        candidates: &[Candidate],
-        decisions: &mut Vec<Decision>,
-    ) {
+    pub fn place(&mut self, now: Mono, me: &NodeId, candidates: &[Candidate], decisions: &mut Vec<Decision>) {
         let nodes: Vec<NodeId> = candidates.iter().map(|candidate| candidate.node).collect();
         self.unpark_if_changed(&nodes);
-        let queued: Vec<JobId> = self
-            .queue
-            .iter()
-            .take(limits::PLACE_SCAN_MAX)
-            .map(|(_, id)| *id)
-            .collect();
+        let queued: Vec<JobId> = self.queue.iter().take(limits::PLACE_SCAN_MAX).map(|(_, id)| *id).collect();
         for id in queued {
             if !self.is_placeable(&id, candidates) {
                 self.park(id);
                 continue;
             }
-            let has_room = |candidate: &Candidate| {
-                self.rooms
-                    .get(&candidate.node)
-                    .is_some_and(|room| room.free().cpu_milli > 0)
-            };
-            let works_on = |candidate: &Candidate| {
-                self.jobs
-                    .get(&id)
-                    .is_some_and(|owned| owned.open_at(&candidate.node) > 0)
-            };
-            let mut ranked: Vec<&Candidate> = candidates
-                .iter()
-                .filter(|candidate| has_room(candidate) || works_on(candidate))
-                .collect();
+            let has_room =
+                |candidate: &Candidate| self.rooms.get(&candidate.node).is_some_and(|room| room.free().cpu_milli > 0);
+            let works_on =
+                |candidate: &Candidate| self.jobs.get(&id).is_some_and(|owned| owned.open_at(&candidate.node) > 0);
+            let mut ranked: Vec<&Candidate> =
+                candidates.iter().filter(|candidate| has_room(candidate) || works_on(candidate)).collect();
             if ranked.is_empty() {
                 continue;
             }
@@ -66,20 +47,11 @@ impl Owner {
         }
     }
 
-    fn place_job(
-        &mut self,
-        now: Mono,
-        id: JobId,
-        ranked: &[&Candidate],
-        decisions: &mut Vec<Decision>,
-    ) {
+    fn place_job(&mut self, now: Mono, id: JobId, ranked: &[&Candidate], decisions: &mut Vec<Decision>) {
         let Some(owned) = self.jobs.get(&id) else {
             return;
         };
-        let widths: Vec<u64> = ranked
-            .iter()
-            .map(|candidate| self.width(owned, candidate))
-            .collect();
+        let widths: Vec<u64> = ranked.iter().map(|candidate| self.width(owned, candidate)).collect();
         let all_slots: u64 = widths.iter().sum();
         for (candidate, width) in ranked.iter().zip(widths) {
             let Some(owned) = self.jobs.get_mut(&id) else {
@@ -99,31 +71,13 @@ impl Owner {
             let Some((attempt, tasks)) = owned.take_ready(target - open) else {
                 continue;
             };
-            let grant = GrantId {
-                job: id,
-                no: GrantNo {
-                    term: FIRST_TERM,
-                    no: owned.next_grant,
-                },
-            };
+            let grant = GrantId { job: id, no: GrantNo { term: FIRST_TERM, no: owned.next_grant } };
             owned.next_grant += 1;
-            owned.open.insert(
-                grant.no,
-                Open::new(candidate.node, attempt, tasks.clone(), false, now),
-            );
+            owned.open.insert(grant.no, Open::new(candidate.node, attempt, tasks.clone(), false, now));
             self.add_open(grant, candidate.node);
-            decisions.push(Decision::Grant {
-                grant,
-                node: candidate.node,
-                attempt,
-                tasks,
-            });
+            decisions.push(Decision::Grant { grant, node: candidate.node, attempt, tasks });
         }
-        if self
-            .jobs
-            .get(&id)
-            .is_some_and(|owned| owned.ready_len() == 0)
-        {
+        if self.jobs.get(&id).is_some_and(|owned| owned.ready_len() == 0) {
             let priority = self.jobs.get(&id).map_or(0, |owned| owned.priority);
             self.queue.remove(&(core::cmp::Reverse(priority), id));
         }
@@ -156,20 +110,15 @@ impl Owner {
 
 fn chunk_per_slot(owned: &Owned, ready: u64, all_slots: u64) -> u64 {
     // Unknown tasks go one by one; known ones so that a chunk lasts a while, never more than a fair share of half the rest.
-    let by_time = owned.task_ms.map_or(1, |task_ms| {
-        CHUNK_MS.checked_div(task_ms).unwrap_or(u64::MAX)
-    });
+    let by_time = owned.task_ms.map_or(1, |task_ms| CHUNK_MS.checked_div(task_ms).unwrap_or(u64::MAX));
     let fair = ready.checked_div(all_slots * 2).unwrap_or(1);
-    by_time
-        .min(fair)
-        .clamp(1, u64::from(limits::CHUNK_PER_SLOT_MAX))
+    by_time.min(fair).clamp(1, u64::from(limits::CHUNK_PER_SLOT_MAX))
 }
 
 /// Rendezvous weight of a node for a job; static, so that every pass and every restart ranks alike.
 fn rank(job: &JobId, node: &NodeId) -> u64 {
-    let mut mixed = node.prefix()
-        ^ job.log.node.prefix().rotate_left(17)
-        ^ job.no.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut mixed =
+        node.prefix() ^ job.log.node.prefix().rotate_left(17) ^ job.no.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 31)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     mixed ^ (mixed >> 33)
 }

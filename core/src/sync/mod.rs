@@ -78,12 +78,8 @@ impl Sync {
     /// Whether to ask `peer` for `log` now. If so, the pull counts as in flight.
     pub fn begin_pull(&mut self, now: Mono, log: LogId, peer: NodeId) -> bool {
         self.quiet = 0;
-        self.pulls
-            .retain(|_, pull| now.since_ms(pull.asked) < limits::PULL_TIMEOUT_MS);
-        if self.pulls.contains_key(&log)
-            || self.pulls.len() >= limits::PULLS_MAX
-            || !self.is_linked(&peer)
-        {
+        self.pulls.retain(|_, pull| now.since_ms(pull.asked) < limits::PULL_TIMEOUT_MS);
+        if self.pulls.contains_key(&log) || self.pulls.len() >= limits::PULLS_MAX || !self.is_linked(&peer) {
             return false;
         }
         self.pulls.insert(log, Pull { peer, asked: now });
@@ -112,11 +108,7 @@ impl Sync {
         if now < self.next_round {
             return None;
         }
-        let base = if self.quiet >= QUIET_ROUNDS {
-            self.sync_idle_ms
-        } else {
-            self.sync_ms
-        };
+        let base = if self.quiet >= QUIET_ROUNDS { self.sync_idle_ms } else { self.sync_ms };
         self.next_round = now.after_ms(rng.jitter(base));
         self.quiet = self.quiet.saturating_add(1);
         let pick = usize::try_from(rng.below(self.links.len() as u64)).unwrap_or(0);

@@ -19,10 +19,7 @@ fn sync() -> Sync {
 }
 
 fn epoch(of: u64) -> LogId {
-    LogId {
-        epoch: Epoch(of),
-        ..log(1)
-    }
+    LogId { epoch: Epoch(of), ..log(1) }
 }
 
 #[test]
@@ -58,10 +55,7 @@ fn a_pull_over_a_lost_link_is_forgotten() {
     assert!(sync.begin_pull(Mono(0), log(1), node(2)));
     sync.link_down(&node(2));
     assert!(!sync.is_pulling());
-    assert!(
-        !sync.begin_pull(Mono(0), log(1), node(2)),
-        "nobody to ask any more"
-    );
+    assert!(!sync.begin_pull(Mono(0), log(1), node(2)), "nobody to ask any more");
 }
 
 #[test]
@@ -76,14 +70,8 @@ fn rounds_that_find_nothing_become_rare_until_something_happens() {
         now = sync.next_deadline();
     }
     let (busy, idle) = waits.split_at(10);
-    assert!(
-        busy.iter().all(|wait| (750..=1_250).contains(wait)),
-        "{busy:?}"
-    );
-    assert!(
-        idle.iter().all(|wait| (7_500..=12_500).contains(wait)),
-        "{idle:?}"
-    );
+    assert!(busy.iter().all(|wait| (750..=1_250).contains(wait)), "{busy:?}");
+    assert!(idle.iter().all(|wait| (7_500..=12_500).contains(wait)), "{idle:?}");
     sync.begin_pull(now, log(1), node(2));
     sync.round(now, &mut rng);
     assert!(sync.next_deadline().since_ms(now) <= 1_250);
@@ -98,42 +86,19 @@ fn without_links_a_round_asks_nobody() {
 
 fn messages() -> Vec<Message> {
     let grant = grant_id(job_id(1, 1), 2);
-    let room = Resources {
-        cpu_milli: 1_000,
-        mem_bytes: 5,
-    };
+    let room = Resources { cpu_milli: 1_000, mem_bytes: 5 };
     let mut frontier = Frontier::default();
-    let tip = Tip {
-        len: Seq(3),
-        head: 9,
-    };
+    let tip = Tip { len: Seq(3), head: 9 };
     frontier.set(log(1), tip);
     vec![
         Message::Digest(u64::MAX),
         Message::Tips(frontier.clone()),
         Message::TipsBack(frontier),
-        Message::Pull {
-            log: log(1),
-            from: Seq(4),
-        },
-        Message::Have {
-            log: log(1),
-            len: Seq(4),
-        },
-        Message::Offer(Offer {
-            grant,
-            attempt: Attempt(1),
-            tasks: tasks(1, 9),
-        }),
-        Message::OfferReply {
-            grant,
-            accepted: true,
-            free: room,
-        },
-        Message::Ask {
-            total: room,
-            free: room,
-        },
+        Message::Pull { log: log(1), from: Seq(4) },
+        Message::Have { log: log(1), len: Seq(4) },
+        Message::Offer(Offer { grant, attempt: Attempt(1), tasks: tasks(1, 9) }),
+        Message::OfferReply { grant, accepted: true, free: room },
+        Message::Ask { total: room, free: room },
     ]
 }
 

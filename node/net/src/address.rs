@@ -69,25 +69,19 @@ mod tests {
     fn addresses_convert_both_ways() {
         for text in ["127.0.0.1:80", "[::1]:8080"] {
             let addr = text.parse().unwrap();
-            assert_eq!(
-                to_socket(&to_multiaddr(addr, Transport::Tcp), Transport::Tcp),
-                Some(addr)
-            );
+            assert_eq!(to_socket(&to_multiaddr(addr, Transport::Tcp), Transport::Tcp), Some(addr));
         }
         let quic: Multiaddr = "/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap();
         assert_eq!(to_socket(&quic, Transport::Tcp), None);
         #[cfg(feature = "quic")]
-        assert_eq!(
-            to_socket(&quic, Transport::Quic),
-            Some("127.0.0.1:1".parse().unwrap())
-        );
+        assert_eq!(to_socket(&quic, Transport::Quic), Some("127.0.0.1:1".parse().unwrap()));
     }
 
     #[test]
     fn expected_peer_is_read_from_the_end() {
         let key = PeerKey::from_seed([1; 32]);
-        let addr = to_multiaddr("127.0.0.1:80".parse().unwrap(), Transport::Tcp)
-            .with(Protocol::P2p(key.peer_id().unwrap()));
+        let addr =
+            to_multiaddr("127.0.0.1:80".parse().unwrap(), Transport::Tcp).with(Protocol::P2p(key.peer_id().unwrap()));
         assert_eq!(expected_peer(&addr), Some(key));
     }
 
@@ -96,9 +90,6 @@ mod tests {
         let addr = "127.0.0.1:80".parse().unwrap();
         assert!(is_usable(&addr, "127.0.0.1".parse().unwrap()));
         assert!(!is_usable(&addr, "10.0.0.1".parse().unwrap()));
-        assert!(!is_usable(
-            &"0.0.0.0:80".parse().unwrap(),
-            "127.0.0.1".parse().unwrap()
-        ));
+        assert!(!is_usable(&"0.0.0.0:80".parse().unwrap(), "127.0.0.1".parse().unwrap()));
     }
 }

@@ -87,11 +87,7 @@ pub(crate) struct Book {
 
 impl Book {
     pub(crate) fn new(me: PeerKey) -> Self {
-        Self {
-            me,
-            entries: BTreeMap::new(),
-            own: BTreeSet::new(),
-        }
+        Self { me, entries: BTreeMap::new(), own: BTreeSet::new() }
     }
 
     /// Learns an address, of `peer` if that is known.
@@ -108,11 +104,7 @@ impl Book {
         let target = match peer {
             Some(peer) => Target::Peer(peer),
             // Somebody whom we know lives there already.
-            None if self
-                .entries
-                .values()
-                .any(|entry| entry.addresses.contains(&addr)) =>
-            {
+            None if self.entries.values().any(|entry| entry.addresses.contains(&addr)) => {
                 return;
             }
             None => Target::Address(addr),
@@ -161,17 +153,8 @@ impl Book {
     }
 
     /// `expected` does not live at `addr`; `found` does.
-    pub(crate) fn on_other(
-        &mut self,
-        expected: PeerKey,
-        found: PeerKey,
-        addr: SocketAddr,
-        now: Instant,
-    ) {
-        let origin = self
-            .entries
-            .get(&Target::Peer(expected))
-            .map_or(Origin::Learnt, |entry| entry.origin);
+    pub(crate) fn on_other(&mut self, expected: PeerKey, found: PeerKey, addr: SocketAddr, now: Instant) {
+        let origin = self.entries.get(&Target::Peer(expected)).map_or(Origin::Learnt, |entry| entry.origin);
         self.forget(addr, Some(found));
         self.learn(Some(found), addr, (origin, Urgency::Eager), now);
     }
@@ -180,13 +163,9 @@ impl Book {
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Dial> {
         let mut dials = Vec::new();
         for (target, entry) in &mut self.entries {
-            if matches!(entry.state, State::Waiting(at) if at <= now) && !entry.addresses.is_empty()
-            {
+            if matches!(entry.state, State::Waiting(at) if at <= now) && !entry.addresses.is_empty() {
                 entry.state = State::Dialling;
-                dials.push(Dial {
-                    target: *target,
-                    addresses: entry.addresses.clone(),
-                });
+                dials.push(Dial { target: *target, addresses: entry.addresses.clone() });
             }
         }
         dials
@@ -194,10 +173,7 @@ impl Book {
 
     /// When to call `due` next.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let waiting = self
-            .entries
-            .values()
-            .filter(|entry| !entry.addresses.is_empty());
+        let waiting = self.entries.values().filter(|entry| !entry.addresses.is_empty());
         waiting
             .filter_map(|entry| match entry.state {
                 State::Waiting(at) => Some(at),
@@ -207,17 +183,9 @@ impl Book {
     }
 
     /// There is a connection to `peer`. If we dialled it, `dialled` says as what and where.
-    pub(crate) fn on_connected(
-        &mut self,
-        peer: PeerKey,
-        dialled: Option<(Target, SocketAddr)>,
-        now: Instant,
-    ) {
+    pub(crate) fn on_connected(&mut self, peer: PeerKey, dialled: Option<(Target, SocketAddr)>, now: Instant) {
         if let Some((target, addr)) = dialled {
-            let origin = self
-                .entries
-                .get(&target)
-                .map_or(Origin::Learnt, |entry| entry.origin);
+            let origin = self.entries.get(&target).map_or(Origin::Learnt, |entry| entry.origin);
             if target != Target::Peer(peer) {
                 self.entries.remove(&target);
             }
@@ -267,17 +235,13 @@ impl Book {
 
     /// Where `peer` can be dialled, as far as we know.
     pub(crate) fn addresses(&self, peer: PeerKey) -> &[SocketAddr] {
-        self.entries
-            .get(&Target::Peer(peer))
-            .map_or(&[], |entry| &entry.addresses)
+        self.entries.get(&Target::Peer(peer)).map_or(&[], |entry| &entry.addresses)
     }
 
     fn pause(&mut self, target: Target, now: Instant, Jitter(jitter): Jitter) {
         let polite = self.delay(target, Urgency::Polite);
         if let Some(entry) = self.entries.get_mut(&target) {
-            let pause = PAUSE_MIN
-                .saturating_mul(1 << entry.failures.min(6))
-                .min(PAUSE_MAX);
+            let pause = PAUSE_MIN.saturating_mul(1 << entry.failures.min(6)).min(PAUSE_MAX);
             entry.failures += 1;
             // 3/4 to 5/4 of it.
             let spread = pause * 3 / 4 + pause / 2 * u32::from(jitter) / u32::from(u16::MAX);
@@ -288,9 +252,7 @@ impl Book {
     fn delay(&self, target: Target, urgency: Urgency) -> Duration {
         match (target, urgency) {
             (Target::Peer(peer), Urgency::Polite) if self.me > peer => FALLBACK,
-            (Target::Peer(_) | Target::Address(_), Urgency::Polite | Urgency::Eager) => {
-                Duration::ZERO
-            }
+            (Target::Peer(_) | Target::Address(_), Urgency::Polite | Urgency::Eager) => Duration::ZERO,
         }
     }
 
@@ -303,9 +265,7 @@ impl Book {
             }
         }
         // A peer without an address and without a connection cannot be dialled: nothing to remember.
-        self.entries.retain(|_, entry| {
-            !entry.addresses.is_empty() || !matches!(entry.state, State::Waiting(_))
-        });
+        self.entries.retain(|_, entry| !entry.addresses.is_empty() || !matches!(entry.state, State::Waiting(_)));
     }
 
     /// Whether `target` is in the book or may be added; drops the worst entry when it is full.
@@ -313,13 +273,9 @@ impl Book {
         if self.entries.contains_key(&target) || self.entries.len() < limits::BOOK_MAX {
             return true;
         }
-        let spare = |entry: &Entry| {
-            entry.origin == Origin::Learnt && matches!(entry.state, State::Waiting(_))
-        };
+        let spare = |entry: &Entry| entry.origin == Origin::Learnt && matches!(entry.state, State::Waiting(_));
         let candidates = self.entries.iter().filter(|(_, entry)| spare(entry));
-        let worst = candidates
-            .max_by_key(|(_, entry)| entry.failures)
-            .map(|(target, _)| *target);
+        let worst = candidates.max_by_key(|(_, entry)| entry.failures).map(|(target, _)| *target);
         worst.is_some_and(|worst| self.entries.remove(&worst).is_some())
     }
 }

@@ -21,10 +21,7 @@ fn addr(port: u16) -> SocketAddr {
 }
 
 fn dial(target: Target, ports: &[u16]) -> Dial {
-    Dial {
-        target,
-        addresses: ports.iter().map(|port| addr(*port)).collect(),
-    }
+    Dial { target, addresses: ports.iter().map(|port| addr(*port)).collect() }
 }
 
 #[test]
@@ -162,9 +159,5 @@ fn book_is_bounded_and_keeps_what_was_configured() {
     }
     let dials = book.due(now);
     assert!(dials.len() <= limits::BOOK_MAX);
-    assert!(
-        dials
-            .iter()
-            .all(|dial| dial.addresses.len() <= limits::ADDRESSES_PER_PEER_MAX)
-    );
+    assert!(dials.iter().all(|dial| dial.addresses.len() <= limits::ADDRESSES_PER_PEER_MAX));
 }

@@ -57,12 +57,7 @@ pub(crate) struct Prover {
 impl Prover {
     pub(crate) fn new(secret: &[u8; 32], cluster_id: [u8; 32], me: PeerKey) -> Self {
         let key = blake3::derive_key("starling membership challenge 1", secret);
-        Self {
-            key,
-            cluster_id,
-            me,
-            wait: limits::CHALLENGE_WAIT,
-        }
+        Self { key, cluster_id, me, wait: limits::CHALLENGE_WAIT }
     }
 
     /// Who we are.
@@ -73,12 +68,7 @@ impl Prover {
     /// Runs the challenge over `stream` with the authenticated `peer`.
     ///
     /// Cancel safety: not cancel safe; a cancelled challenge leaves the stream unusable.
-    pub(crate) async fn run<S>(
-        &self,
-        stream: &mut S,
-        peer: PeerKey,
-        role: Role,
-    ) -> Result<(), ChallengeError>
+    pub(crate) async fn run<S>(&self, stream: &mut S, peer: PeerKey, role: Role) -> Result<(), ChallengeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -89,13 +79,7 @@ impl Prover {
         }
     }
 
-    async fn exchange<S>(
-        &self,
-        stream: &mut S,
-        peer: PeerKey,
-        role: Role,
-        mine: [u8; 32],
-    ) -> Result<(), ChallengeError>
+    async fn exchange<S>(&self, stream: &mut S, peer: PeerKey, role: Role, mine: [u8; 32]) -> Result<(), ChallengeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -138,12 +122,7 @@ impl Prover {
         }
     }
 
-    fn proof(
-        &self,
-        role: Role,
-        dialer: (&[u8; 32], PeerKey),
-        listener: (&[u8; 32], PeerKey),
-    ) -> blake3::Hash {
+    fn proof(&self, role: Role, dialer: (&[u8; 32], PeerKey), listener: (&[u8; 32], PeerKey)) -> blake3::Hash {
         let mut mac = blake3::Hasher::new_keyed(&self.key);
         mac.update(match role {
             Role::Dialer => b"dialer  ",
@@ -190,35 +169,21 @@ mod tests {
         (TcpStream(dialled.unwrap()), TcpStream(accepted.unwrap().0))
     }
 
-    async fn meet(
-        a: Prover,
-        b: Prover,
-    ) -> (Result<(), ChallengeError>, Result<(), ChallengeError>) {
+    async fn meet(a: Prover, b: Prover) -> (Result<(), ChallengeError>, Result<(), ChallengeError>) {
         let (mut left, mut right) = pair().await;
-        tokio::join!(
-            a.run(&mut left, B, Role::Dialer),
-            b.run(&mut right, A, Role::Listener)
-        )
+        tokio::join!(a.run(&mut left, B, Role::Dialer), b.run(&mut right, A, Role::Listener))
     }
 
     #[tokio::test]
     async fn same_secret_both_accept() {
-        let (a, b) = meet(
-            Prover::new(&[9; 32], [3; 32], A),
-            Prover::new(&[9; 32], [3; 32], B),
-        )
-        .await;
+        let (a, b) = meet(Prover::new(&[9; 32], [3; 32], A), Prover::new(&[9; 32], [3; 32], B)).await;
         assert!(a.is_ok() && b.is_ok());
     }
 
     #[tokio::test]
     async fn other_secret_or_cluster_both_refuse() {
         for (secret, cluster) in [([8; 32], [3; 32]), ([9; 32], [4; 32])] {
-            let (a, b) = meet(
-                Prover::new(&[9; 32], [3; 32], A),
-                Prover::new(&secret, cluster, B),
-            )
-            .await;
+            let (a, b) = meet(Prover::new(&[9; 32], [3; 32], A), Prover::new(&secret, cluster, B)).await;
             assert!(matches!(a, Err(ChallengeError::WrongSecret)));
             assert!(matches!(b, Err(ChallengeError::WrongSecret)));
         }

@@ -49,12 +49,7 @@ pub(crate) enum Stage {
 }
 
 impl Node {
-    pub(crate) fn on_connected(
-        &mut self,
-        id: ConnectionId,
-        peer_id: PeerId,
-        endpoint: &ConnectedPoint,
-    ) {
+    pub(crate) fn on_connected(&mut self, id: ConnectionId, peer_id: PeerId, endpoint: &ConnectedPoint) {
         let now = Instant::now();
         let target = self.dials.remove(&id);
         let remote = address::to_socket(endpoint.get_remote_address(), self.transport);
@@ -64,8 +59,7 @@ impl Node {
             return;
         };
         count(&self.shared.counters.connections, 1);
-        self.book
-            .on_connected(peer, target.map(|target| (target, addr)), now);
+        self.book.on_connected(peer, target.map(|target| (target, addr)), now);
         self.connections.insert(
             id,
             Connection {
@@ -85,8 +79,7 @@ impl Node {
         if let Some(older) = self.current.get(&peer).copied() {
             let alive = self.connections.get(&older).is_some_and(|older| {
                 // Two beats missed: the peer has probably restarted, and the newer connection is the live one.
-                older.stage != Stage::Closing
-                    && older.pulse.silent_for() < self.common.heartbeat * 2
+                older.stage != Stage::Closing && older.pulse.silent_for() < self.common.heartbeat * 2
             });
             if alive {
                 self.retire(id, DownReason::Replaced);
@@ -98,13 +91,7 @@ impl Node {
         self.swarm.behaviour_mut().lanes.open(peer_id, id);
     }
 
-    pub(crate) fn on_lane(
-        &mut self,
-        LaneEvent {
-            connection: id,
-            opened,
-        }: LaneEvent,
-    ) {
+    pub(crate) fn on_lane(&mut self, LaneEvent { connection: id, opened }: LaneEvent) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
@@ -131,18 +118,12 @@ impl Node {
     pub(crate) fn link(&mut self, id: ConnectionId) {
         let listens = match &self.announce {
             Some(announced) => announced.clone(),
-            None => self
-                .shared
-                .listening
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            None => self.shared.listening.read().unwrap_or_else(PoisonError::into_inner).clone(),
         };
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        let (Some(control), Some(bulk)) = (connection.control.take(), connection.bulk.take())
-        else {
+        let (Some(control), Some(bulk)) = (connection.control.take(), connection.bulk.take()) else {
             return;
         };
         connection.stage = Stage::Linked;
@@ -202,11 +183,7 @@ impl Node {
     }
 
     pub(crate) fn on_link_end(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
-        let Ended {
-            peer,
-            connection: id,
-            reason,
-        } = match ended {
+        let Ended { peer, connection: id, reason } = match ended {
             Ok(ended) => ended,
             Err(error) => {
                 tracing::error!(%error, "a link task panicked; the peer will close its connection");
@@ -223,24 +200,16 @@ impl Node {
         if self.connections.remove(&id).is_none() {
             return;
         }
-        self.shared
-            .counters
-            .connections
-            .fetch_sub(1, Ordering::Relaxed);
+        self.shared.counters.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Closes connections that have not become links in time.
     pub(crate) fn expire(&mut self, now: Instant) {
         let late = |connection: &Connection| {
-            connection.stage == Stage::Opening
-                && now.saturating_duration_since(connection.since) >= limits::LINK_WAIT
+            connection.stage == Stage::Opening && now.saturating_duration_since(connection.since) >= limits::LINK_WAIT
         };
-        let late: Vec<_> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| late(connection))
-            .map(|(id, _)| *id)
-            .collect();
+        let late: Vec<_> =
+            self.connections.iter().filter(|(_, connection)| late(connection)).map(|(id, _)| *id).collect();
         for id in late {
             self.retire(id, DownReason::Silence);
         }
@@ -248,13 +217,8 @@ impl Node {
 
     /// When there is something to do without an event.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
-        let opening = self
-            .connections
-            .values()
-            .filter(|connection| connection.stage == Stage::Opening);
-        let expiry = opening
-            .map(|connection| connection.since + limits::LINK_WAIT)
-            .min();
+        let opening = self.connections.values().filter(|connection| connection.stage == Stage::Opening);
+        let expiry = opening.map(|connection| connection.since + limits::LINK_WAIT).min();
         [expiry, self.book.next_due()].into_iter().flatten().min()
     }
 }

@@ -127,9 +127,7 @@ impl Events {
 
     /// For hand-written futures.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.queue
-            .poll_recv(cx)
-            .map(|queued| queued.map(|queued| queued.event))
+        self.queue.poll_recv(cx).map(|queued| queued.map(|queued| queued.event))
     }
 }
 
@@ -162,25 +160,13 @@ impl EventSender {
     pub(crate) async fn send(&self, event: Event) -> Result<(), Undelivered> {
         let room = match cost(&event) {
             0 => None,
-            kib => Some(
-                self.room
-                    .clone()
-                    .acquire_many_owned(kib)
-                    .await
-                    .or(Err(Undelivered))?,
-            ),
+            kib => Some(self.room.clone().acquire_many_owned(kib).await.or(Err(Undelivered))?),
         };
-        self.queue
-            .send(Queued { event, _room: room })
-            .await
-            .or(Err(Undelivered))
+        self.queue.send(Queued { event, _room: room }).await.or(Err(Undelivered))
     }
 
     /// Never waits; gives the event back when it does not fit or nobody listens.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the event goes back to its owner, it is no error to carry far"
-    )]
+    #[expect(clippy::result_large_err, reason = "the event goes back to its owner, it is no error to carry far")]
     pub(crate) fn try_send(&self, event: Event) -> Result<(), Event> {
         let room = match cost(&event) {
             0 => None,
@@ -202,9 +188,6 @@ fn cost(event: &Event) -> u32 {
         Event::Gossip { bytes, .. } | Event::Frame { bytes, .. } => {
             u32::try_from(bytes.len() / 1024).unwrap_or(u32::MAX)
         }
-        Event::LinkUp { .. }
-        | Event::LinkDown { .. }
-        | Event::Refused { .. }
-        | Event::Listening(_) => 0,
+        Event::LinkUp { .. } | Event::LinkDown { .. } | Event::Refused { .. } | Event::Listening(_) => 0,
     }
 }

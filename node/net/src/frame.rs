@@ -38,9 +38,7 @@ impl Kind {
     }
 
     fn from_code(code: u8) -> Option<Self> {
-        [Self::Data, Self::Beat, Self::Hello, Self::Introductions]
-            .into_iter()
-            .find(|kind| kind.code() == code)
+        [Self::Data, Self::Beat, Self::Hello, Self::Introductions].into_iter().find(|kind| kind.code() == code)
     }
 }
 
@@ -65,8 +63,7 @@ impl Lane {
 
 /// Appends a frame. The caller has checked the size.
 pub(crate) fn encode(kind: Kind, payload: &[u8], out: &mut Vec<u8>) {
-    let length =
-        u32::try_from(payload.len() + 1).expect("payloads are checked against the lane's limit");
+    let length = u32::try_from(payload.len() + 1).expect("payloads are checked against the lane's limit");
     out.extend(length.to_be_bytes());
     out.push(kind.code());
     out.extend(payload);
@@ -109,39 +106,19 @@ mod tests {
         let mut wire = Vec::new();
         encode(Kind::Hello, b"where", &mut wire);
         encode(Kind::Beat, b"", &mut wire);
-        encode(
-            Kind::Data,
-            &vec![7; limits::CONTROL_FRAME_BYTES_MAX],
-            &mut wire,
-        );
+        encode(Kind::Data, &vec![7; limits::CONTROL_FRAME_BYTES_MAX], &mut wire);
         let mut reader = Cursor::new(wire);
-        assert_eq!(
-            read(Lane::Control, &mut reader).await.unwrap(),
-            (Kind::Hello, "where".into())
-        );
-        assert_eq!(
-            read(Lane::Control, &mut reader).await.unwrap(),
-            (Kind::Beat, "".into())
-        );
+        assert_eq!(read(Lane::Control, &mut reader).await.unwrap(), (Kind::Hello, "where".into()));
+        assert_eq!(read(Lane::Control, &mut reader).await.unwrap(), (Kind::Beat, "".into()));
         let (_, data) = read(Lane::Control, &mut reader).await.unwrap();
         assert_eq!(data.len(), limits::CONTROL_FRAME_BYTES_MAX);
-        assert!(matches!(
-            read(Lane::Control, &mut reader).await,
-            Err(ReadError::Io(_))
-        ));
+        assert!(matches!(read(Lane::Control, &mut reader).await, Err(ReadError::Io(_))));
     }
 
     #[tokio::test]
     async fn frames_that_break_the_rules_are_violations() {
-        let too_long = u32::try_from(limits::CONTROL_FRAME_BYTES_MAX + 2)
-            .unwrap()
-            .to_be_bytes();
-        for (length, code) in [
-            (too_long, 0),
-            ([0, 0, 0, 0], 0),
-            ([0, 0, 0, 1], 99),
-            ([255; 4], 0),
-        ] {
+        let too_long = u32::try_from(limits::CONTROL_FRAME_BYTES_MAX + 2).unwrap().to_be_bytes();
+        for (length, code) in [(too_long, 0), ([0, 0, 0, 0], 0), ([0, 0, 0, 1], 99), ([255; 4], 0)] {
             let wire = [&length[..], &[code]].concat();
             let result = read(Lane::Control, &mut Cursor::new(wire)).await;
             assert!(matches!(result, Err(ReadError::Violation)));

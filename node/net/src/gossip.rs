@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use libp2p::gossipsub::{
-    Behaviour, ConfigBuilder, IdentTopic, MessageAcceptance, MessageAuthenticity, MessageId,
-    TopicHash, ValidationMode,
+    Behaviour, ConfigBuilder, IdentTopic, MessageAcceptance, MessageAuthenticity, MessageId, TopicHash, ValidationMode,
 };
 
 use crate::error::Error;
@@ -65,10 +64,7 @@ pub(crate) struct Topics {
 
 impl Topics {
     pub(crate) fn new(cluster_id: &[u8; 32]) -> Self {
-        let hex: String = cluster_id[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let hex: String = cluster_id[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         Self {
             log: IdentTopic::new(format!("starling/1/{hex}/log")),
             presence: IdentTopic::new(format!("starling/1/{hex}/presence")),
@@ -83,9 +79,7 @@ impl Topics {
     }
 
     pub(crate) fn topic(&self, hash: &TopicHash) -> Option<Topic> {
-        [Topic::Log, Topic::Presence]
-            .into_iter()
-            .find(|topic| self.hash(*topic) == *hash)
+        [Topic::Log, Topic::Presence].into_iter().find(|topic| self.hash(*topic) == *hash)
     }
 }
 
@@ -112,12 +106,10 @@ pub(crate) fn behaviour(topics: &Topics) -> Result<Behaviour, Error> {
         .connection_handler_queue_len(limits::GOSSIP_QUEUE)
         .build()
         .map_err(|error| Error::Setup(Box::new(error)))?;
-    let mut behaviour = Behaviour::new(MessageAuthenticity::Anonymous, config)
-        .map_err(|error| Error::Setup(error.into()))?;
+    let mut behaviour =
+        Behaviour::new(MessageAuthenticity::Anonymous, config).map_err(|error| Error::Setup(error.into()))?;
     for topic in [&topics.log, &topics.presence] {
-        behaviour
-            .subscribe(topic)
-            .map_err(|error| Error::Setup(Box::new(error)))?;
+        behaviour.subscribe(topic).map_err(|error| Error::Setup(Box::new(error)))?;
     }
     Ok(behaviour)
 }

@@ -84,11 +84,7 @@ pub struct Handle {
 
 impl Handle {
     pub(crate) fn new(me: PeerKey, commands: mpsc::Sender<Command>, shared: Arc<Shared>) -> Self {
-        Self {
-            me,
-            commands,
-            shared,
-        }
+        Self { me, commands, shared }
     }
 
     /// This node's own key.
@@ -103,17 +99,12 @@ impl Handle {
     /// When the message is too large, the command queue is full, or the network has stopped.
     pub fn publish(&self, topic: Topic, bytes: Bytes) -> Result<(), PublishError> {
         if bytes.len() > limits::GOSSIP_BYTES_MAX {
-            return Err(PublishError::TooLarge {
-                bytes: bytes.len(),
-                bytes_max: limits::GOSSIP_BYTES_MAX,
-            });
+            return Err(PublishError::TooLarge { bytes: bytes.len(), bytes_max: limits::GOSSIP_BYTES_MAX });
         }
-        self.commands
-            .try_send(Command::Publish(topic, bytes))
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => PublishError::Full,
-                mpsc::error::TrySendError::Closed(_) => PublishError::Stopped,
-            })
+        self.commands.try_send(Command::Publish(topic, bytes)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => PublishError::Full,
+            mpsc::error::TrySendError::Closed(_) => PublishError::Stopped,
+        })
     }
 
     /// Queues a frame to a linked peer. Frames of one lane arrive in order; `Ok` does not promise that they arrive.
@@ -127,11 +118,7 @@ impl Handle {
 
     /// Judges a received message; only accepted ones are passed on to other peers. Expected within about 5 s.
     pub fn verdict(&self, tag: MessageTag, verdict: Verdict) {
-        if self
-            .commands
-            .try_send(Command::Verdict(tag, verdict))
-            .is_err()
-        {
+        if self.commands.try_send(Command::Verdict(tag, verdict)).is_err() {
             count(&self.shared.counters.verdicts_dropped, 1);
         }
     }
@@ -152,11 +139,7 @@ impl Handle {
     /// The addresses that we listen on. Complete when `start` returns, except that the interfaces behind an
     /// unspecified address are found a moment later; each is told by `Event::Listening` as well.
     pub fn listening(&self) -> Vec<SocketAddr> {
-        self.shared
-            .listening
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.shared.listening.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The peers that are linked now.

@@ -59,10 +59,7 @@ pub(crate) fn decode_introductions(mut bytes: &[u8]) -> Option<Vec<Introduction>
             return None;
         }
         let peer = PeerKey(take(&mut bytes)?);
-        introductions.push(Introduction {
-            peer,
-            addresses: take_addresses(&mut bytes)?,
-        });
+        introductions.push(Introduction { peer, addresses: take_addresses(&mut bytes)? });
     }
     Some(introductions)
 }
@@ -92,25 +89,15 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        Introduction, decode_addresses, decode_introductions, encode_addresses,
-        encode_introductions,
-    };
+    use super::{Introduction, decode_addresses, decode_introductions, encode_addresses, encode_introductions};
     use crate::key::PeerKey;
     use crate::limits;
 
     #[test]
     fn introductions_survive_the_wire() {
-        let addresses = vec![
-            "127.0.0.1:1".parse().unwrap(),
-            "[::1]:65535".parse().unwrap(),
-        ];
-        let said: Vec<_> = (0..3)
-            .map(|n| Introduction {
-                peer: PeerKey([n; 32]),
-                addresses: addresses.clone(),
-            })
-            .collect();
+        let addresses = vec!["127.0.0.1:1".parse().unwrap(), "[::1]:65535".parse().unwrap()];
+        let said: Vec<_> =
+            (0..3).map(|n| Introduction { peer: PeerKey([n; 32]), addresses: addresses.clone() }).collect();
         let bytes = encode_introductions(&said);
         assert_eq!(decode_introductions(&bytes), Some(said));
         for cut in 1..bytes.len() {
@@ -125,10 +112,7 @@ mod tests {
         let many = vec!["127.0.0.1:1".parse().unwrap(); 100];
         let mut bytes = Vec::new();
         encode_addresses(&many, &mut bytes);
-        assert_eq!(
-            decode_addresses(&bytes).unwrap().len(),
-            limits::ADDRESSES_PER_PEER_MAX
-        );
+        assert_eq!(decode_addresses(&bytes).unwrap().len(), limits::ADDRESSES_PER_PEER_MAX);
         bytes[0] = 200;
         assert_eq!(decode_addresses(&bytes), None);
         let crowd = [0; 33].repeat(limits::INTRODUCED_MAX + 1);

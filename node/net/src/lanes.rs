@@ -16,12 +16,11 @@ use std::task::{Context, Poll, Waker};
 use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p::core::{Endpoint, transport::PortUse};
 use libp2p::swarm::handler::{
-    ConnectionEvent, ConnectionHandler, ConnectionHandlerEvent, FullyNegotiatedInbound,
-    FullyNegotiatedOutbound,
+    ConnectionEvent, ConnectionHandler, ConnectionHandlerEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound,
 };
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, Stream,
-    StreamProtocol, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, Stream, StreamProtocol,
+    SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
 
@@ -114,20 +113,11 @@ impl NetworkBehaviour for Behaviour {
 
     fn on_swarm_event(&mut self, _: FromSwarm<'_>) {}
 
-    fn on_connection_handler_event(
-        &mut self,
-        _: PeerId,
-        connection: ConnectionId,
-        opened: THandlerOutEvent<Self>,
-    ) {
-        self.pending
-            .push_back(ToSwarm::GenerateEvent(LaneEvent { connection, opened }));
+    fn on_connection_handler_event(&mut self, _: PeerId, connection: ConnectionId, opened: THandlerOutEvent<Self>) {
+        self.pending.push_back(ToSwarm::GenerateEvent(LaneEvent { connection, opened }));
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         if let Some(event) = self.pending.pop_front() {
             return Poll::Ready(event);
         }
@@ -169,10 +159,7 @@ impl ConnectionHandler for Handler {
         true
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Protocols, Lane, Opened>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Protocols, Lane, Opened>> {
         if let Some(opened) = self.done.pop_front() {
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(opened));
         }
@@ -191,17 +178,13 @@ impl ConnectionHandler for Handler {
 
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Protocols, Protocols, (), Lane>) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
-                protocol: (lane, stream),
-                ..
-            }) if !self.accepted.contains(&lane) => {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (lane, stream), .. })
+                if !self.accepted.contains(&lane) =>
+            {
                 self.accepted.push(lane);
                 self.done.push_back(Opened::Lane(lane, stream));
             }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
-                protocol: (lane, stream),
-                ..
-            }) => {
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: (lane, stream), .. }) => {
                 self.done.push_back(Opened::Lane(lane, stream));
             }
             ConnectionEvent::DialUpgradeError(error) => {
@@ -233,11 +216,7 @@ impl UpgradeInfo for Protocols {
     type InfoIter = std::vec::IntoIter<Name>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        let names: Vec<_> = self
-            .0
-            .iter()
-            .map(|lane| Name(*lane, lane.protocol()))
-            .collect();
+        let names: Vec<_> = self.0.iter().map(|lane| Name(*lane, lane.protocol())).collect();
         names.into_iter()
     }
 }

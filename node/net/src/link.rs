@@ -33,10 +33,7 @@ use crate::pulse::{Heard, Pulse};
 #[derive(Debug)]
 pub(crate) enum Note {
     /// The peer has said hello and the link is up.
-    Up {
-        peer: PeerKey,
-        listens: Vec<SocketAddr>,
-    },
+    Up { peer: PeerKey, listens: Vec<SocketAddr> },
     /// The peer has named other peers.
     Introduced { introductions: Vec<Introduction> },
 }
@@ -103,34 +100,18 @@ pub(crate) async fn run(link: Link, common: Common) -> Ended {
     common.senders.insert(peer, sender);
     let up = async {
         let note = Note::Up { peer, listens };
-        common
-            .notes
-            .send(note)
-            .await
-            .or(Err(DownReason::Shutdown))?;
-        common
-            .events
-            .send(Event::LinkUp { peer, addr })
-            .await
-            .or(Err(DownReason::Shutdown))
+        common.notes.send(note).await.or(Err(DownReason::Shutdown))?;
+        common.events.send(Event::LinkUp { peer, addr }).await.or(Err(DownReason::Shutdown))
     };
     if let Err(reason) = up.await {
         common.senders.remove(peer);
-        return Ended {
-            peer,
-            connection,
-            reason,
-        };
+        return Ended { peer, connection, reason };
     }
     let reason = lanes.carry(peer, queues, &common, &kill).await;
     // Undelivered only when the application is gone.
     let _gone = common.events.send(Event::LinkDown { peer, reason }).await;
     drop(link.ended);
-    Ended {
-        peer,
-        connection,
-        reason,
-    }
+    Ended { peer, connection, reason }
 }
 
 /// The two streams, split for reading and writing at once.
@@ -146,9 +127,7 @@ impl Lanes {
     fn new(control: Stream, bulk: Stream, pulse: Arc<Pulse>) -> Self {
         let (control_reader, control_writer) = control.split();
         let (bulk_reader, bulk_writer) = bulk.split();
-        let buffered = |reader| {
-            BufReader::with_capacity(limits::READ_BUFFER_BYTES, Heard::new(reader, pulse.clone()))
-        };
+        let buffered = |reader| BufReader::with_capacity(limits::READ_BUFFER_BYTES, Heard::new(reader, pulse.clone()));
         Self {
             control_reader: buffered(control_reader),
             control_writer,
@@ -173,36 +152,11 @@ impl Lanes {
     }
 
     /// Reads, writes and watches until one of them ends the link.
-    async fn carry(
-        self,
-        peer: PeerKey,
-        queues: Queues,
-        common: &Common,
-        kill: &Kill,
-    ) -> DownReason {
-        let Self {
-            mut control_reader,
-            control_writer,
-            mut bulk_reader,
-            bulk_writer,
-            pulse,
-        } = self;
-        let Queues {
-            control,
-            bulk,
-            queued_bytes,
-        } = queues;
-        let reading = Reading {
-            peer,
-            common,
-            pulse: &pulse,
-        };
-        let write_control = write(
-            control_writer,
-            control,
-            Some(common.heartbeat),
-            Some(&queued_bytes),
-        );
+    async fn carry(self, peer: PeerKey, queues: Queues, common: &Common, kill: &Kill) -> DownReason {
+        let Self { mut control_reader, control_writer, mut bulk_reader, bulk_writer, pulse } = self;
+        let Queues { control, bulk, queued_bytes } = queues;
+        let reading = Reading { peer, common, pulse: &pulse };
+        let write_control = write(control_writer, control, Some(common.heartbeat), Some(&queued_bytes));
         let mut write_control = std::pin::pin!(write_control.fuse());
         let mut write_bulk = std::pin::pin!(write(bulk_writer, bulk, None, None).fuse());
         let reason = tokio::select! {
@@ -254,15 +208,7 @@ impl Reading<'_> {
             };
             match (kind, lane) {
                 (Kind::Data, _) => {
-                    if self
-                        .deliver(Event::Frame {
-                            peer: self.peer,
-                            lane,
-                            bytes,
-                        })
-                        .await
-                        .is_err()
-                    {
+                    if self.deliver(Event::Frame { peer: self.peer, lane, bytes }).await.is_err() {
                         return DownReason::Shutdown;
                     }
                 }
@@ -272,10 +218,7 @@ impl Reading<'_> {
                         return DownReason::Violation;
                     };
                     // Full: the swarm task is busy; introductions are hints.
-                    let _full = self
-                        .common
-                        .notes
-                        .try_send(Note::Introduced { introductions });
+                    let _full = self.common.notes.try_send(Note::Introduced { introductions });
                 }
                 (Kind::Beat | Kind::Introductions, Lane::Bulk) | (Kind::Hello, _) => {
                     return DownReason::Violation;

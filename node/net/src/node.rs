@@ -136,12 +136,7 @@ impl Node {
             Command::Publish(topic, bytes) => self.publish(topic, &bytes),
             Command::Verdict(tag, verdict) => self.judge(&tag, verdict),
             Command::Hint(addr, peer) => {
-                self.book.learn(
-                    peer,
-                    addr,
-                    (Origin::Learnt, Urgency::Polite),
-                    Instant::now(),
-                );
+                self.book.learn(peer, addr, (Origin::Learnt, Urgency::Polite), Instant::now());
             }
             // Taken by `run`.
             Command::Shutdown(_) => {}
@@ -153,10 +148,7 @@ impl Node {
         match self.swarm.behaviour_mut().gossip.publish(topic, bytes) {
             Ok(_) => {}
             // Nobody there, or everybody has it: neither is an error.
-            Err(
-                gossipsub::PublishError::NoPeersSubscribedToTopic
-                | gossipsub::PublishError::Duplicate,
-            ) => {}
+            Err(gossipsub::PublishError::NoPeersSubscribedToTopic | gossipsub::PublishError::Duplicate) => {}
             Err(error) => {
                 count(&self.shared.counters.gossip_full, 1);
                 tracing::debug!(%error, "gossip was not sent");
@@ -170,8 +162,7 @@ impl Node {
         };
         let gossip = &mut self.swarm.behaviour_mut().gossip;
         // False when the message is no longer remembered; then its neighbours have it from others.
-        let _known =
-            gossip.report_message_validation_result(&tag.message_id(), &from, verdict.acceptance());
+        let _known = gossip.report_message_validation_result(&tag.message_id(), &from, verdict.acceptance());
     }
 
     fn on_note(&mut self, note: Note) {
@@ -181,14 +172,9 @@ impl Node {
                 let now = Instant::now();
                 for Introduction { peer, addresses } in introductions {
                     // Eager, if it is new: a newcomer is not known to those it hears of.
-                    let urgency = if self.book.addresses(peer).is_empty() {
-                        Urgency::Eager
-                    } else {
-                        Urgency::Polite
-                    };
+                    let urgency = if self.book.addresses(peer).is_empty() { Urgency::Eager } else { Urgency::Polite };
                     for addr in addresses {
-                        self.book
-                            .learn(Some(peer), addr, (Origin::Learnt, urgency), now);
+                        self.book.learn(Some(peer), addr, (Origin::Learnt, urgency), now);
                     }
                 }
             }
@@ -197,18 +183,13 @@ impl Node {
 
     /// A new link: remember where the peer listens, and introduce it to the others we know.
     fn on_up(&mut self, peer: PeerKey, listens: &[SocketAddr]) {
-        let Some(connection) = self
-            .current
-            .get(&peer)
-            .and_then(|id| self.connections.get(id))
-        else {
+        let Some(connection) = self.current.get(&peer).and_then(|id| self.connections.get(id)) else {
             return;
         };
         let via = connection.addr.ip();
         let now = Instant::now();
         for addr in listens.iter().filter(|addr| address::is_usable(addr, via)) {
-            self.book
-                .learn(Some(peer), *addr, (Origin::Learnt, Urgency::Polite), now);
+            self.book.learn(Some(peer), *addr, (Origin::Learnt, Urgency::Polite), now);
         }
         let introductions: Vec<_> = self
             .shared
@@ -219,14 +200,8 @@ impl Node {
             .take(limits::INTRODUCED_MAX)
             .map(|other| {
                 let known = self.book.addresses(other).iter();
-                let addresses = known
-                    .copied()
-                    .filter(|addr| address::is_usable(addr, via))
-                    .collect();
-                Introduction {
-                    peer: other,
-                    addresses,
-                }
+                let addresses = known.copied().filter(|addr| address::is_usable(addr, via)).collect();
+                Introduction { peer: other, addresses }
             })
             .collect();
         if !introductions.is_empty()
@@ -257,10 +232,7 @@ impl Node {
         if self.refusals.is_news(*addr, *role, now) {
             tracing::warn!(%addr, %reason, "connection refused");
             // Undelivered: the application is far behind; the log has it.
-            let _undelivered = self.events.try_send(Event::Refused {
-                addr: *addr,
-                reason,
-            });
+            let _undelivered = self.events.try_send(Event::Refused { addr: *addr, reason });
         }
     }
 
@@ -269,20 +241,11 @@ impl Node {
             SwarmEvent::Behaviour(BehaviourEvent::Lanes(event)) => self.on_lane(event),
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => self.on_gossip(event),
             SwarmEvent::Behaviour(BehaviourEvent::Mdns(event)) => self.on_mdns(event),
-            SwarmEvent::ConnectionEstablished {
-                peer_id,
-                connection_id,
-                endpoint,
-                ..
-            } => {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_connected(connection_id, peer_id, &endpoint);
             }
             SwarmEvent::ConnectionClosed { connection_id, .. } => self.on_closed(connection_id),
-            SwarmEvent::OutgoingConnectionError {
-                connection_id,
-                error,
-                ..
-            } => {
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 if let Some(target) = self.dials.remove(&connection_id) {
                     tracing::debug!(?target, %error, "dial failed");
                     self.book.on_failed(target, Instant::now(), jitter());
@@ -291,25 +254,15 @@ impl Node {
             SwarmEvent::NewListenAddr { address, .. } => self.on_listening(&address),
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 if let Some(addr) = address::to_socket(&address, self.transport) {
-                    let mut listening = self
-                        .shared
-                        .listening
-                        .write()
-                        .unwrap_or_else(PoisonError::into_inner);
+                    let mut listening = self.shared.listening.write().unwrap_or_else(PoisonError::into_inner);
                     listening.retain(|known| *known != addr);
                 }
             }
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!(%error, "a listener failed to accept; it goes on");
             }
-            SwarmEvent::ListenerClosed {
-                addresses, reason, ..
-            } => {
-                tracing::error!(
-                    ?addresses,
-                    ?reason,
-                    "a listener closed; restart the node to listen there again"
-                );
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                tracing::error!(?addresses, ?reason, "a listener closed; restart the node to listen there again");
             }
             // The rest announces what the events above conclude. The enum is not exhaustive.
             _ => {}
@@ -321,11 +274,7 @@ impl Node {
             return;
         };
         self.book.on_self(addr);
-        self.shared
-            .listening
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(addr);
+        self.shared.listening.write().unwrap_or_else(PoisonError::into_inner).push(addr);
         tracing::info!(%addr, "listening for peers");
         // Undelivered: `Handle::listening` has it.
         let _undelivered = self.events.try_send(Event::Listening(addr));
@@ -333,38 +282,22 @@ impl Node {
 
     fn on_gossip(&mut self, event: gossipsub::Event) {
         match event {
-            gossipsub::Event::Message {
-                propagation_source,
-                message_id,
-                message,
-            } => {
+            gossipsub::Event::Message { propagation_source, message_id, message } => {
                 let from = PeerKey::from_peer_id(&propagation_source);
                 let id = <[u8; 32]>::try_from(message_id.0.as_slice()).ok();
-                let (Some(from), Some(id), Some(topic)) =
-                    (from, id, self.topics.topic(&message.topic))
-                else {
+                let (Some(from), Some(id), Some(topic)) = (from, id, self.topics.topic(&message.topic)) else {
                     return;
                 };
                 let tag = MessageTag { id, from };
-                let event = Event::Gossip {
-                    topic,
-                    from,
-                    tag,
-                    bytes: message.data.into(),
-                };
+                let event = Event::Gossip { topic, from, tag, bytes: message.data.into() };
                 if self.events.try_send(event).is_err() {
                     count(&self.shared.counters.gossip_undelivered, 1);
                     self.judge(&tag, Verdict::Ignore);
                 }
             }
-            gossipsub::Event::SlowPeer {
-                failed_messages, ..
-            } => {
+            gossipsub::Event::SlowPeer { failed_messages, .. } => {
                 let lost = failed_messages.priority + failed_messages.non_priority;
-                count(
-                    &self.shared.counters.gossip_slow,
-                    u64::try_from(lost).unwrap_or(u64::MAX),
-                );
+                count(&self.shared.counters.gossip_slow, u64::try_from(lost).unwrap_or(u64::MAX));
             }
             gossipsub::Event::Subscribed { .. }
             | gossipsub::Event::Unsubscribed { .. }
@@ -377,12 +310,10 @@ impl Node {
         match event {
             mdns::Event::Discovered(found) => {
                 for (peer_id, address) in found {
-                    if let (Some(peer), Some(addr)) = (
-                        PeerKey::from_peer_id(&peer_id),
-                        address::to_socket(&address, self.transport),
-                    ) {
-                        self.book
-                            .learn(Some(peer), addr, (Origin::Learnt, Urgency::Polite), now);
+                    if let (Some(peer), Some(addr)) =
+                        (PeerKey::from_peer_id(&peer_id), address::to_socket(&address, self.transport))
+                    {
+                        self.book.learn(Some(peer), addr, (Origin::Learnt, Urgency::Polite), now);
                     }
                 }
             }
@@ -414,9 +345,7 @@ impl Node {
 
 /// `None` when the peer's key is none.
 fn dial_options(Dial { target, addresses }: Dial, over: Transport) -> Option<DialOpts> {
-    let mut addresses = addresses
-        .into_iter()
-        .map(|addr| address::to_multiaddr(addr, over));
+    let mut addresses = addresses.into_iter().map(|addr| address::to_multiaddr(addr, over));
     match target {
         Target::Peer(peer) => {
             let options = DialOpts::peer_id(peer.peer_id()?)

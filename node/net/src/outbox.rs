@@ -67,20 +67,8 @@ pub(crate) fn queues(kill: Arc<Kill>) -> (LinkSender, Queues) {
     let (control_tx, control) = mpsc::channel(limits::CONTROL_QUEUE);
     let (bulk_tx, bulk) = mpsc::channel(limits::BULK_QUEUE);
     let queued_bytes = Arc::new(AtomicUsize::new(0));
-    let sender = LinkSender {
-        control: control_tx,
-        bulk: bulk_tx,
-        queued_bytes: queued_bytes.clone(),
-        kill,
-    };
-    (
-        sender,
-        Queues {
-            control,
-            bulk,
-            queued_bytes,
-        },
-    )
+    let sender = LinkSender { control: control_tx, bulk: bulk_tx, queued_bytes: queued_bytes.clone(), kill };
+    (sender, Queues { control, bulk, queued_bytes })
 }
 
 impl LinkSender {
@@ -88,10 +76,7 @@ impl LinkSender {
     pub(crate) fn send(&self, lane: Lane, kind: Kind, bytes: Bytes) -> Result<(), SendError> {
         let size = bytes.len();
         if size > lane.bytes_max() {
-            return Err(SendError::TooLarge {
-                bytes: size,
-                bytes_max: lane.bytes_max(),
-            });
+            return Err(SendError::TooLarge { bytes: size, bytes_max: lane.bytes_max() });
         }
         let result = match lane {
             Lane::Control => {
@@ -127,33 +112,18 @@ pub(crate) struct Senders(RwLock<HashMap<PeerKey, Arc<LinkSender>>>);
 
 impl Senders {
     pub(crate) fn find(&self, peer: PeerKey) -> Option<Arc<LinkSender>> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&peer)
-            .cloned()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&peer).cloned()
     }
 
     pub(crate) fn peers(&self) -> Vec<PeerKey> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .keys()
-            .copied()
-            .collect()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
 
     pub(crate) fn insert(&self, peer: PeerKey, sender: LinkSender) {
-        self.0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(peer, Arc::new(sender));
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(peer, Arc::new(sender));
     }
 
     pub(crate) fn remove(&self, peer: PeerKey) {
-        self.0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&peer);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&peer);
     }
 }

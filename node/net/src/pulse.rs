@@ -23,11 +23,7 @@ pub(crate) struct Pulse {
 
 impl Pulse {
     pub(crate) fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            heard_us: AtomicU64::new(0),
-            stalled: AtomicUsize::new(0),
-        }
+        Self { start: Instant::now(), heard_us: AtomicU64::new(0), stalled: AtomicUsize::new(0) }
     }
 
     pub(crate) fn touch(&self) {
@@ -51,9 +47,7 @@ impl Pulse {
         if self.stalled.load(Ordering::Relaxed) > 0 {
             return Duration::ZERO;
         }
-        self.start
-            .elapsed()
-            .saturating_sub(Duration::from_micros(self.heard_us.load(Ordering::Relaxed)))
+        self.start.elapsed().saturating_sub(Duration::from_micros(self.heard_us.load(Ordering::Relaxed)))
     }
 }
 
@@ -70,11 +64,7 @@ impl<R> Heard<R> {
 }
 
 impl<R: AsyncRead + Unpin> AsyncRead for Heard<R> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.reader).poll_read(cx, buf);
         if let Poll::Ready(Ok(1..)) = result {

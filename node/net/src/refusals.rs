@@ -33,8 +33,7 @@ impl Refusals {
             Role::Dialer => Who::Dialled(addr),
             Role::Listener => Who::Caller(addr.ip()),
         };
-        self.told
-            .retain(|_, at| now.saturating_duration_since(*at) < limits::REFUSAL_QUIET);
+        self.told.retain(|_, at| now.saturating_duration_since(*at) < limits::REFUSAL_QUIET);
         if self.told.contains_key(&who) || self.told.len() == limits::REFUSALS_MAX {
             return false;
         }
@@ -83,8 +82,7 @@ mod tests {
     fn memory_is_bounded() {
         let mut refusals = Refusals::default();
         let now = Instant::now();
-        let told = (0..5_000u16)
-            .filter(|port| refusals.is_news(([10, 0, 0, 1], *port).into(), Role::Dialer, now));
+        let told = (0..5_000u16).filter(|port| refusals.is_news(([10, 0, 0, 1], *port).into(), Role::Dialer, now));
         assert_eq!(told.count(), limits::REFUSALS_MAX);
     }
 }

@@ -50,11 +50,8 @@ pub fn start(config: Config) -> Result<(Handle, Events), Error> {
     // Links are closed by our own rules alone, never for being idle.
     let settings = swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::MAX);
     let mut swarm = Swarm::new(transport, behaviour, peer_id, settings);
-    let claims = config
-        .listen
-        .iter()
-        .map(|addr| bind(&mut swarm, *addr, config.transport))
-        .collect::<Result<Vec<_>, _>>()?;
+    let claims =
+        config.listen.iter().map(|addr| bind(&mut swarm, *addr, config.transport)).collect::<Result<Vec<_>, _>>()?;
 
     let (events_tx, events) = event::queue();
     let (notes_tx, notes) = mpsc::channel(limits::NOTE_QUEUE);
@@ -69,12 +66,7 @@ pub fn start(config: Config) -> Result<(Handle, Events), Error> {
     };
     let mut book = Book::new(me);
     for addr in &config.join {
-        book.learn(
-            None,
-            *addr,
-            (Origin::Joined, Urgency::Eager),
-            Instant::now(),
-        );
+        book.learn(None, *addr, (Origin::Joined, Urgency::Eager), Instant::now());
     }
     let mut node = Node {
         me,

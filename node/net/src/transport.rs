@@ -74,12 +74,7 @@ pub(crate) fn build(
     prover: Prover,
     reports: mpsc::Sender<Report>,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
-    let gate = Gate {
-        over,
-        prover,
-        instance: rand::random(),
-        reports,
-    };
+    let gate = Gate { over, prover, instance: rand::random(), reports };
     match over {
         Transport::Tcp => build_tcp(keypair, gate),
         #[cfg(feature = "quic")]
@@ -87,10 +82,7 @@ pub(crate) fn build(
     }
 }
 
-fn build_tcp(
-    keypair: &Keypair,
-    gate: Gate,
-) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+fn build_tcp(keypair: &Keypair, gate: Gate) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let noise = noise::Config::new(keypair)?.with_prologue(PROLOGUE.to_vec());
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
     let tcp = TransportTimeout::with_outgoing_timeout(tcp, limits::CONNECT_WAIT);
@@ -111,9 +103,7 @@ fn build_quic(keypair: &Keypair, gate: Gate) -> Boxed<(PeerId, StreamMuxerBox)> 
     let secured = quic.and_then(move |(peer, connection), endpoint| {
         let (remote, role) = remote_of(&endpoint);
         Box::pin(async move {
-            let admitted = gate
-                .admit_quic(peer, StreamMuxerBox::new(connection), &remote, role)
-                .await;
+            let admitted = gate.admit_quic(peer, StreamMuxerBox::new(connection), &remote, role).await;
             admitted.map_err(|error| gate.report(error, &remote, role))
         })
     });
@@ -135,11 +125,7 @@ impl Gate {
         let error = Arc::new(error);
         if let Some(addr) = address::to_socket(remote, self.over) {
             // Full: the report is for counters and the user's eyes, the refusal itself stands.
-            let _full = self.reports.try_send(Report {
-                addr,
-                role,
-                error: error.clone(),
-            });
+            let _full = self.reports.try_send(Report { addr, role, error: error.clone() });
         }
         Reported(error)
     }
@@ -164,10 +150,7 @@ impl Gate {
             Role::Dialer => muxer.upgrade_outbound(channel, "/yamux/1.0.0").await,
             Role::Listener => muxer.upgrade_inbound(channel, "/yamux/1.0.0").await,
         };
-        Ok((
-            peer,
-            StreamMuxerBox::new(connection.map_err(UpgradeError::Muxer)?),
-        ))
+        Ok((peer, StreamMuxerBox::new(connection.map_err(UpgradeError::Muxer)?)))
     }
 
     #[cfg(feature = "quic")]
@@ -192,13 +175,7 @@ impl Gate {
     }
 
     /// Who is it, is it who we want, and is it a member?
-    async fn admit<S>(
-        &self,
-        peer: PeerId,
-        channel: &mut S,
-        remote: &Multiaddr,
-        role: Role,
-    ) -> Result<(), UpgradeError>
+    async fn admit<S>(&self, peer: PeerId, channel: &mut S, remote: &Multiaddr, role: Role) -> Result<(), UpgradeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -231,11 +208,7 @@ impl Gate {
             Ok(theirs) => theirs.map_err(ChallengeError::Io)?,
             Err(_elapsed) => return Err(ChallengeError::Timeout.into()),
         };
-        Ok(if theirs == self.instance {
-            UpgradeError::Myself
-        } else {
-            UpgradeError::Twin
-        })
+        Ok(if theirs == self.instance { UpgradeError::Myself } else { UpgradeError::Twin })
     }
 }
 

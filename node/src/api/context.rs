@@ -75,9 +75,7 @@ pub struct Context {
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context")
-            .field("about", &self.about)
-            .finish_non_exhaustive()
+        f.debug_struct("Context").field("about", &self.about).finish_non_exhaustive()
     }
 }
 
@@ -115,14 +113,8 @@ impl Api {
     /// Runs a unary call within the bounds.
     ///
     /// Cancel safety: as `work`.
-    pub(super) async fn call<T>(
-        &self,
-        work: impl Future<Output = Result<T, ApiError>>,
-    ) -> Result<T, Status> {
-        let _permit = self
-            .calls
-            .try_acquire()
-            .map_err(|_full| ApiError::Overloaded)?;
+    pub(super) async fn call<T>(&self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, Status> {
+        let _permit = self.calls.try_acquire().map_err(|_full| ApiError::Overloaded)?;
         match tokio::time::timeout(CALL_DEADLINE, work).await {
             Ok(result) => Ok(result?),
             Err(_elapsed) => Err(ApiError::Deadline(CALL_DEADLINE).into()),
@@ -136,9 +128,7 @@ impl Api {
         M: FnOnce(mpsc::Sender<T>) -> F,
         F: Future<Output = Result<(), ApiError>> + Send + 'static,
     {
-        let permit = Arc::clone(&self.streams)
-            .try_acquire_owned()
-            .map_err(|_full| ApiError::Overloaded)?;
+        let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_full| ApiError::Overloaded)?;
         let mut stopping = self.stopping.clone();
         Ok(Produced::new(|tx| {
             let work = make(tx);

@@ -23,10 +23,7 @@ pub(super) fn clamp(number: impl TryInto<u32>) -> u32 {
 
 /// A task set as ranges.
 pub(super) fn ranges(tasks: &IntervalSet) -> Vec<IndexRange> {
-    let range = |range: &starling_core::lattice::Range| IndexRange {
-        start: range.start,
-        end: range.end,
-    };
+    let range = |range: &starling_core::lattice::Range| IndexRange { start: range.start, end: range.end };
     tasks.ranges().iter().map(range).collect()
 }
 
@@ -77,10 +74,7 @@ pub(super) fn summary(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobS
         ..JobSummary::default()
     };
     let Some(view) = view::job(id, job) else {
-        return JobSummary {
-            reason: "its submission has not arrived here yet".to_owned(),
-            ..named
-        };
+        return JobSummary { reason: "its submission has not arrived here yet".to_owned(), ..named };
     };
     let end = view.ended.map_or(now.wall.0, |ended| ended.wall_ms);
     JobSummary {
@@ -91,17 +85,11 @@ pub(super) fn summary(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobS
         counts: Some(counts(&view.counts)),
         exit: view.worst.as_ref().map(Outcome::code),
         ending: view.worst.as_ref().map_or(Ending::None, ending).into(),
-        nodes: view
-            .nodes
-            .iter()
-            .map(|node| view::node_name(facts, node))
-            .collect(),
+        nodes: view.nodes.iter().map(|node| view::node_name(facts, node)).collect(),
         submitted_unix_ms: view.submit.hlc.wall_ms,
         started_unix_ms: unix_ms(view.started),
         ended_unix_ms: unix_ms(view.ended),
-        elapsed_ms: view
-            .started
-            .map_or(0, |start| end.saturating_sub(start.wall_ms)),
+        elapsed_ms: view.started.map_or(0, |start| end.saturating_sub(start.wall_ms)),
         reason: reason::of_job(machine, now, &view, job),
         ..named
     }
@@ -125,18 +113,9 @@ pub(super) fn detail(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobDe
     if let Some(JobView { submit, .. }) = view::job(id, job) {
         let spec = submit.spec();
         detail.command = spec.texts("command").map(ToString::to_string).collect();
-        detail.cwd = spec
-            .text("cwd")
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        detail.env_names = spec
-            .entries("env")
-            .map(|(key, _)| key.to_string())
-            .collect();
-        detail.node = spec
-            .text("node")
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        detail.cwd = spec.text("cwd").map(ToString::to_string).unwrap_or_default();
+        detail.env_names = spec.entries("env").map(|(key, _)| key.to_string()).collect();
+        detail.node = spec.text("node").map(ToString::to_string).unwrap_or_default();
         detail.array = ranges(&submit.tasks);
         detail.cpus_milli = clamp(submit.need.cpu_milli);
         detail.mem_bytes = submit.need.mem_bytes;
@@ -152,12 +131,9 @@ fn attempt(machine: &Machine, view: &AttemptView) -> Attempt {
         Some(Outcome::Exit(0)) => (JobState::Done, String::new()),
         Some(Outcome::Cancelled) => (JobState::Cancelled, String::new()),
         Some(Outcome::Lost) => (JobState::Lost, reason::of_outcome(&Outcome::Lost)),
-        Some(
-            outcome @ (Outcome::Exit(_)
-            | Outcome::Signal(_)
-            | Outcome::NotStarted(..)
-            | Outcome::TimedOut),
-        ) => (JobState::Failed, reason::of_outcome(outcome)),
+        Some(outcome @ (Outcome::Exit(_) | Outcome::Signal(_) | Outcome::NotStarted(..) | Outcome::TimedOut)) => {
+            (JobState::Failed, reason::of_outcome(outcome))
+        }
         None if view.void => (JobState::Lost, "withdrawn: its node was silent".to_owned()),
         None if view.started => (JobState::Running, String::new()),
         None => (JobState::Pending, String::new()),
@@ -180,15 +156,11 @@ fn attempt(machine: &Machine, view: &AttemptView) -> Attempt {
 
 fn placements(machine: &Machine, job: &Job) -> Vec<Placement> {
     let sealed = job.sealed_tasks();
-    let open = view::attempts(job)
-        .into_iter()
-        .filter(|attempt| attempt.outcome.is_none() && !attempt.void);
+    let open = view::attempts(job).into_iter().filter(|attempt| attempt.outcome.is_none() && !attempt.void);
     open.filter_map(|attempt| {
         let tasks = attempt.tasks.difference(&sealed);
-        (!tasks.is_empty()).then(|| Placement {
-            node: view::node_name(machine.facts(), &attempt.node),
-            tasks: ranges(&tasks),
-        })
+        (!tasks.is_empty())
+            .then(|| Placement { node: view::node_name(machine.facts(), &attempt.node), tasks: ranges(&tasks) })
     })
     .collect()
 }
@@ -209,19 +181,12 @@ pub(super) fn seen(machine: &Machine, now: Now) -> View {
     let (fleet, facts) = (machine.fleet(), machine.facts());
     let me = machine.me();
     let others = || fleet.peers().filter(|(node, _)| **node != me);
-    let live = others()
-        .filter(|(node, _)| fleet.health(now.mono, node) == Health::Live)
-        .count();
-    let unheard = facts
-        .nodes()
-        .filter(|(node, _)| **node != me && fleet.peer(node).is_none())
-        .count();
+    let live = others().filter(|(node, _)| fleet.health(now.mono, node) == Health::Live).count();
+    let unheard = facts.nodes().filter(|(node, _)| **node != me && fleet.peer(node).is_none()).count();
     let roster = 1 + others().count() + unheard;
     let cut_off = live == 0 && roster > 1;
     // Cut off, the view is as old as the last word from anybody.
-    let silence = others()
-        .map(|(_, peer)| now.mono.since_ms(peer.heard))
-        .min();
+    let silence = others().map(|(_, peer)| now.mono.since_ms(peer.heard)).min();
     let age = if cut_off { silence.unwrap_or(0) } else { 0 };
     let lag_note = if cut_off {
         "no other node is heard; what happens elsewhere is not shown".to_owned()

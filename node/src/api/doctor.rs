@@ -47,21 +47,13 @@ pub(super) async fn doctor(api: &Api) -> Result<DoctorReply, ApiError> {
             opaque(machine),
             secret(&about),
         ];
-        DoctorReply {
-            checks,
-            view: Some(seen(machine, now)),
-        }
+        DoctorReply { checks, view: Some(seen(machine, now)) }
     };
     api.ask(ask).await
 }
 
 fn check(name: &str, state: CheckState, detail: String, hint: &str) -> Check {
-    Check {
-        name: name.to_owned(),
-        state: state.into(),
-        detail,
-        hint: hint.to_owned(),
-    }
+    Check { name: name.to_owned(), state: state.into(), detail, hint: hint.to_owned() }
 }
 
 fn ok(name: &str, detail: impl Into<String>) -> Check {
@@ -72,43 +64,23 @@ fn ok(name: &str, detail: impl Into<String>) -> Check {
 fn listed(names: &[String]) -> String {
     let more = names.len().saturating_sub(NAMES_MAX);
     let shown = names[..names.len() - more].join(", ");
-    if more > 0 {
-        format!("{shown} and {more} more")
-    } else {
-        shown
-    }
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
 fn disk(machine: &Machine, storage: &StorageStats) -> Check {
     if let Some(reason) = machine.disk_refusal() {
         let detail = format!("refuses writes: {reason}");
-        return check(
-            "disk",
-            CheckState::Fail,
-            detail,
-            "make room or mend it; submissions are refused until then",
-        );
+        return check("disk", CheckState::Fail, detail, "make room or mend it; submissions are refused until then");
     }
     let free = storage.free_disk_bytes;
     if free == 0 {
-        return ok(
-            "disk",
-            format!("accepts writes, free space not known ({})", storage.state),
-        );
+        return ok("disk", format!("accepts writes, free space not known ({})", storage.state));
     }
     let shown = format!("{} MiB free", free >> 20);
     if free < FREE_BYTES_LOW {
-        return check(
-            "disk",
-            CheckState::Warn,
-            shown,
-            "make room before the log cannot be written",
-        );
+        return check("disk", CheckState::Warn, shown, "make room before the log cannot be written");
     }
-    ok(
-        "disk",
-        format!("accepts writes, {shown} ({})", storage.state),
-    )
+    ok("disk", format!("accepts writes, {shown} ({})", storage.state))
 }
 
 fn others<'a>(
@@ -118,46 +90,26 @@ fn others<'a>(
 ) -> impl Iterator<Item = (&'a NodeId, &'a Peer)> {
     let me = machine.me();
     let fleet = machine.fleet();
-    fleet
-        .peers()
-        .filter(move |(node, _)| **node != me && health(fleet.health(now.mono, node)))
+    fleet.peers().filter(move |(node, _)| **node != me && health(fleet.health(now.mono, node)))
 }
 
 fn roster(machine: &Machine, now: Now) -> Check {
     let silent = others(machine, now, |health| health != Health::Live).map(|(node, _)| *node);
     let unheard = machine.facts().nodes().map(|(node, _)| *node);
-    let unheard =
-        unheard.filter(|node| *node != machine.me() && machine.fleet().peer(node).is_none());
-    let down: Vec<String> = silent
-        .chain(unheard)
-        .map(|node| name(machine, &node))
-        .collect();
+    let unheard = unheard.filter(|node| *node != machine.me() && machine.fleet().peer(node).is_none());
+    let down: Vec<String> = silent.chain(unheard).map(|node| name(machine, &node)).collect();
     let live = 1 + others(machine, now, |health| health == Health::Live).count();
     if down.is_empty() {
         return ok("roster", format!("{live} of {live} nodes alive"));
     }
-    let detail = format!(
-        "{live} of {} nodes alive; silent: {}",
-        live + down.len(),
-        listed(&down)
-    );
-    check(
-        "roster",
-        CheckState::Warn,
-        detail,
-        "start them again, or see why they cannot be reached",
-    )
+    let detail = format!("{live} of {} nodes alive; silent: {}", live + down.len(), listed(&down));
+    check("roster", CheckState::Warn, detail, "start them again, or see why they cannot be reached")
 }
 
 fn links(machine: &Machine, now: Now) -> Check {
-    let live: Vec<NodeId> = others(machine, now, |health| health == Health::Live)
-        .map(|(node, _)| *node)
-        .collect();
-    let apart: Vec<String> = live
-        .iter()
-        .filter(|node| !machine.sync().is_linked(node))
-        .map(|node| name(machine, node))
-        .collect();
+    let live: Vec<NodeId> = others(machine, now, |health| health == Health::Live).map(|(node, _)| *node).collect();
+    let apart: Vec<String> =
+        live.iter().filter(|node| !machine.sync().is_linked(node)).map(|node| name(machine, node)).collect();
     if apart.is_empty() {
         let detail = match live.len() {
             0 => "no other node is alive".to_owned(),
@@ -167,30 +119,17 @@ fn links(machine: &Machine, now: Now) -> Check {
         return ok("links", detail);
     }
     let detail = format!("no link to {}, which others hear", listed(&apart));
-    check(
-        "links",
-        CheckState::Warn,
-        detail,
-        "is a firewall between? tasks are not placed there from here",
-    )
+    check("links", CheckState::Warn, detail, "is a firewall between? tasks are not placed there from here")
 }
 
 fn forks(machine: &Machine) -> Check {
-    let forked: Vec<String> = machine
-        .logs()
-        .forked()
-        .map(|log| format!("{}/{}", name(machine, &log.node), log.epoch))
-        .collect();
+    let forked: Vec<String> =
+        machine.logs().forked().map(|log| format!("{}/{}", name(machine, &log.node), log.epoch)).collect();
     if forked.is_empty() {
         return ok("forks", "no author contradicts itself");
     }
     let detail = format!("two histories of {}", listed(&forked));
-    check(
-        "forks",
-        CheckState::Fail,
-        detail,
-        "does a copy of its data directory run somewhere? stop one of them",
-    )
+    check("forks", CheckState::Fail, detail, "does a copy of its data directory run somewhere? stop one of them")
 }
 
 fn clocks(machine: &Machine, now: Now) -> Check {
@@ -208,20 +147,14 @@ fn clocks(machine: &Machine, now: Now) -> Check {
         return ok("clocks", "all within 2 s of this node's");
     }
     let detail = format!("off from this node's: {}", listed(&apart));
-    check(
-        "clocks",
-        CheckState::Warn,
-        detail,
-        "set the time there or here; only shown times suffer",
-    )
+    check("clocks", CheckState::Warn, detail, "set the time there or here; only shown times suffer")
 }
 
 fn opaque(machine: &Machine) -> Check {
     match machine.facts().opaque_count() {
         0 => ok("events", "all understood"),
         count => {
-            let detail =
-                format!("{count} events of kinds that this version does not know are kept unread");
+            let detail = format!("{count} events of kinds that this version does not know are kept unread");
             check("events", CheckState::Warn, detail, "upgrade this node")
         }
     }
@@ -230,12 +163,7 @@ fn opaque(machine: &Machine) -> Check {
 fn secret(about: &About) -> Check {
     if about.loopback_only {
         let detail = "no cluster secret: this node stays on loopback".to_owned();
-        return check(
-            "secret",
-            CheckState::Warn,
-            detail,
-            "`starling cluster init` makes one for several machines",
-        );
+        return check("secret", CheckState::Warn, detail, "`starling cluster init` makes one for several machines");
     }
     ok("secret", "set; only nodes that know it can join")
 }
@@ -270,11 +198,7 @@ async fn agreement(api: &Api) -> Result<Check, ApiError> {
 }
 
 fn compare(machine: &Machine, now: Now, roots: &BTreeMap<u64, u64>) -> Compared {
-    let mut compared = Compared {
-        equal: 0,
-        differ: Vec::new(),
-        behind: Vec::new(),
-    };
+    let mut compared = Compared { equal: 0, differ: Vec::new(), behind: Vec::new() };
     for (node, peer) in others(machine, now, |health| health == Health::Live) {
         match roots.get(&peer.presence.digest) {
             Some(root) if *root == peer.presence.root => compared.equal += 1,
@@ -288,25 +212,12 @@ fn compare(machine: &Machine, now: Now, roots: &BTreeMap<u64, u64>) -> Compared 
 fn judged(compared: &Compared) -> Check {
     const NAME: &str = "agreement";
     if !compared.differ.is_empty() {
-        let detail = format!(
-            "node {} differs: equal logs, unequal facts",
-            listed(&compared.differ)
-        );
-        return check(
-            NAME,
-            CheckState::Fail,
-            detail,
-            "this is a bug; please report it with both logs",
-        );
+        let detail = format!("node {} differs: equal logs, unequal facts", listed(&compared.differ));
+        return check(NAME, CheckState::Fail, detail, "this is a bug; please report it with both logs");
     }
     if !compared.behind.is_empty() {
         let detail = format!("still catching up: {}", listed(&compared.behind));
-        return check(
-            NAME,
-            CheckState::Warn,
-            detail,
-            "ask again when the cluster is quieter",
-        );
+        return check(NAME, CheckState::Warn, detail, "ask again when the cluster is quieter");
     }
     match compared.equal {
         0 => ok(NAME, "no other node is alive to compare with"),

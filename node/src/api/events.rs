@@ -39,44 +39,23 @@ const VALUE_CHARS_MAX: usize = 200;
 /// Reads the log.
 ///
 /// Cancel safety: cancel safe.
-pub(super) async fn events(
-    api: &Api,
-    request: EventsRequest,
-) -> Result<Produced<EventLine>, Status> {
+pub(super) async fn events(api: &Api, request: EventsRequest) -> Result<Produced<EventLine>, Status> {
     let news = News::of(&api.ctx.handle);
     let (since_ms, tail, follow) = (request.since_unix_ms, request.tail, request.follow);
     let (job, cluster) = api.call(resolve(api, request)).await?;
     let own = api.clone();
     api.stream(|tx| async move {
         let told = BTreeMap::new();
-        let mut source = Source {
-            api: own,
-            cluster,
-            job,
-            since_ms,
-            told,
-            tx,
-        };
+        let mut source = Source { api: own, cluster, job, since_ms, told, tx };
         source.past(tail).await?;
-        if follow {
-            source.follow(news).await
-        } else {
-            Ok(())
-        }
+        if follow { source.follow(news).await } else { Ok(()) }
     })
 }
 
-async fn resolve(
-    api: &Api,
-    request: EventsRequest,
-) -> Result<(Option<JobId>, ClusterId), ApiError> {
+async fn resolve(api: &Api, request: EventsRequest) -> Result<(Option<JobId>, ClusterId), ApiError> {
     if request.tail > TAIL_MAX {
         let expected = format!("at most {TAIL_MAX}");
-        return Err(ApiError::field(
-            "tail",
-            &expected,
-            &request.tail.to_string(),
-        ));
+        return Err(ApiError::field("tail", &expected, &request.tail.to_string()));
     }
     let find = move |machine: &mut Machine, _now: Now| -> Result<_, ApiError> {
         let job = match request.job.as_str() {
@@ -111,11 +90,7 @@ impl Source {
     /// Tells everything on disk that was not told yet; of it only the last `tail` events if not 0.
     async fn past(&mut self, tail: u32) -> Result<(), ApiError> {
         let tips = |machine: &mut Machine, _now: Now| -> Vec<(LogId, Seq)> {
-            machine
-                .frontier()
-                .tips()
-                .map(|(log, tip)| (*log, tip.len))
-                .collect()
+            machine.frontier().tips().map(|(log, tip)| (*log, tip.len)).collect()
         };
         let tips = self.api.ask(tips).await?;
         let chunk = (READ_AHEAD_BYTES / tips.len().max(1)).clamp(CHUNK_BYTES_MIN, CHUNK_BYTES_MAX);
@@ -126,13 +101,7 @@ impl Source {
                 // The last N of all logs are among the last N of each.
                 next = next.max((last.0 + 1).saturating_sub(tail.into()));
             }
-            let mut reader = LogReader {
-                log,
-                next,
-                last: last.0,
-                chunk,
-                ready: VecDeque::new(),
-            };
+            let mut reader = LogReader { log, next, last: last.0, chunk, ready: VecDeque::new() };
             reader.fill(&self.api, &self.cluster).await?;
             logs.push(reader);
         }
@@ -168,22 +137,14 @@ impl Source {
     }
 
     async fn on_batch(&mut self, batch: &SignedBatch) -> Result<(), ApiError> {
-        let told = self
-            .told
-            .get(&batch.header().log)
-            .copied()
-            .unwrap_or_default();
+        let told = self.told.get(&batch.header().log).copied().unwrap_or_default();
         if batch.header().first_seq.0 > told.0 + 1 {
             // Between what was read from disk and this one lies something: read it all from there.
             return self.past(0).await;
         }
         let fresh: Vec<Found> = entries(batch).filter(|found| found.seq > told).collect();
-        self.told
-            .insert(batch.header().log, batch.header().last_seq().max(told));
-        let matching = fresh
-            .into_iter()
-            .filter(|found| self.matches(found))
-            .collect();
+        self.told.insert(batch.header().log, batch.header().last_seq().max(told));
+        let matching = fresh.into_iter().filter(|found| self.matches(found)).collect();
         self.tell(matching).await
     }
 
@@ -209,18 +170,8 @@ impl Source {
 fn entries(batch: &SignedBatch) -> impl Iterator<Item = Found> + '_ {
     let log = batch.header().log;
     batch.entries().map(move |(seq, entry)| match entry {
-        Entry::Event(event) => Found {
-            hlc: event.hlc,
-            log,
-            seq,
-            event: Some(event.clone()),
-        },
-        Entry::Unread(_) => Found {
-            hlc: Hlc::default(),
-            log,
-            seq,
-            event: None,
-        },
+        Entry::Event(event) => Found { hlc: event.hlc, log, seq, event: Some(event.clone()) },
+        Entry::Unread(_) => Found { hlc: Hlc::default(), log, seq, event: None },
     })
 }
 
@@ -238,19 +189,11 @@ impl LogReader {
         if !self.ready.is_empty() || self.next > self.last {
             return Ok(());
         }
-        let (history, log, next, chunk) = (
-            Arc::clone(&api.ctx.history),
-            self.log,
-            self.next,
-            self.chunk,
-        );
+        let (history, log, next, chunk) = (Arc::clone(&api.ctx.history), self.log, self.next, self.chunk);
         let read = tokio::task::spawn_blocking(move || history(log, Seq(next), chunk)).await;
-        let batches = read
-            .map_err(|error| ApiError::History(error.to_string()))?
-            .map_err(ApiError::History)?;
+        let batches = read.map_err(|error| ApiError::History(error.to_string()))?.map_err(ApiError::History)?;
         for bytes in batches {
-            let batch = SignedBatch::open_own(&bytes, cluster)
-                .map_err(|error| ApiError::History(error.to_string()))?;
+            let batch = SignedBatch::open_own(&bytes, cluster).map_err(|error| ApiError::History(error.to_string()))?;
             for found in entries(&batch) {
                 if found.seq.0 >= self.next && found.seq.0 <= self.last {
                     self.next = found.seq.0 + 1;
@@ -267,16 +210,9 @@ impl LogReader {
 }
 
 /// The earliest event at the front of any log.
-async fn next_of(
-    logs: &mut Vec<LogReader>,
-    api: &Api,
-    cluster: &ClusterId,
-) -> Result<Option<Found>, ApiError> {
+async fn next_of(logs: &mut Vec<LogReader>, api: &Api, cluster: &ClusterId) -> Result<Option<Found>, ApiError> {
     let key = |log: &LogReader| log.ready.front().map(|found| (found.hlc, found.log));
-    let fronts = logs
-        .iter()
-        .enumerate()
-        .filter_map(|(at, log)| Some((key(log)?, at)));
+    let fronts = logs.iter().enumerate().filter_map(|(at, log)| Some((key(log)?, at)));
     let Some((_, at)) = fronts.min() else {
         return Ok(None);
     };
@@ -298,28 +234,16 @@ fn line(machine: &Machine, found: &Found) -> EventLine {
     };
     let Some(event) = &found.event else {
         let text = "written by a newer version; kept, not read".to_owned();
-        return EventLine {
-            ns: "?".to_owned(),
-            kind: "?".to_owned(),
-            text,
-            ..stands
-        };
+        return EventLine { ns: "?".to_owned(), kind: "?".to_owned(), text, ..stands };
     };
     let ctx = &event.ctx;
     EventLine {
         ns: event.ns.to_string(),
         kind: event.kind.to_string(),
         ver: event.ver.into(),
-        job: ctx
-            .job
-            .map(|job| view::job_name(machine.facts(), &job))
-            .unwrap_or_default(),
+        job: ctx.job.map(|job| view::job_name(machine.facts(), &job)).unwrap_or_default(),
         tasks: ranges(&ctx.tasks),
-        node: ctx
-            .node
-            .as_ref()
-            .map(|node: &NodeId| name(machine, node))
-            .unwrap_or_default(),
+        node: ctx.node.as_ref().map(|node: &NodeId| name(machine, node)).unwrap_or_default(),
         text: text(event),
         ..stands
     }
@@ -339,11 +263,7 @@ fn text(event: &Event) -> String {
         parts.push(format!("priority={}", ctx.priority));
     }
     let WorkSpec(fields) = &event.spec;
-    parts.extend(
-        fields
-            .iter()
-            .map(|(key, value)| format!("{key}={}", value_text(value))),
-    );
+    parts.extend(fields.iter().map(|(key, value)| format!("{key}={}", value_text(value))));
     parts.join(" ")
 }
 
@@ -372,9 +292,5 @@ fn value_text(value: &Value) -> String {
 /// Text as it is, or quoted if it would not read as one word.
 fn word(text: &str) -> String {
     let plain = |symbol: char| !symbol.is_whitespace() && !symbol.is_control() && symbol != '"';
-    if !text.is_empty() && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("{text:?}")
-    }
+    if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("{text:?}") }
 }

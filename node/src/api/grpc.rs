@@ -5,9 +5,9 @@
 
 use starling_proto::v1::starling_server::Starling;
 use starling_proto::v1::{
-    CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply,
-    InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNodesRequest,
-    LogChunk, LogsRequest, NodesReply, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
+    CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply, InfoReply,
+    InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNodesRequest, LogChunk, LogsRequest,
+    NodesReply, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
 };
 use tonic::{Request, Response, Status};
 

@@ -22,8 +22,7 @@ use serde::de::DeserializeOwned;
 use starling_proto::Word;
 use starling_proto::v1::starling_server::StarlingServer;
 use starling_proto::v1::{
-    CancelRequest, EventsRequest, JobRef, JobState, ListJobsRequest, LogStream, LogsRequest,
-    SubmitRequest, WaitRequest,
+    CancelRequest, EventsRequest, JobRef, JobState, ListJobsRequest, LogStream, LogsRequest, SubmitRequest, WaitRequest,
 };
 use tonic::Status;
 
@@ -68,11 +67,7 @@ pub(super) fn router(api: Api) -> Router {
 async fn refuse_browsers(request: Request, next: Next) -> Response {
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     if changes && request.headers().contains_key(header::ORIGIN) {
-        return refused(
-            StatusCode::FORBIDDEN,
-            "requests from web pages are refused".to_owned(),
-        )
-        .into_response();
+        return refused(StatusCode::FORBIDDEN, "requests from web pages are refused".to_owned()).into_response();
     }
     next.run(request).await
 }
@@ -95,10 +90,7 @@ fn refused(code: StatusCode, error: String) -> Refusal {
 }
 
 async fn unknown_path(uri: Uri) -> Refusal {
-    refused(
-        StatusCode::NOT_FOUND,
-        format!("there is nothing at {}", uri.path()),
-    )
+    refused(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Refusal {
@@ -129,9 +121,7 @@ async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
         let error = "expected content-type application/json".to_owned();
         return Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
     }
-    let length = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let too_large = || {
         let error = format!("the body is over the limit of {BODY_BYTES_MAX} bytes");
         refused(StatusCode::PAYLOAD_TOO_LARGE, error)
@@ -145,22 +135,15 @@ async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(_)) if length.is_none() => return Err(too_large()),
         Ok(Err(error)) => {
-            return Err(refused(
-                StatusCode::BAD_REQUEST,
-                format!("the body broke off: {error}"),
-            ));
+            return Err(refused(StatusCode::BAD_REQUEST, format!("the body broke off: {error}")));
         }
         Err(_elapsed) => {
             let error = "the body did not arrive in time".to_owned();
             return Err(refused(StatusCode::REQUEST_TIMEOUT, error));
         }
     };
-    serde_json::from_slice(&bytes).map_err(|error| {
-        refused(
-            StatusCode::BAD_REQUEST,
-            format!("the body does not fit: {error}"),
-        )
-    })
+    serde_json::from_slice(&bytes)
+        .map_err(|error| refused(StatusCode::BAD_REQUEST, format!("the body does not fit: {error}")))
 }
 
 /// The request's query.
@@ -199,16 +182,12 @@ where
     let event = |item: Result<T, Status>| {
         let event = match &item {
             Ok(item) => Event::default().json_data(item),
-            Err(status) => Event::default()
-                .event("error")
-                .json_data(status::http(status).1),
+            Err(status) => Event::default().event("error").json_data(status::http(status).1),
         };
         Ok::<Event, Infallible>(event.unwrap_or_default())
     };
     match stream {
-        Ok(stream) => Sse::new(stream.map(event))
-            .keep_alive(KeepAlive::default())
-            .into_response(),
+        Ok(stream) => Sse::new(stream.map(event)).keep_alive(KeepAlive::default()).into_response(),
         Err(status) => failed(&status),
     }
 }
@@ -228,10 +207,7 @@ async fn post_cancel(State(api): State<Api>, request: Request) -> Response {
 }
 
 async fn post_job_cancel(State(api): State<Api>, Path(job): Path<String>) -> Response {
-    let request = CancelRequest {
-        jobs: vec![job],
-        ..CancelRequest::default()
-    };
+    let request = CancelRequest { jobs: vec![job], ..CancelRequest::default() };
     answer(api.call(jobs::cancel(&api, request)).await)
 }
 
@@ -283,14 +259,7 @@ async fn get_wait(State(api): State<Api>, Path(job): Path<String>, uri: Uri) -> 
     match query::<WaitQuery>(&uri) {
         Ok(asked) => {
             let progress = is_set(asked.progress.as_ref());
-            sse(wait::wait(
-                &api,
-                WaitRequest {
-                    jobs: vec![job],
-                    progress,
-                },
-            )
-            .await)
+            sse(wait::wait(&api, WaitRequest { jobs: vec![job], progress }).await)
         }
         Err(refusal) => refusal.into_response(),
     }
@@ -315,13 +284,8 @@ async fn get_logs(State(api): State<Api>, Path(job): Path<String>, uri: Uri) -> 
         Ok(streams) => streams,
         Err(status) => return failed(&status),
     };
-    let request = LogsRequest {
-        job,
-        task: asked.task,
-        streams,
-        follow: is_set(asked.follow.as_ref()),
-        offset: asked.offset,
-    };
+    let request =
+        LogsRequest { job, task: asked.task, streams, follow: is_set(asked.follow.as_ref()), offset: asked.offset };
     let stream = logs::logs(&api, request).await;
     match asked.format.as_str() {
         "" | "sse" => sse(stream),
@@ -380,10 +344,8 @@ async fn get_health(State(api): State<Api>) -> Response {
         Ok(Ok(None)) => (StatusCode::OK, "ok\n").into_response(),
         Ok(Ok(Some(reason))) => refused(StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
         Ok(Err(error)) => failed(&error.into()),
-        Err(_elapsed) => refused(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the driver does not answer".to_owned(),
-        )
-        .into_response(),
+        Err(_elapsed) => {
+            refused(StatusCode::SERVICE_UNAVAILABLE, "the driver does not answer".to_owned()).into_response()
+        }
     }
 }

@@ -16,8 +16,8 @@ use starling_core::schedule::{Explanation, Health, explain as explain_job};
 use starling_core::time::{Hlc, Now};
 use starling_proto::Word as _;
 use starling_proto::v1::{
-    CancelReply, CancelRequest, CancelResult, ExplainNode, ExplainReply, JobDetail, JobRef,
-    JobState, JobSummary, ListJobsReply, ListJobsRequest,
+    CancelReply, CancelRequest, CancelResult, ExplainNode, ExplainReply, JobDetail, JobRef, JobState, JobSummary,
+    ListJobsReply, ListJobsRequest,
 };
 
 use super::context::Api;
@@ -51,15 +51,8 @@ pub(super) async fn list(api: &Api, request: ListJobsRequest) -> Result<ListJobs
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let states = request.states.clone();
-    if let Some(unknown) = states
-        .iter()
-        .find(|state| JobState::try_from(**state).is_err())
-    {
-        return Err(ApiError::field(
-            "states",
-            "known states",
-            &unknown.to_string(),
-        ));
+    if let Some(unknown) = states.iter().find(|state| JobState::try_from(**state).is_err()) {
+        return Err(ApiError::field("states", "known states", &unknown.to_string()));
     }
     let ask = move |machine: &mut Machine, now: Now| -> Result<_, FindError> {
         let node = match request.node.as_str() {
@@ -75,10 +68,7 @@ pub(super) async fn list(api: &Api, request: ListJobsRequest) -> Result<ListJobs
     let ids: Vec<JobId> = found.into_iter().map(|(_, id)| id).collect();
     let filter = Filter { states, node };
     let all_match = filter.states.is_empty() && filter.node.is_none();
-    let mut reply = ListJobsReply {
-        view: Some(view),
-        ..ListJobsReply::default()
-    };
+    let mut reply = ListJobsReply { view: Some(view), ..ListJobsReply::default() };
     let (mut bytes, mut matched) = (0, 0);
     for slice in ids.chunks(SLICE) {
         let full = reply.jobs.len() >= limit || bytes >= LIST_BYTES_MAX;
@@ -88,8 +78,7 @@ pub(super) async fn list(api: &Api, request: ListJobsRequest) -> Result<ListJobs
         }
         let (slice, filter) = (slice.to_vec(), filter.clone());
         let room = if full { 0 } else { limit - reply.jobs.len() };
-        let look =
-            move |machine: &mut Machine, now: Now| look_at(machine, now, &slice, &filter, room);
+        let look = move |machine: &mut Machine, now: Now| look_at(machine, now, &slice, &filter, room);
         let (jobs, more) = api.ask(look).await?;
         matched += more;
         for job in jobs {
@@ -104,16 +93,10 @@ pub(super) async fn list(api: &Api, request: ListJobsRequest) -> Result<ListJobs
 }
 
 /// The jobs with the asked names, so that they sort newest first.
-fn matching(
-    machine: &Machine,
-    request: &ListJobsRequest,
-) -> Result<Vec<(Reverse<Hlc>, JobId)>, FindError> {
+fn matching(machine: &Machine, request: &ListJobsRequest) -> Result<Vec<(Reverse<Hlc>, JobId)>, FindError> {
     let facts = machine.facts();
-    let asked: BTreeSet<JobId> = request
-        .jobs
-        .iter()
-        .map(|text| view::find_job(facts, text))
-        .collect::<Result<_, _>>()?;
+    let asked: BTreeSet<JobId> =
+        request.jobs.iter().map(|text| view::find_job(facts, text)).collect::<Result<_, _>>()?;
     let named = |job: &Job| {
         let submit = job.submit.as_ref()?;
         let wanted = request.name.is_empty() || submit.name == request.name;
@@ -121,25 +104,15 @@ fn matching(
     };
     Ok(if asked.is_empty() {
         let all = facts.jobs();
-        all.filter_map(|(id, job)| Some((Reverse(named(job)?), id)))
-            .collect()
+        all.filter_map(|(id, job)| Some((Reverse(named(job)?), id))).collect()
     } else {
-        let some = asked
-            .into_iter()
-            .filter_map(|id| Some((id, facts.job(&id)?)));
-        some.filter_map(|(id, job)| Some((Reverse(named(job)?), id)))
-            .collect()
+        let some = asked.into_iter().filter_map(|id| Some((id, facts.job(&id)?)));
+        some.filter_map(|(id, job)| Some((Reverse(named(job)?), id))).collect()
     })
 }
 
 /// Summaries of at most `room` of the jobs that match, and how many match.
-fn look_at(
-    machine: &Machine,
-    now: Now,
-    ids: &[JobId],
-    filter: &Filter,
-    room: usize,
-) -> (Vec<JobSummary>, usize) {
+fn look_at(machine: &Machine, now: Now, ids: &[JobId], filter: &Filter, room: usize) -> (Vec<JobSummary>, usize) {
     let (mut found, mut matched) = (Vec::new(), 0);
     for id in ids {
         let Some(job) = machine.facts().job(id) else {
@@ -159,18 +132,13 @@ fn look_at(
 fn matches(id: JobId, job: &Job, filter: &Filter) -> bool {
     if let Some(node) = &filter.node {
         let placed = |grant: &starling_core::facts::Grant| {
-            grant
-                .placed
-                .as_ref()
-                .is_some_and(|placed| placed.node == *node)
-                && !grant.void
+            grant.placed.as_ref().is_some_and(|placed| placed.node == *node) && !grant.void
         };
         if !job.grants.values().any(placed) {
             return false;
         }
     }
-    filter.states.is_empty()
-        || view::job(id, job).is_some_and(|view| filter.states.contains(&state(view.state).into()))
+    filter.states.is_empty() || view::job(id, job).is_some_and(|view| filter.states.contains(&state(view.state).into()))
 }
 
 /// Everything about one job.
@@ -207,9 +175,7 @@ fn explanation(machine: &Machine, now: Now, id: JobId, job: &Job) -> ExplainRepl
     let explained = explain_job(now.mono, &id.log.node, job, machine.fleet());
     let mut reply = ExplainReply {
         job: view::job_name(facts, &id),
-        state: view::job(id, job)
-            .map_or(JobState::Unknown, |view| state(view.state))
-            .into(),
+        state: view::job(id, job).map_or(JobState::Unknown, |view| state(view.state)).into(),
         view: Some(seen(machine, now)),
         ..ExplainReply::default()
     };
@@ -225,30 +191,17 @@ fn explanation(machine: &Machine, now: Now, id: JobId, job: &Job) -> ExplainRepl
             tasks => format!("{tasks} tasks are running and none waits"),
         },
         Explanation::Waiting { tasks, .. } => {
-            let noun = if *tasks == 1 {
-                "1 task waits".to_owned()
-            } else {
-                format!("{tasks} tasks wait")
-            };
+            let noun = if *tasks == 1 { "1 task waits".to_owned() } else { format!("{tasks} tasks wait") };
             format!("{noun}: {}", reason::waiting(&explained, job))
         }
     };
-    if let Explanation::Waiting {
-        need, owner, nodes, ..
-    } = &explained
-    {
+    if let Explanation::Waiting { need, owner, nodes, .. } = &explained {
         for (_, name, why) in nodes {
             let (eligible, reason) = reason::of_node(why, *need);
-            reply.nodes.push(ExplainNode {
-                node: name.to_string(),
-                eligible,
-                reason,
-            });
+            reply.nodes.push(ExplainNode { node: name.to_string(), eligible, reason });
         }
         reply.notes.push(queue_note(machine, id, job, *owner));
-        reply
-            .notes
-            .push(format!("a task needs {}", reason::resources(*need)));
+        reply.notes.push(format!("a task needs {}", reason::resources(*need)));
     }
     reply
 }
@@ -264,9 +217,7 @@ fn queue_note(machine: &Machine, id: JobId, job: &Job, health: Health) -> String
         None if id.log.node != machine.me() => {
             format!("its place in the queue is known at its owner {owner}")
         }
-        None if view::attempts(job).iter().any(is_open) => {
-            "placed; its executor has not started it yet".to_owned()
-        }
+        None if view::attempts(job).iter().any(is_open) => "placed; its executor has not started it yet".to_owned(),
         None => format!("set aside by its owner {owner} until it can be placed"),
     }
 }
@@ -281,21 +232,15 @@ fn ended_sentence(id: JobId, job: &Job) -> String {
         State::Done => format!("all {total} tasks ended with exit code 0"),
         State::Cancelled => format!("{} of {total} tasks were cancelled", counts.cancelled),
         State::Failed | State::Lost | State::Pending | State::Running => {
-            let worst = view
-                .worst
-                .as_ref()
-                .map_or_else(String::new, |worst| match worst {
-                    Outcome::Exit(code) => format!("exit code {code}"),
-                    Outcome::Signal(_)
-                    | Outcome::NotStarted(..)
-                    | Outcome::TimedOut
-                    | Outcome::Cancelled
-                    | Outcome::Lost => reason::of_outcome(worst),
-                });
-            format!(
-                "{} of {total} tasks failed; the worst: {worst}",
-                counts.failed
-            )
+            let worst = view.worst.as_ref().map_or_else(String::new, |worst| match worst {
+                Outcome::Exit(code) => format!("exit code {code}"),
+                Outcome::Signal(_)
+                | Outcome::NotStarted(..)
+                | Outcome::TimedOut
+                | Outcome::Cancelled
+                | Outcome::Lost => reason::of_outcome(worst),
+            });
+            format!("{} of {total} tasks failed; the worst: {worst}", counts.failed)
         }
     }
 }
@@ -307,10 +252,7 @@ pub(super) async fn cancel(api: &Api, request: CancelRequest) -> Result<CancelRe
     check_references(&request.jobs)?;
     let texts = request.jobs;
     let resolve = move |machine: &mut Machine, _now: Now| -> Result<Vec<JobId>, FindError> {
-        texts
-            .iter()
-            .map(|text| view::find_job(machine.facts(), text))
-            .collect()
+        texts.iter().map(|text| view::find_job(machine.facts(), text)).collect()
     };
     let ids = api.ask(resolve).await??;
     let mut accepted = Vec::new();
@@ -324,9 +266,7 @@ pub(super) async fn cancel(api: &Api, request: CancelRequest) -> Result<CancelRe
     let tell = move |machine: &mut Machine, now: Now| {
         let results = ids.iter().zip(accepted);
         CancelReply {
-            results: results
-                .map(|(id, accepted)| result(machine, *id, accepted))
-                .collect(),
+            results: results.map(|(id, accepted)| result(machine, *id, accepted)).collect(),
             view: Some(seen(machine, now)),
         }
     };
@@ -336,17 +276,8 @@ pub(super) async fn cancel(api: &Api, request: CancelRequest) -> Result<CancelRe
 fn result(machine: &Machine, id: JobId, accepted: bool) -> CancelResult {
     let job = machine.facts().job(&id).and_then(|job| view::job(id, job));
     let state = job.map_or(JobState::Unknown, |view| state(view.state));
-    let note = if accepted {
-        String::new()
-    } else {
-        format!("already {}", state.word().to_uppercase())
-    };
-    CancelResult {
-        job: view::job_name(machine.facts(), &id),
-        state: state.into(),
-        accepted,
-        note,
-    }
+    let note = if accepted { String::new() } else { format!("already {}", state.word().to_uppercase()) };
+    CancelResult { job: view::job_name(machine.facts(), &id), state: state.into(), accepted, note }
 }
 
 /// At least one reference, and not too many.

@@ -37,25 +37,13 @@ const ROUND_PAUSE: Duration = Duration::from_millis(2);
 /// Cancel safety: cancel safe.
 pub(super) async fn logs(api: &Api, request: LogsRequest) -> Result<Produced<LogChunk>, Status> {
     let news = News::of(&api.ctx.handle);
-    let follow = if request.follow {
-        Follow::UntilSealed
-    } else {
-        Follow::No
-    };
+    let follow = if request.follow { Follow::UntilSealed } else { Follow::No };
     let (only, skip) = (request.task, request.offset);
     let (job, streams) = api.call(resolve(api, request)).await?;
     let own = api.clone();
     api.stream(|tx| async move {
         let cursors = BTreeMap::new();
-        let reader = Reader {
-            api: own,
-            job,
-            only,
-            streams,
-            skip,
-            cursors,
-            tx,
-        };
+        let reader = Reader { api: own, job, only, streams, skip, cursors, tx };
         run(reader, follow, news).await
     })
 }
@@ -113,11 +101,7 @@ fn streams(asked: &[i32]) -> Result<Vec<Stream>, ApiError> {
     let one = |number: &i32| match LogStream::try_from(*number) {
         Ok(LogStream::Out) => Ok(Stream::Out),
         Ok(LogStream::Err) => Ok(Stream::Err),
-        Ok(LogStream::Unknown) | Err(_) => Err(ApiError::field(
-            "streams",
-            "out or err",
-            &number.to_string(),
-        )),
+        Ok(LogStream::Unknown) | Err(_) => Err(ApiError::field("streams", "out or err", &number.to_string())),
     };
     asked.iter().map(one).collect()
 }
@@ -156,11 +140,7 @@ struct Round {
 /// What there is to read now.
 fn next_round(machine: &Machine, now: Now, id: JobId, only: Option<u32>, read: Read) -> Round {
     let Some(job) = machine.facts().job(&id) else {
-        return Round {
-            runs: Vec::new(),
-            sealed: false,
-            read,
-        };
+        return Round { runs: Vec::new(), sealed: false, read };
     };
     let sealed = job.is_sealed();
     let mut runs = Vec::new();
@@ -174,8 +154,7 @@ fn next_round(machine: &Machine, now: Now, id: JobId, only: Option<u32>, read: R
         if attempt.tasks.is_empty() {
             continue;
         }
-        let is_live = attempt.node == machine.me()
-            || machine.fleet().health(now.mono, &attempt.node) == Health::Live;
+        let is_live = attempt.node == machine.me() || machine.fleet().health(now.mono, &attempt.node) == Health::Live;
         runs.push(Run {
             node: view::node_name(machine.facts(), &attempt.node),
             is_live,
@@ -187,11 +166,7 @@ fn next_round(machine: &Machine, now: Now, id: JobId, only: Option<u32>, read: R
         Some(task) => sealed || job.sealed_tasks().contains(task),
         None => sealed,
     };
-    Round {
-        runs,
-        sealed: done,
-        read,
-    }
+    Round { runs, sealed: done, read }
 }
 
 /// The runs' tasks by index.
@@ -204,11 +179,7 @@ fn ascending(runs: &[Run]) -> Vec<(&Run, std::ops::RangeInclusive<u32>)> {
 
 impl Run {
     fn ranges(&self) -> impl Iterator<Item = std::ops::RangeInclusive<u32>> {
-        self.attempt
-            .tasks
-            .ranges()
-            .iter()
-            .map(|range| range.start..=range.end)
+        self.attempt.tasks.ranges().iter().map(|range| range.start..=range.end)
     }
 }
 
@@ -271,13 +242,7 @@ impl Reader {
         Ok(left)
     }
 
-    async fn read_stream(
-        &self,
-        run: &Run,
-        task: u32,
-        stream: Stream,
-        cursor: &mut Cursor,
-    ) -> Result<Left, ApiError> {
+    async fn read_stream(&self, run: &Run, task: u32, stream: Stream, cursor: &mut Cursor) -> Result<Left, ApiError> {
         loop {
             let offset = cursor.position(stream).offset.unwrap_or(self.skip);
             let chunk = self.fetch(run, task, stream, offset).await;
@@ -286,8 +251,7 @@ impl Reader {
                 Origin::Executor(_) => {
                     let next = offset + chunk.data.len() as u64;
                     let is_all = next >= chunk.len;
-                    self.send(run, task, stream, Piece::data(chunk, offset))
-                        .await?;
+                    self.send(run, task, stream, Piece::data(chunk, offset)).await?;
                     cursor.position(stream).offset = Some(next);
                     if is_all {
                         return Ok(Left::MayGrow);
@@ -301,8 +265,7 @@ impl Reader {
                     // A stream that stayed silent has no copy at the owner; only the first such note helps.
                     if !cursor.noted {
                         let note = format!("log unreachable: {}", run.absence());
-                        self.send(run, task, stream, Piece::note(note, offset))
-                            .await?;
+                        self.send(run, task, stream, Piece::note(note, offset)).await?;
                         cursor.noted = true;
                     }
                     return Ok(Left::Unreachable);
@@ -327,17 +290,11 @@ impl Reader {
         let offset = position.offset.unwrap_or(self.skip);
         let is_whole = chunk.len < TAIL_BYTES;
         let (chunk, note) = if is_whole {
-            (
-                chunk,
-                format!("{}; this is the owner's copy", run.absence()),
-            )
+            (chunk, format!("{}; this is the owner's copy", run.absence()))
         } else {
             // It ends the stream but where it begins is not known: all of it, rather than a hole.
             let whole = self.fetch(run, task, stream, 0).await;
-            let note = format!(
-                "full log unreachable: {}; last 64 KiB from the owner",
-                run.absence()
-            );
+            let note = format!("full log unreachable: {}; last 64 KiB from the owner", run.absence());
             (whole, note)
         };
         let mut piece = Piece::data(chunk, offset);
@@ -353,18 +310,10 @@ impl Reader {
 
     async fn fetch(&self, run: &Run, task: u32, stream: Stream, offset: u64) -> Chunk {
         let outputs = &self.api.ctx.outputs;
-        outputs
-            .read(&self.job, &run.attempt, task, stream, offset)
-            .await
+        outputs.read(&self.job, &run.attempt, task, stream, offset).await
     }
 
-    async fn send(
-        &self,
-        run: &Run,
-        task: u32,
-        stream: Stream,
-        piece: Piece,
-    ) -> Result<(), ApiError> {
+    async fn send(&self, run: &Run, task: u32, stream: Stream, piece: Piece) -> Result<(), ApiError> {
         let stream = match stream {
             Stream::Out => LogStream::Out,
             Stream::Err => LogStream::Err,
@@ -384,11 +333,7 @@ impl Reader {
 
 impl Run {
     fn absence(&self) -> String {
-        if self.is_live {
-            format!("node {} does not answer", self.node)
-        } else {
-            format!("node {} is down", self.node)
-        }
+        if self.is_live { format!("node {} does not answer", self.node) } else { format!("node {} is down", self.node) }
     }
 }
 
@@ -400,18 +345,10 @@ struct Piece {
 
 impl Piece {
     fn data(chunk: Chunk, offset: u64) -> Self {
-        Self {
-            data: chunk.data.into(),
-            offset,
-            note: String::new(),
-        }
+        Self { data: chunk.data.into(), offset, note: String::new() }
     }
 
     fn note(note: String, offset: u64) -> Self {
-        Self {
-            data: Vec::new(),
-            offset,
-            note,
-        }
+        Self { data: Vec::new(), offset, note }
     }
 }

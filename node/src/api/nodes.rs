@@ -27,10 +27,7 @@ pub(super) async fn list(api: &Api) -> Result<NodesReply, ApiError> {
         let all: BTreeSet<NodeId> = heard.chain(members).chain([machine.me()]).collect();
         let mut nodes: Vec<NodeLine> = all.iter().map(|node| line(machine, now, node)).collect();
         nodes.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
-        NodesReply {
-            nodes,
-            view: Some(seen(machine, now)),
-        }
+        NodesReply { nodes, view: Some(seen(machine, now)) }
     };
     api.ask(ask).await
 }
@@ -48,66 +45,40 @@ pub(super) fn name(machine: &Machine, node: &NodeId) -> String {
 
 fn line(machine: &Machine, now: Now, node: &NodeId) -> NodeLine {
     let answering = *node == machine.me();
-    let named = NodeLine {
-        name: name(machine, node),
-        id: node.to_hex(),
-        answering,
-        ..NodeLine::default()
-    };
+    let named = NodeLine { name: name(machine, node), id: node.to_hex(), answering, ..NodeLine::default() };
     let Some(Peer { presence, heard }) = machine.fleet().peer(node) else {
         return if answering {
-            NodeLine {
-                state: NodeState::Closed.into(),
-                note: "starting".to_owned(),
-                ..named
-            }
+            NodeLine { state: NodeState::Closed.into(), note: "starting".to_owned(), ..named }
         } else {
             let note = "not heard since this node started".to_owned();
-            NodeLine {
-                state: NodeState::Down.into(),
-                note,
-                ..named
-            }
+            NodeLine { state: NodeState::Down.into(), note, ..named }
         };
     };
     let (state, note) = match machine.fleet().health(now.mono, node) {
         _ if answering => own_state(machine),
         Health::Live if presence.accepts => (NodeState::Ready, ""),
-        Health::Live => (
-            NodeState::Closed,
-            "its disk refuses writes, or it is stopping",
-        ),
+        Health::Live => (NodeState::Closed, "its disk refuses writes, or it is stopping"),
         Health::Suspect => (NodeState::Suspect, "silent"),
         Health::Dead => (NodeState::Down, "silent"),
     };
     let api = (!presence.api.is_empty()).then(|| presence.api.clone());
     NodeLine {
         state: state.into(),
-        addresses: api
-            .into_iter()
-            .chain(presence.links.iter().cloned())
-            .collect(),
+        addresses: api.into_iter().chain(presence.links.iter().cloned()).collect(),
         cpus_milli: clamp(presence.total.cpu_milli),
         cpus_free_milli: clamp(presence.free.cpu_milli),
         mem_bytes: presence.total.mem_bytes,
         mem_free_bytes: presence.free.mem_bytes,
         running: presence.running,
         version: presence.version.to_string(),
-        silent_ms: if answering {
-            0
-        } else {
-            now.mono.since_ms(*heard)
-        },
+        silent_ms: if answering { 0 } else { now.mono.since_ms(*heard) },
         note: note.to_owned(),
         ..named
     }
 }
 
 fn own_state(machine: &Machine) -> (NodeState, &str) {
-    let accepts = machine
-        .fleet()
-        .peer(&machine.me())
-        .is_none_or(|own| own.presence.accepts);
+    let accepts = machine.fleet().peer(&machine.me()).is_none_or(|own| own.presence.accepts);
     match machine.disk_refusal() {
         Some(reason) => (NodeState::Closed, reason),
         None if accepts => (NodeState::Ready, ""),
@@ -121,20 +92,14 @@ fn own_state(machine: &Machine) -> (NodeState, &str) {
 pub(super) async fn info(api: &Api) -> Result<InfoReply, ApiError> {
     let about = api.ctx.about.clone();
     let storage = read_storage(api).await;
-    api.ask(move |machine, now| info_of(machine, now, &about, storage))
-        .await
+    api.ask(move |machine, now| info_of(machine, now, &about, storage)).await
 }
 
 /// The disk's state, read on a thread that may block.
 pub(super) async fn read_storage(api: &Api) -> StorageStats {
     let read = std::sync::Arc::clone(&api.ctx.storage);
-    let unknown = |_stopped| StorageStats {
-        free_disk_bytes: 0,
-        state: "not known".to_owned(),
-    };
-    tokio::task::spawn_blocking(move || read())
-        .await
-        .unwrap_or_else(unknown)
+    let unknown = |_stopped| StorageStats { free_disk_bytes: 0, state: "not known".to_owned() };
+    tokio::task::spawn_blocking(move || read()).await.unwrap_or_else(unknown)
 }
 
 fn info_of(machine: &mut Machine, now: Now, about: &About, storage: StorageStats) -> InfoReply {
@@ -143,13 +108,12 @@ fn info_of(machine: &mut Machine, now: Now, about: &About, storage: StorageStats
     let me = machine.me();
     let (state, reason) = own_state(machine);
     let own = machine.fleet().peer(&me).map(|own| &own.presence);
-    let entry =
-        |(log, tip): (&starling_core::ids::LogId, &starling_core::log::Tip)| FrontierEntry {
-            author: name(machine, &log.node),
-            epoch: log.epoch.0,
-            len: tip.len.0,
-            head: format!("{:016x}", tip.head),
-        };
+    let entry = |(log, tip): (&starling_core::ids::LogId, &starling_core::log::Tip)| FrontierEntry {
+        author: name(machine, &log.node),
+        epoch: log.epoch.0,
+        len: tip.len.0,
+        head: format!("{:016x}", tip.head),
+    };
     InfoReply {
         node_name: about.name.clone(),
         node_id: me.to_hex(),
@@ -158,18 +122,12 @@ fn info_of(machine: &mut Machine, now: Now, about: &About, storage: StorageStats
         ready: state == NodeState::Ready,
         not_ready_reason: reason.to_owned(),
         p2p_addresses: own.map(|own| own.links.clone()).unwrap_or_default(),
-        api_addresses: own
-            .map(|own| own.api.clone())
-            .into_iter()
-            .filter(|api| !api.is_empty())
-            .collect(),
+        api_addresses: own.map(|own| own.api.clone()).into_iter().filter(|api| !api.is_empty()).collect(),
         data_dir: about.data_dir.display().to_string(),
         uptime_ms: u64::try_from(about.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         frontier: machine.frontier().tips().map(entry).collect(),
         facts_root,
-        disk_state: machine
-            .disk_refusal()
-            .map_or(storage.state, ToOwned::to_owned),
+        disk_state: machine.disk_refusal().map_or(storage.state, ToOwned::to_owned),
         disk_free_bytes: storage.free_disk_bytes,
         events: machine.frontier().events(),
         loopback_only: about.loopback_only,

@@ -26,12 +26,9 @@ pub(super) fn of_job(machine: &Machine, now: Now, view: &JobView<'_>, job: &Job)
 }
 
 fn cancelled(machine: &Machine, job: &Job) -> String {
-    job.cancel.0.map_or_else(String::new, |cancel| {
-        format!(
-            "cancelled at {}",
-            view::node_name(machine.facts(), &cancel.by)
-        )
-    })
+    job.cancel
+        .0
+        .map_or_else(String::new, |cancel| format!("cancelled at {}", view::node_name(machine.facts(), &cancel.by)))
 }
 
 /// How a task ended, where its exit code does not say it all.
@@ -47,10 +44,7 @@ pub(super) fn of_outcome(outcome: &Outcome) -> String {
 
 /// One clause about all nodes: what the job waits for; empty if it does not wait.
 pub(super) fn waiting(explanation: &Explanation, job: &Job) -> String {
-    let Explanation::Waiting {
-        need, owner, nodes, ..
-    } = explanation
-    else {
+    let Explanation::Waiting { need, owner, nodes, .. } = explanation else {
         return String::new();
     };
     let (need, owner) = (*need, *owner);
@@ -88,19 +82,12 @@ pub(super) fn of_node(reason: &NodeReason, need: Resources) -> (bool, String) {
         NodeReason::CouldRun => (true, "has room now".to_owned()),
         NodeReason::Busy { free } => (false, format!("full: {} free", resources(*free))),
         NodeReason::TooSmall { total } => {
-            let text = format!(
-                "too small: has {}, a task needs {}",
-                resources(*total),
-                resources(need)
-            );
+            let text = format!("too small: has {}, a task needs {}", resources(*total), resources(need));
             (false, text)
         }
         NodeReason::NotWanted => (false, "the job asks for another node".to_owned()),
         NodeReason::Silent { for_ms } => (false, format!("silent for {} s", for_ms / 1_000)),
-        NodeReason::NotAccepting => (
-            false,
-            "takes no work now: its disk refuses, or it is stopping".to_owned(),
-        ),
+        NodeReason::NotAccepting => (false, "takes no work now: its disk refuses, or it is stopping".to_owned()),
     }
 }
 

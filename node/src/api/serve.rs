@@ -120,10 +120,7 @@ async fn accept(tcp: &TcpListener, unix: &UnixSocket) -> io::Result<Stream> {
 /// Waits until the client has sent something; false if it never does, or the server stops.
 ///
 /// Cancel safety: cancel safe.
-async fn speaks(
-    readable: impl Future<Output = io::Result<()>>,
-    stopping: &mut watch::Receiver<bool>,
-) -> bool {
+async fn speaks(readable: impl Future<Output = io::Result<()>>, stopping: &mut watch::Receiver<bool>) -> bool {
     tokio::select! {
         biased;
         () = stopped(stopping) => false,
@@ -136,10 +133,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(FIRST_BYTES_WITHIN);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(FIRST_BYTES_WITHIN);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -68,14 +68,8 @@ impl UnixSocket {
             std::fs::rename(&fresh, path)?;
             Ok(listener)
         };
-        let listener = bind().map_err(|source| BindError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-        Ok(Self {
-            listener,
-            path: path.to_owned(),
-        })
+        let listener = bind().map_err(|source| BindError::Io { path: path.to_owned(), source })?;
+        Ok(Self { listener, path: path.to_owned() })
     }
 }
 

@@ -76,11 +76,7 @@ pub(super) fn violation(field: &str, expected: &str, got: &str) -> FieldViolatio
     if shown.len() < got.len() {
         shown.push('…');
     }
-    FieldViolation {
-        field: field.to_owned(),
-        expected: expected.to_owned(),
-        got: shown,
-    }
+    FieldViolation { field: field.to_owned(), expected: expected.to_owned(), got: shown }
 }
 
 impl From<ApiError> for Status {
@@ -92,9 +88,7 @@ impl From<ApiError> for Status {
             ApiError::Find(error) => of_find(&error, message),
             ApiError::Command(error) => of_command(error, message),
             ApiError::Fields(wrong) => refusal(Code::InvalidArgument, message, "", wrong),
-            ApiError::TooLarge { .. } => {
-                refusal(Code::ResourceExhausted, message, INTO_FILES, vec![])
-            }
+            ApiError::TooLarge { .. } => refusal(Code::ResourceExhausted, message, INTO_FILES, vec![]),
             ApiError::Deadline(_) => refusal(Code::DeadlineExceeded, message, "", vec![]),
             ApiError::History(_) => {
                 let hint = "look at the node's own log, or ask another node with --via";
@@ -141,10 +135,7 @@ fn of_command(error: CommandError, message: String) -> Status {
             let wrong = vec![violation(field, &error.expected, &error.found)];
             // Both have their type from the protobuf message, so only their size can be wrong.
             if matches!(field, "stdin" | "each_line") {
-                let message = format!(
-                    "{field} is too large: expected {}, got {}",
-                    error.expected, error.found
-                );
+                let message = format!("{field} is too large: expected {}, got {}", error.expected, error.found);
                 return refusal(Code::ResourceExhausted, message, INTO_FILES, wrong);
             }
             refusal(Code::InvalidArgument, not_valid(&wrong), "", wrong)
@@ -178,10 +169,7 @@ fn refusal(code: Code, message: String, hint: &str, violations: Vec<FieldViolati
     if hint.is_empty() && violations.is_empty() {
         return Status::new(code, message);
     }
-    let detail = ErrorDetail {
-        hint: hint.to_owned(),
-        violations,
-    };
+    let detail = ErrorDetail { hint: hint.to_owned(), violations };
     Status::with_details(code, message, detail.encode_to_vec().into())
 }
 
@@ -206,24 +194,14 @@ pub(super) fn http(status: &Status) -> (StatusCode, HttpRefusal) {
         Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
         Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        Code::Cancelled | Code::Unknown | Code::Internal | Code::DataLoss => {
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        Code::Cancelled | Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let detail = ErrorDetail::decode(status.details()).unwrap_or_default();
-    let refusal = HttpRefusal {
-        error: status.message().to_owned(),
-        hint: detail.hint,
-        violations: detail.violations,
-    };
+    let refusal = HttpRefusal { error: status.message().to_owned(), hint: detail.hint, violations: detail.violations };
     (code, refusal)
 }
 
 /// An HTTP request that never reached the API.
 pub(super) fn http_refusal(error: String) -> HttpRefusal {
-    HttpRefusal {
-        error,
-        hint: String::new(),
-        violations: vec![],
-    }
+    HttpRefusal { error, hint: String::new(), violations: vec![] }
 }

@@ -45,11 +45,7 @@ impl<T: Send + 'static> Produced<T> {
         F: Future<Output = Result<(), ApiError>> + Send + 'static,
     {
         let (tx, rx) = mpsc::channel(AHEAD);
-        Self {
-            rx,
-            work: Some(Box::pin(make(tx))),
-            failure: None,
-        }
+        Self { rx, work: Some(Box::pin(make(tx))), failure: None }
     }
 }
 
@@ -67,9 +63,7 @@ impl<T> Stream for Produced<T> {
         }
         match this.rx.poll_recv(cx) {
             Poll::Ready(Some(item)) => Poll::Ready(Some(Ok(item))),
-            Poll::Ready(None) if this.work.is_none() => {
-                Poll::Ready(this.failure.take().map(|error| Err(error.into())))
-            }
+            Poll::Ready(None) if this.work.is_none() => Poll::Ready(this.failure.take().map(|error| Err(error.into()))),
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
@@ -92,9 +86,7 @@ pub(super) struct News {
 impl News {
     /// From now on. Subscribe before the first question, so that nothing falls between.
     pub(super) fn of(handle: &Handle) -> Self {
-        Self {
-            rx: handle.subscribe(),
-        }
+        Self { rx: handle.subscribe() }
     }
 
     /// Returns when an event of interest was folded, news were missed, or `within` is over. What else

@@ -33,23 +33,10 @@ pub(super) async fn submit(api: &Api, request: SubmitRequest) -> Result<SubmitRe
     };
     let tasks = check(&request)?;
     let count = clamp(tasks.len());
-    let need = Resources {
-        cpu_milli: request.cpus_milli.unwrap_or(1_000).into(),
-        mem_bytes: request.mem_bytes,
-    };
+    let need = Resources { cpu_milli: request.cpus_milli.unwrap_or(1_000).into(), mem_bytes: request.mem_bytes };
     let node = request.node.clone();
-    let ns = if request.ns.is_empty() {
-        DEFAULT_NAMESPACE
-    } else {
-        &request.ns
-    };
-    let submission = Submission {
-        ns: ns.into(),
-        tasks,
-        priority: request.priority,
-        spec: spec(request),
-        ack,
-    };
+    let ns = if request.ns.is_empty() { DEFAULT_NAMESPACE } else { &request.ns };
+    let submission = Submission { ns: ns.into(), tasks, priority: request.priority, spec: spec(request), ack };
     let command = Command::Submit(Box::new(submission));
     let (job, level) = match api.ctx.handle.command(command).await? {
         Reply::Submitted { job, level, .. } => (job, level),
@@ -75,20 +62,12 @@ fn check(request: &SubmitRequest) -> Result<IntervalSet, ApiError> {
     let mut wrong = Vec::new();
     let program = request.command.first();
     if program.is_none_or(String::is_empty) {
-        let got = if program.is_none() {
-            "nothing"
-        } else {
-            "an empty program"
-        };
+        let got = if program.is_none() { "nothing" } else { "an empty program" };
         wrong.push(violation("command", "a program and its arguments", got));
     }
     let nul = |text: &str| text.contains('\0');
     if let Some(word) = request.command.iter().find(|word| nul(word)) {
-        wrong.push(violation(
-            "command",
-            "words without NUL",
-            &word.escape_debug().to_string(),
-        ));
+        wrong.push(violation("command", "words without NUL", &word.escape_debug().to_string()));
     }
     for (key, value) in &request.env {
         if key.is_empty() || key.contains('=') || nul(key) || nul(value) {
@@ -97,26 +76,16 @@ fn check(request: &SubmitRequest) -> Result<IntervalSet, ApiError> {
         }
     }
     if let Some(line) = request.each_line.iter().find(|line| nul(line)) {
-        wrong.push(violation(
-            "each_line",
-            "lines without NUL",
-            &line.escape_debug().to_string(),
-        ));
+        wrong.push(violation("each_line", "lines without NUL", &line.escape_debug().to_string()));
     }
     if !request.cwd.is_empty() && !request.cwd.starts_with('/') {
         // Relative to what, on a node that the caller does not know?
         wrong.push(violation("cwd", "an absolute path", &request.cwd));
     }
     if AckLevel::try_from(request.ack).is_err() {
-        wrong.push(violation(
-            "ack",
-            "default, local or remote1",
-            &request.ack.to_string(),
-        ));
+        wrong.push(violation("ack", "default, local or remote1", &request.ack.to_string()));
     }
-    let tasks = tasks(request)
-        .map_err(|error| wrong.push(error))
-        .unwrap_or_default();
+    let tasks = tasks(request).map_err(|error| wrong.push(error)).unwrap_or_default();
     if !wrong.is_empty() {
         return Err(ApiError::Fields(wrong));
     }
@@ -142,15 +111,10 @@ fn tasks(request: &SubmitRequest) -> Result<IntervalSet, FieldViolation> {
     let mut ranges: Vec<Range> = Vec::new();
     for range in &request.array {
         match ranges.last_mut() {
-            Some(last)
-                if last.end.checked_add(1) == Some(range.start) && range.end >= range.start =>
-            {
+            Some(last) if last.end.checked_add(1) == Some(range.start) && range.end >= range.start => {
                 last.end = range.end;
             }
-            Some(_) | None => ranges.push(Range {
-                start: range.start,
-                end: range.end,
-            }),
+            Some(_) | None => ranges.push(Range { start: range.start, end: range.end }),
         }
     }
     let wrong = |pair: &[Range]| pair[0].end >= pair[1].start;
@@ -161,16 +125,9 @@ fn tasks(request: &SubmitRequest) -> Result<IntervalSet, FieldViolation> {
             .map(|range| format!("{}-{}", range.start, range.end))
             .or_else(|| {
                 let pair = ranges.windows(2).find(|pair| wrong(pair))?;
-                Some(format!(
-                    "{}-{} before {}-{}",
-                    pair[0].start, pair[0].end, pair[1].start, pair[1].end
-                ))
+                Some(format!("{}-{} before {}-{}", pair[0].start, pair[0].end, pair[1].start, pair[1].end))
             });
-        violation(
-            "array",
-            "ascending, disjoint ranges",
-            &got.unwrap_or_default(),
-        )
+        violation("array", "ascending, disjoint ranges", &got.unwrap_or_default())
     })
 }
 
@@ -190,16 +147,11 @@ fn spec(request: SubmitRequest) -> WorkSpec {
     add("cpu", request.cpus_milli.map(Value::int));
     add("memory", number(request.mem_bytes));
     let env = request.env.into_iter();
-    let env: std::collections::BTreeMap<_, _> = env
-        .map(|(key, value)| (key.into(), Value::text(value)))
-        .collect();
+    let env: std::collections::BTreeMap<_, _> = env.map(|(key, value)| (key.into(), Value::text(value))).collect();
     add("env", (!env.is_empty()).then_some(Value::Map(env)));
     add("cwd", text(request.cwd));
     add("stdin", bytes(request.stdin));
-    add(
-        "lines",
-        (!request.each_line.is_empty()).then(|| texts(request.each_line)),
-    );
+    add("lines", (!request.each_line.is_empty()).then(|| texts(request.each_line)));
     add("retries", number(request.retries.into()));
     add("timeout_ms", number(request.timeout_ms));
     add("node", text(request.node));
@@ -213,21 +165,13 @@ fn name(request: &SubmitRequest) -> String {
         return request.name.clone();
     }
     let program = request.command.first().map_or("", String::as_str);
-    let name = program
-        .rsplit('/')
-        .find(|part| !part.is_empty())
-        .unwrap_or(program);
+    let name = program.rsplit('/').find(|part| !part.is_empty()).unwrap_or(program);
     name[..name.floor_char_boundary(NAME_BYTES_MAX)].to_owned()
 }
 
 /// What the user should know although the job was accepted.
 fn warning(machine: &Machine, now: Now, need: Resources, node: &str) -> String {
-    let live = || {
-        machine
-            .fleet()
-            .live(now.mono)
-            .map(|(_, peer)| &peer.presence)
-    };
+    let live = || machine.fleet().live(now.mono).map(|(_, peer)| &peer.presence);
     if !node.is_empty() {
         let known = machine.fleet().peers().map(|(_, peer)| &peer.presence);
         let roster = machine.facts().nodes().any(|(_, info)| info.name() == node);
@@ -238,24 +182,14 @@ fn warning(machine: &Machine, now: Now, need: Resources, node: &str) -> String {
     let wanted = |name: &str| node.is_empty() || name == node;
     let mut candidates = live().filter(|presence| wanted(&presence.name)).peekable();
     if candidates.peek().is_none() {
-        return if node.is_empty() {
-            String::new()
-        } else {
-            format!("node {node} is not alive; the job waits for it")
-        };
+        return if node.is_empty() { String::new() } else { format!("node {node} is not alive; the job waits for it") };
     }
     if candidates.any(|presence| presence.total.covers(&need)) {
         return String::new();
     }
     if node.is_empty() {
-        format!(
-            "no live node has {}; the job waits",
-            reason::resources(need)
-        )
+        format!("no live node has {}; the job waits", reason::resources(need))
     } else {
-        format!(
-            "node {node} has less than {}; the job waits",
-            reason::resources(need)
-        )
+        format!("node {node} has less than {}; the job waits", reason::resources(need))
     }
 }

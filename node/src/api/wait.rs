@@ -50,11 +50,7 @@ enum Report {
 /// Cancel safety: cancel safe.
 pub(super) async fn wait(api: &Api, request: WaitRequest) -> Result<Produced<WaitReply>, Status> {
     let news = News::of(&api.ctx.handle);
-    let report = if request.progress {
-        Report::Progress
-    } else {
-        Report::EndOnly
-    };
+    let report = if request.progress { Report::Progress } else { Report::EndOnly };
     let watched = api.call(resolve(api, request.jobs, report)).await?;
     let own = api.clone();
     api.stream(|tx| async move { run(&own, watched, news, &tx).await })
@@ -72,16 +68,9 @@ async fn resolve(api: &Api, jobs: Vec<String>, report: Report) -> Result<Watched
     check_references(&jobs)?;
     let find = move |machine: &mut Machine, _now: Now| -> Result<_, ApiError> {
         let facts = machine.facts();
-        let found: Result<Vec<JobId>, _> = jobs
-            .iter()
-            .map(|text| view::find_job(facts, text))
-            .collect();
+        let found: Result<Vec<JobId>, _> = jobs.iter().map(|text| view::find_job(facts, text)).collect();
         let found = found?;
-        let tasks = |id: &JobId| {
-            facts
-                .job(id)
-                .and_then(|job| Some(job.submit.as_ref()?.tasks.len()))
-        };
+        let tasks = |id: &JobId| facts.job(id).and_then(|job| Some(job.submit.as_ref()?.tasks.len()));
         let single = found.iter().all(|id| tasks(id) == Some(1));
         Ok((found, single))
     };
@@ -95,28 +84,12 @@ async fn resolve(api: &Api, jobs: Vec<String>, report: Report) -> Result<Watched
     };
     let many = u32::try_from(found.len()).unwrap_or(u32::MAX);
     let pause = pause + PAUSE_PER_JOB.saturating_mul(many - 1);
-    let open = found
-        .into_iter()
-        .map(|job| Open { job, told: None })
-        .collect();
-    Ok(Watched {
-        open,
-        report,
-        pause,
-    })
+    let open = found.into_iter().map(|job| Open { job, told: None }).collect();
+    Ok(Watched { open, report, pause })
 }
 
-async fn run(
-    api: &Api,
-    watched: Watched,
-    mut news: News,
-    tx: &mpsc::Sender<WaitReply>,
-) -> Result<(), ApiError> {
-    let Watched {
-        mut open,
-        report,
-        pause,
-    } = watched;
+async fn run(api: &Api, watched: Watched, mut news: News, tx: &mpsc::Sender<WaitReply>) -> Result<(), ApiError> {
+    let Watched { mut open, report, pause } = watched;
     loop {
         let looked = Instant::now();
         let ask = move |machine: &mut Machine, now: Now| look(machine, now, open, report);
@@ -129,12 +102,8 @@ async fn run(
             return Ok(());
         }
         let concerns = |event: &Event| {
-            let moves =
-                report == Report::Progress || (event.ns == sys::NAME && event.kind == "Seal");
-            let is_open = |job| {
-                open.binary_search_by_key(&job, |open: &Open| open.job)
-                    .is_ok()
-            };
+            let moves = report == Report::Progress || (event.ns == sys::NAME && event.kind == "Seal");
+            let is_open = |job| open.binary_search_by_key(&job, |open: &Open| open.job).is_ok();
             moves && event.ctx.job.is_some_and(is_open)
         };
         news.wait(RECHECK, concerns).await?;
@@ -146,12 +115,7 @@ async fn run(
 }
 
 /// What to tell now, and what stays open.
-fn look(
-    machine: &Machine,
-    now: Now,
-    open: Vec<Open>,
-    report: Report,
-) -> (Vec<WaitReply>, Vec<Open>) {
+fn look(machine: &Machine, now: Now, open: Vec<Open>, report: Report) -> (Vec<WaitReply>, Vec<Open>) {
     let (mut replies, mut left) = (Vec::new(), Vec::new());
     for mut open in open {
         let Some(job) = machine.facts().job(&open.job) else {
@@ -163,11 +127,7 @@ fn look(
             let job = summary(machine, now, open.job, job);
             if ended || job.counts != open.told {
                 open.told = job.counts;
-                replies.push(WaitReply {
-                    job: Some(job),
-                    ended,
-                    view: Some(seen(machine, now)),
-                });
+                replies.push(WaitReply { job: Some(job), ended, view: Some(seen(machine, now)) });
             }
         }
         if !ended {

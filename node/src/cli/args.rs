@@ -16,12 +16,7 @@ use super::units::{ArraySpec, CpusMilli, EnvEntry, MemBytes, Millis};
 
 /// A batch cluster with no head node: start `starling up` on every machine, submit to any.
 #[derive(Debug, Parser)]
-#[command(
-    name = "starling",
-    version,
-    max_term_width = 100,
-    arg_required_else_help = true
-)]
+#[command(name = "starling", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
     pub options: ClientOptions,
@@ -171,12 +166,7 @@ pub struct TaskArgs {
     #[arg(long, value_name = "FILE")]
     pub stdin: Option<PathBuf>,
     /// Higher runs earlier
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub priority: i32,
     /// How often to try a failed task again
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -340,8 +330,6 @@ pub struct EventsArgs {
 fn parse_state(word: &str) -> Result<JobState, String> {
     match JobState::from_word(word) {
         Some(state) if state != JobState::Unknown => Ok(state),
-        Some(_) | None => {
-            Err("expected pending, running, done, failed, cancelled or lost".to_owned())
-        }
+        Some(_) | None => Err("expected pending, running, done, failed, cancelled or lost".to_owned()),
     }
 }

@@ -70,8 +70,7 @@ impl Target {
         if via.contains(':') {
             return Self::Tcp(via.to_owned());
         }
-        via.parse()
-            .map_or_else(|_not_a_number| Self::Name(via.to_owned()), Self::Number)
+        via.parse().map_or_else(|_not_a_number| Self::Name(via.to_owned()), Self::Number)
     }
 }
 
@@ -97,16 +96,10 @@ pub(crate) async fn open(target: &Target) -> Result<Client, CliError> {
     let channel = match target {
         Target::Tcp(address) => open_tcp(address).await?,
         Target::Socket(path) => {
-            let path = if path.is_dir() {
-                path.join(SOCKET_FILE)
-            } else {
-                path.clone()
-            };
+            let path = if path.is_dir() { path.join(SOCKET_FILE) } else { path.clone() };
             open_socket(path).await?
         }
-        Target::Number(number) => {
-            open_socket(base_dir().join(format!("node-{number}")).join(SOCKET_FILE)).await?
-        }
+        Target::Number(number) => open_socket(base_dir().join(format!("node-{number}")).join(SOCKET_FILE)).await?,
         Target::Name(name) => open_socket(find_by_name(&base_dir(), name)?).await?,
         Target::AnyLocal => {
             let base = base_dir();
@@ -137,14 +130,10 @@ pub(crate) async fn reopen(target: &Target, deadline: Instant) -> Result<Client,
 ///
 /// # Errors
 /// The call's own status, or `Silent`.
-pub(crate) async fn call<T>(
-    request: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, CliError> {
+pub(crate) async fn call<T>(request: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, CliError> {
     match timeout(CALL_DEADLINE, request).await {
         Ok(reply) => Ok(reply?.into_inner()),
-        Err(_elapsed) => Err(CliError::Silent {
-            seconds: CALL_DEADLINE.as_secs(),
-        }),
+        Err(_elapsed) => Err(CliError::Silent { seconds: CALL_DEADLINE.as_secs() }),
     }
 }
 
@@ -156,26 +145,16 @@ fn endpoint(uri: Uri) -> Endpoint {
 }
 
 async fn open_tcp(address: &str) -> Result<Channel, CliError> {
-    let uri = Uri::builder()
-        .scheme("http")
-        .authority(address)
-        .path_and_query("/")
-        .build()
-        .map_err(|error| CliError::Usage {
+    let uri = Uri::builder().scheme("http").authority(address).path_and_query("/").build().map_err(|error| {
+        CliError::Usage {
             message: format!("--via {address}: {error}"),
-            hint: "write HOST:PORT, a node's name, its number, or the path of its socket"
-                .to_owned(),
-        })?;
-    endpoint(uri)
-        .connect()
-        .await
-        .map_err(|error| CliError::NoDaemon {
-            message: format!(
-                "no starling node answers at {address}: {}",
-                innermost(&error)
-            ),
-            hint: "check the address with `starling cluster info` on that machine".to_owned(),
-        })
+            hint: "write HOST:PORT, a node's name, its number, or the path of its socket".to_owned(),
+        }
+    })?;
+    endpoint(uri).connect().await.map_err(|error| CliError::NoDaemon {
+        message: format!("no starling node answers at {address}: {}", innermost(&error)),
+        hint: "check the address with `starling cluster info` on that machine".to_owned(),
+    })
 }
 
 async fn open_socket(path: PathBuf) -> Result<Channel, CliError> {
@@ -183,8 +162,7 @@ async fn open_socket(path: PathBuf) -> Result<Channel, CliError> {
         Ok(stream) => over_unix(Some(stream), path).await,
         Err(error) => Err(CliError::NoDaemon {
             message: format!("no starling node answers at {}: {error}", path.display()),
-            hint: "start one with `starling up`, or leave out --via to ask any node here"
-                .to_owned(),
+            hint: "start one with `starling up`, or leave out --via to ask any node here".to_owned(),
         }),
     }
 }
@@ -206,17 +184,12 @@ async fn over_unix(stream: Option<StdUnixStream>, path: PathBuf) -> Result<Chann
             Ok::<_, io::Error>(TokioIo::new(stream))
         }
     });
-    endpoint(Uri::from_static("http://starling.local"))
-        .connect_with_connector(connector)
-        .await
-        .map_err(|error| CliError::NoDaemon {
-            message: format!(
-                "the node at {} does not answer: {}",
-                shown.display(),
-                innermost(&error)
-            ),
+    endpoint(Uri::from_static("http://starling.local")).connect_with_connector(connector).await.map_err(|error| {
+        CliError::NoDaemon {
+            message: format!("the node at {} does not answer: {}", shown.display(), innermost(&error)),
             hint: "look at its log, or ask another node with --via".to_owned(),
-        })
+        }
+    })
 }
 
 /// Node directories under `base`, by ascending number.
@@ -226,12 +199,7 @@ fn local_nodes(base: &Path) -> Vec<PathBuf> {
         .flatten()
         .flatten()
         .filter_map(|entry| {
-            let number = entry
-                .file_name()
-                .to_str()?
-                .strip_prefix("node-")?
-                .parse()
-                .ok()?;
+            let number = entry.file_name().to_str()?.strip_prefix("node-")?.parse().ok()?;
             Some((number, entry.path()))
         })
         .take(LOCAL_NODES_MAX)
@@ -243,9 +211,7 @@ fn local_nodes(base: &Path) -> Vec<PathBuf> {
 fn first_accepting(base: &Path) -> Option<(StdUnixStream, PathBuf)> {
     local_nodes(base).into_iter().find_map(|dir| {
         let path = dir.join(SOCKET_FILE);
-        StdUnixStream::connect(&path)
-            .ok()
-            .map(|stream| (stream, path))
+        StdUnixStream::connect(&path).ok().map(|stream| (stream, path))
     })
 }
 
@@ -265,10 +231,7 @@ fn find_by_name(base: &Path, name: &str) -> Result<PathBuf, CliError> {
         hint: if names.is_empty() {
             "start one with `starling up`, or give --via HOST:PORT of another machine".to_owned()
         } else {
-            format!(
-                "nodes here: {}; for another machine give --via HOST:PORT",
-                names.join(", ")
-            )
+            format!("nodes here: {}; for another machine give --via HOST:PORT", names.join(", "))
         },
     })
 }

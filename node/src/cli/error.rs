@@ -74,11 +74,7 @@ impl CliError {
         match self {
             Self::Refused(status) => link_lost(status),
             Self::NoDaemon { .. } | Self::CutShort => true,
-            Self::Usage { .. }
-            | Self::Silent { .. }
-            | Self::File { .. }
-            | Self::Output(_)
-            | Self::Runtime(_) => false,
+            Self::Usage { .. } | Self::Silent { .. } | Self::File { .. } | Self::Output(_) | Self::Runtime(_) => false,
         }
     }
 
@@ -104,9 +100,7 @@ impl CliError {
                     _ => String::new(),
                 }
             }
-            Self::Silent { .. } | Self::CutShort => {
-                "look at its log, or ask another node with --via".to_owned()
-            }
+            Self::Silent { .. } | Self::CutShort => "look at its log, or ask another node with --via".to_owned(),
             Self::File { .. } | Self::Output(_) | Self::Runtime(_) => String::new(),
         }
     }
@@ -151,10 +145,7 @@ fn refusal(status: &Status) -> String {
         status.message().to_owned()
     };
     for wrong in detail(status).violations {
-        text.push_str(&format!(
-            "\n  {}: expected {}, got {}",
-            wrong.field, wrong.expected, wrong.got
-        ));
+        text.push_str(&format!("\n  {}: expected {}, got {}", wrong.field, wrong.expected, wrong.got));
     }
     text
 }
@@ -171,12 +162,10 @@ pub(crate) fn job_exit_code(job: &JobSummary) -> u8 {
         Ending::TimedOut => EXIT_TIMEOUT,
         Ending::Cancelled => EXIT_CANCELLED,
         Ending::Lost => EXIT_LOST,
-        Ending::None | Ending::Exited | Ending::Signalled | Ending::NotStarted => {
-            match job.exit.map(u8::try_from) {
-                Some(Ok(EXIT_OK)) | None => EXIT_FAILURE,
-                Some(Ok(code)) => code,
-                Some(Err(_outside)) => u8::MAX,
-            }
-        }
+        Ending::None | Ending::Exited | Ending::Signalled | Ending::NotStarted => match job.exit.map(u8::try_from) {
+            Some(Ok(EXIT_OK)) | None => EXIT_FAILURE,
+            Some(Ok(code)) => code,
+            Some(Err(_outside)) => u8::MAX,
+        },
     }
 }

@@ -17,17 +17,11 @@ const TAIL_WHEN_FOLLOWING: u32 = 20;
 /// Runs the verb.
 pub(crate) async fn events(session: &Session<'_>, args: EventsArgs) -> Result<u8, CliError> {
     let out = session.out;
-    let unasked = if args.follow && args.since.is_none() {
-        TAIL_WHEN_FOLLOWING
-    } else {
-        0
-    };
+    let unasked = if args.follow && args.since.is_none() { TAIL_WHEN_FOLLOWING } else { 0 };
     let request = EventsRequest {
         follow: args.follow,
         job: args.job.unwrap_or_default(),
-        since_unix_ms: args
-            .since
-            .map_or(0, |since| now_unix_ms().saturating_sub(since.0)),
+        since_unix_ms: args.since.map_or(0, |since| now_unix_ms().saturating_sub(since.0)),
         tail: args.tail.unwrap_or(unasked),
     };
     let mut client = session.open().await?;

@@ -5,9 +5,7 @@
 //! Does not: watch jobs (`wait`, `logs`).
 
 use starling_proto::Word as _;
-use starling_proto::v1::{
-    Attempt, CancelRequest, Ending, JobDetail, JobRef, JobState, JobSummary, ListJobsRequest,
-};
+use starling_proto::v1::{Attempt, CancelRequest, Ending, JobDetail, JobRef, JobState, JobSummary, ListJobsRequest};
 
 use super::args::{CancelArgs, JobsArgs};
 use super::connect::call;
@@ -101,12 +99,9 @@ pub(crate) fn jobs_table(jobs: &[JobSummary]) -> Table {
 fn exit_text(exit: Option<i32>, ending: Ending) -> String {
     match ending {
         Ending::TimedOut => "time".to_owned(),
-        Ending::None
-        | Ending::Exited
-        | Ending::Signalled
-        | Ending::Cancelled
-        | Ending::NotStarted
-        | Ending::Lost => exit.map(|exit| exit.to_string()).unwrap_or_default(),
+        Ending::None | Ending::Exited | Ending::Signalled | Ending::Cancelled | Ending::NotStarted | Ending::Lost => {
+            exit.map(|exit| exit.to_string()).unwrap_or_default()
+        }
     }
 }
 
@@ -200,28 +195,17 @@ fn info_block(detail: &JobDetail) -> Block {
         );
     }
     for placement in &detail.placements {
-        block.add(
-            "placed",
-            format!("{} on {}", units::tasks(&placement.tasks), placement.node),
-        );
+        block.add("placed", format!("{} on {}", units::tasks(&placement.tasks), placement.node));
     }
     block
 }
 
 fn nonzero(number: i64) -> String {
-    if number == 0 {
-        String::new()
-    } else {
-        number.to_string()
-    }
+    if number == 0 { String::new() } else { number.to_string() }
 }
 
 fn limit(ms: u64) -> String {
-    if ms == 0 {
-        String::new()
-    } else {
-        units::duration(ms)
-    }
+    if ms == 0 { String::new() } else { units::duration(ms) }
 }
 
 /// The command as a shell would read it.
@@ -261,11 +245,7 @@ fn attempts_table(attempts: &[Attempt]) -> Table {
         let elapsed = if attempt.ended_unix_ms == 0 {
             String::new()
         } else {
-            units::duration(
-                attempt
-                    .ended_unix_ms
-                    .saturating_sub(attempt.started_unix_ms),
-            )
+            units::duration(attempt.ended_unix_ms.saturating_sub(attempt.started_unix_ms))
         };
         table.push(vec![
             Cell::plain(units::tasks(&attempt.tasks)),
@@ -295,22 +275,10 @@ pub(crate) async fn explain(session: &Session<'_>, job: String) -> Result<u8, Cl
                 out.line(&format!("  {note}"))?;
             }
             if !reply.nodes.is_empty() {
-                let mut table = Table::new(&[
-                    ("NODE", Flush::Left),
-                    ("TAKES IT", Flush::Left),
-                    ("WHY", Flush::Left),
-                ]);
+                let mut table = Table::new(&[("NODE", Flush::Left), ("TAKES IT", Flush::Left), ("WHY", Flush::Left)]);
                 for node in &reply.nodes {
-                    let (word, tone) = if node.eligible {
-                        ("yes", Tone::Good)
-                    } else {
-                        ("no", Tone::Bad)
-                    };
-                    table.push(vec![
-                        Cell::plain(&node.node),
-                        Cell::new(word, tone),
-                        Cell::plain(&node.reason),
-                    ]);
+                    let (word, tone) = if node.eligible { ("yes", Tone::Good) } else { ("no", Tone::Bad) };
+                    table.push(vec![Cell::plain(&node.node), Cell::new(word, tone), Cell::plain(&node.reason)]);
                 }
                 out.table(&table)?;
             }
@@ -323,10 +291,7 @@ pub(crate) async fn explain(session: &Session<'_>, job: String) -> Result<u8, Cl
 /// Asks for jobs to stop; fails when none of them was there to stop.
 pub(crate) async fn cancel(session: &Session<'_>, args: CancelArgs) -> Result<u8, CliError> {
     let out = session.out;
-    let request = CancelRequest {
-        jobs: args.jobs,
-        reason: args.reason.unwrap_or_default(),
-    };
+    let request = CancelRequest { jobs: args.jobs, reason: args.reason.unwrap_or_default() };
     let mut client = session.open().await?;
     let reply = call(client.cancel(request)).await?;
     match out.format() {
@@ -338,11 +303,7 @@ pub(crate) async fn cancel(session: &Session<'_>, args: CancelArgs) -> Result<u8
                 } else {
                     format!("{} is {} already", result.job, result.state().word())
                 };
-                let note = if result.note.is_empty() {
-                    String::new()
-                } else {
-                    format!(": {}", result.note)
-                };
+                let note = if result.note.is_empty() { String::new() } else { format!(": {}", result.note) };
                 out.line(&format!("{text}{note}"))?;
             }
         }

@@ -69,19 +69,9 @@ pub(crate) async fn logs(session: &Session<'_>, args: LogsArgs) -> Result<u8, Cl
         Some(Stream::Out) => vec![LogStream::Out.into()],
         Some(Stream::Err) => vec![LogStream::Err.into()],
     };
-    let request = LogsRequest {
-        job: args.job,
-        task: args.task,
-        streams,
-        follow: args.follow,
-        offset: args.offset,
-    };
+    let request = LogsRequest { job: args.job, task: args.task, streams, follow: args.follow, offset: args.offset };
     let client = session.open().await?;
-    let prefix = if args.prefix {
-        Prefix::Task
-    } else {
-        Prefix::None
-    };
+    let prefix = if args.prefix { Prefix::Task } else { Prefix::None };
     let mut printer = Printer::new(session, prefix);
     printer.print_all(client, request).await?;
     Ok(EXIT_OK)
@@ -89,20 +79,11 @@ pub(crate) async fn logs(session: &Session<'_>, args: LogsArgs) -> Result<u8, Cl
 
 impl<'a> Printer<'a> {
     pub(crate) fn new(session: &'a Session<'a>, prefix: Prefix) -> Self {
-        Self {
-            session,
-            prefix,
-            printed: BTreeMap::new(),
-            last_note: String::new(),
-        }
+        Self { session, prefix, printed: BTreeMap::new(), last_note: String::new() }
     }
 
     /// Prints until the stream ends; a followed one goes on at another node when the link breaks.
-    pub(crate) async fn print_all(
-        &mut self,
-        mut client: Client,
-        request: LogsRequest,
-    ) -> Result<(), CliError> {
+    pub(crate) async fn print_all(&mut self, mut client: Client, request: LogsRequest) -> Result<(), CliError> {
         let mut patience = Patience::default();
         loop {
             match self.print_once(&mut client, &request, &mut patience).await {
@@ -133,9 +114,7 @@ impl<'a> Printer<'a> {
         let source = (chunk.task, chunk.attempt, chunk.stream);
         let position = self.printed.get(&source).copied().unwrap_or_default();
         let known = position.next_offset.saturating_sub(chunk.offset);
-        let known = usize::try_from(known)
-            .unwrap_or(usize::MAX)
-            .min(chunk.data.len());
+        let known = usize::try_from(known).unwrap_or(usize::MAX).min(chunk.data.len());
         let data = &chunk.data[known..];
         if out.format() == Format::Json {
             if !data.is_empty() || !chunk.note.is_empty() {
@@ -156,17 +135,9 @@ impl<'a> Printer<'a> {
         }
         if self.printed.len() < POSITIONS_MAX || self.printed.contains_key(&source) {
             let length = u64::try_from(chunk.data.len()).unwrap_or(u64::MAX);
-            let next_offset = position
-                .next_offset
-                .max(chunk.offset.saturating_add(length));
+            let next_offset = position.next_offset.max(chunk.offset.saturating_add(length));
             let mid_line = data.last().map_or(position.mid_line, |last| *last != b'\n');
-            self.printed.insert(
-                source,
-                Position {
-                    next_offset,
-                    mid_line,
-                },
-            );
+            self.printed.insert(source, Position { next_offset, mid_line });
         }
         Ok(())
     }
@@ -180,14 +151,8 @@ fn json_chunk(chunk: &LogChunk, known: usize) -> JsonChunk<'_> {
         attempt: chunk.attempt,
         stream: chunk.stream().word(),
         node: &chunk.node,
-        offset: chunk
-            .offset
-            .saturating_add(u64::try_from(known).unwrap_or(u64::MAX)),
-        data: if text.is_some() {
-            None
-        } else {
-            Some(STANDARD.encode(data))
-        },
+        offset: chunk.offset.saturating_add(u64::try_from(known).unwrap_or(u64::MAX)),
+        data: if text.is_some() { None } else { Some(STANDARD.encode(data)) },
         text,
         note: &chunk.note,
     }

@@ -30,11 +30,11 @@ use tokio::time::Instant;
 use self::args::{Cli, ClientOptions, ClusterVerb, ConfigVerb, JobVerb, Verb};
 pub use self::args::{ClusterInitArgs, UpArgs};
 pub use self::connect::base_dir;
-pub use self::output::{complain, print, say};
-pub use self::units::{CpusMilli, MemBytes};
 use self::connect::{Client, Target};
 use self::error::CliError;
 use self::output::Output;
+pub use self::output::{complain, print, say};
+pub use self::units::{CpusMilli, MemBytes};
 
 /// How long a watching verb looks for another node after its own went away: longer than it takes to
 /// restart one.
@@ -85,9 +85,7 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    Cli::try_parse_from(arguments)
-        .map(sort)
-        .map_err(|error| ExitCode::from(output::usage(&error)))
+    Cli::try_parse_from(arguments).map(sort).map_err(|error| ExitCode::from(output::usage(&error)))
 }
 
 fn sort(cli: Cli) -> Parsed {
@@ -100,11 +98,9 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Jobs(jobs) => ClientVerb::Jobs(jobs),
         Verb::Job(JobVerb::Info(job)) => ClientVerb::JobInfo(job),
         Verb::Job(JobVerb::Explain(job)) => ClientVerb::JobExplain(job),
-        Verb::Job(JobVerb::Events(of)) => ClientVerb::Events(args::EventsArgs {
-            follow: of.follow,
-            job: Some(of.job),
-            ..args::EventsArgs::default()
-        }),
+        Verb::Job(JobVerb::Events(of)) => {
+            ClientVerb::Events(args::EventsArgs { follow: of.follow, job: Some(of.job), ..args::EventsArgs::default() })
+        }
         Verb::Logs(logs) => ClientVerb::Logs(logs),
         Verb::Wait(wait) => ClientVerb::Wait(wait),
         Verb::Cancel(cancel) => ClientVerb::Cancel(cancel),
@@ -113,26 +109,22 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Cluster(ClusterVerb::Info) => ClientVerb::ClusterInfo,
         Verb::Doctor => ClientVerb::Doctor,
     };
-    Parsed::Client(Box::new(ClientCommand {
-        options: cli.options,
-        verb,
-    }))
+    Parsed::Client(Box::new(ClientCommand { options: cli.options, verb }))
 }
 
 /// Asks a node and prints its answer; builds its own runtime, so it must not be called from one.
 pub fn execute(command: Box<ClientCommand>) -> ExitCode {
     let out = Output::new(&command.options);
     // One thread: a client has one connection, and starting more costs milliseconds.
-    let outcome = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(CliError::Runtime)
-        .and_then(|runtime| {
-            let outcome = runtime.block_on(perform(*command, &out));
-            // A blocked read of stdin must not hold the process.
-            runtime.shutdown_background();
-            outcome
-        });
+    let outcome =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime).and_then(
+            |runtime| {
+                let outcome = runtime.block_on(perform(*command, &out));
+                // A blocked read of stdin must not hold the process.
+                runtime.shutdown_background();
+                outcome
+            },
+        );
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

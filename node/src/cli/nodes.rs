@@ -3,9 +3,7 @@
 //! Invariants: `doctor` exits with 1 when a check fails.
 //! Does not: judge health; the node does.
 
-use starling_proto::v1::{
-    CheckState, DoctorRequest, InfoReply, InfoRequest, ListNodesRequest, NodeLine, NodeState,
-};
+use starling_proto::v1::{CheckState, DoctorRequest, InfoReply, InfoRequest, ListNodesRequest, NodeLine, NodeState};
 
 use super::connect::call;
 use super::error::{CliError, EXIT_FAILURE, EXIT_OK};
@@ -48,11 +46,7 @@ pub(crate) fn nodes_table(nodes: &[NodeLine]) -> Table {
             NodeState::Down => ("DOWN", Tone::Bad),
             NodeState::Closed => ("CLOSED", Tone::Faint),
         };
-        let heard = if node.answering {
-            "here".to_owned()
-        } else {
-            units::duration(node.silent_ms)
-        };
+        let heard = if node.answering { "here".to_owned() } else { units::duration(node.silent_ms) };
         let mut place = address(&node.addresses);
         if !node.note.is_empty() {
             place = format!("{place} ({})", node.note).trim_start().to_owned();
@@ -60,16 +54,8 @@ pub(crate) fn nodes_table(nodes: &[NodeLine]) -> Table {
         table.push(vec![
             Cell::new(&node.name, Tone::Strong),
             Cell::new(state, tone),
-            Cell::plain(format!(
-                "{}({})",
-                units::cpus(node.cpus_milli),
-                units::cpus(node.cpus_free_milli)
-            )),
-            Cell::plain(format!(
-                "{}({})",
-                units::size(node.mem_bytes),
-                units::size(node.mem_free_bytes)
-            )),
+            Cell::plain(format!("{}({})", units::cpus(node.cpus_milli), units::cpus(node.cpus_free_milli))),
+            Cell::plain(format!("{}({})", units::size(node.mem_bytes), units::size(node.mem_free_bytes))),
             Cell::plain(node.running.to_string()),
             Cell::plain(heard),
             Cell::plain(&node.version),
@@ -101,24 +87,14 @@ pub(crate) async fn info(session: &Session<'_>) -> Result<u8, CliError> {
 
 fn info_block(reply: &InfoReply) -> Block {
     let mut block = Block::default();
-    block
-        .add("node", &reply.node_name)
-        .add("id", &reply.node_id)
-        .add("cluster", &reply.cluster_id);
+    block.add("node", &reply.node_name).add("id", &reply.node_id).add("cluster", &reply.cluster_id);
     if reply.ready {
         block.add_toned("state", "ready", Tone::Good);
     } else {
-        block.add_toned(
-            "state",
-            format!("not ready: {}", reply.not_ready_reason),
-            Tone::Bad,
-        );
+        block.add_toned("state", format!("not ready: {}", reply.not_ready_reason), Tone::Bad);
     }
     if reply.loopback_only {
-        block.add(
-            "reach",
-            "this host only, for want of a secret: see `starling cluster init`",
-        );
+        block.add("reach", "this host only, for want of a secret: see `starling cluster init`");
     }
     block
         .add("version", &reply.version)
@@ -126,26 +102,13 @@ fn info_block(reply: &InfoReply) -> Block {
         .add("p2p", reply.p2p_addresses.join(" "))
         .add("api", reply.api_addresses.join(" "))
         .add("data", &reply.data_dir)
-        .add(
-            "disk",
-            format!(
-                "{}, {} free",
-                reply.disk_state,
-                units::size(reply.disk_free_bytes)
-            ),
-        )
+        .add("disk", format!("{}, {} free", reply.disk_state, units::size(reply.disk_free_bytes)))
         .add("events", units::count(reply.events))
         .add("facts root", &reply.facts_root);
     for entry in reply.frontier.iter().take(LOGS_SHOWN) {
         block.add(
             "log",
-            format!(
-                "{}, epoch {}: {} events, head {}",
-                entry.author,
-                entry.epoch,
-                units::count(entry.len),
-                entry.head
-            ),
+            format!("{}, epoch {}: {} events, head {}", entry.author, entry.epoch, units::count(entry.len), entry.head),
         );
     }
     let more = reply.frontier.len().saturating_sub(LOGS_SHOWN);
@@ -163,11 +126,7 @@ pub(crate) async fn doctor(session: &Session<'_>) -> Result<u8, CliError> {
     match out.format() {
         Format::Json => out.json(&reply.checks)?,
         Format::Human => {
-            let mut table = Table::new(&[
-                ("CHECK", Flush::Left),
-                ("STATE", Flush::Left),
-                ("DETAIL", Flush::Left),
-            ]);
+            let mut table = Table::new(&[("CHECK", Flush::Left), ("STATE", Flush::Left), ("DETAIL", Flush::Left)]);
             for check in &reply.checks {
                 let (state, tone) = match check.state() {
                     CheckState::Unknown => ("UNKNOWN", Tone::Plain),
@@ -175,11 +134,7 @@ pub(crate) async fn doctor(session: &Session<'_>) -> Result<u8, CliError> {
                     CheckState::Warn => ("WARN", Tone::Busy),
                     CheckState::Fail => ("FAIL", Tone::Bad),
                 };
-                table.push(vec![
-                    Cell::plain(&check.name),
-                    Cell::new(state, tone),
-                    Cell::plain(&check.detail),
-                ]);
+                table.push(vec![Cell::plain(&check.name), Cell::new(state, tone), Cell::plain(&check.detail)]);
             }
             out.table(&table)?;
             for check in reply.checks.iter().filter(|check| !check.hint.is_empty()) {
@@ -188,9 +143,6 @@ pub(crate) async fn doctor(session: &Session<'_>) -> Result<u8, CliError> {
         }
     }
     out.footer(reply.view.as_ref());
-    let failed = reply
-        .checks
-        .iter()
-        .any(|check| check.state() == CheckState::Fail);
+    let failed = reply.checks.iter().any(|check| check.state() == CheckState::Fail);
     Ok(if failed { EXIT_FAILURE } else { EXIT_OK })
 }

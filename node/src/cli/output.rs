@@ -52,18 +52,10 @@ impl Output {
     pub(crate) fn new(options: &ClientOptions) -> Self {
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let colour = |terminal: bool| {
-            if terminal && !no_colour {
-                Colour::On
-            } else {
-                Colour::Off
-            }
+            if terminal && !no_colour { Colour::On } else { Colour::Off }
         };
         Self {
-            format: if options.json {
-                Format::Json
-            } else {
-                Format::Human
-            },
+            format: if options.json { Format::Json } else { Format::Human },
             talk: if options.quiet { Talk::Off } else { Talk::On },
             colour: colour(io::stdout().is_terminal()),
             colour_err: colour(io::stderr().is_terminal()),
@@ -96,14 +88,8 @@ impl Output {
     pub(crate) fn json<T: Serialize>(&self, bodies: &[T]) -> Result<(), CliError> {
         let mut bytes = Vec::new();
         for body in bodies {
-            serde_json::to_writer(
-                &mut bytes,
-                &JsonLine {
-                    v: JSON_VERSION,
-                    body,
-                },
-            )
-            .map_err(|error| CliError::Output(error.into()))?;
+            serde_json::to_writer(&mut bytes, &JsonLine { v: JSON_VERSION, body })
+                .map_err(|error| CliError::Output(error.into()))?;
             bytes.push(b'\n');
         }
         write_out(&bytes)
@@ -126,11 +112,7 @@ impl Output {
 
     /// Says something that the user should act on.
     pub(crate) fn warn(&self, text: &str) {
-        write_err(&format!(
-            "{} {}",
-            self.colour_err.paint("warning:", Tone::Strong),
-            clean(text)
-        ));
+        write_err(&format!("{} {}", self.colour_err.paint("warning:", Tone::Strong), clean(text)));
     }
 
     /// Says by whom and how fresh the data above was seen.
@@ -146,18 +128,10 @@ impl Output {
             return;
         }
         let text: Vec<String> = error.to_string().lines().map(clean).collect();
-        write_err(&format!(
-            "{} {}",
-            self.colour_err.paint("error:", Tone::Bad),
-            text.join("\n")
-        ));
+        write_err(&format!("{} {}", self.colour_err.paint("error:", Tone::Bad), text.join("\n")));
         let hint = error.hint();
         if !hint.is_empty() {
-            write_err(&format!(
-                "{} {}",
-                self.colour_err.paint("hint:", Tone::Strong),
-                clean(&hint)
-            ));
+            write_err(&format!("{} {}", self.colour_err.paint("hint:", Tone::Strong), clean(&hint)));
         }
     }
 }
@@ -171,9 +145,7 @@ pub(crate) fn usage(error: &clap::Error) -> u8 {
 
 /// Milliseconds since 1970 by this machine's clock.
 pub(crate) fn now_unix_ms() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -185,10 +157,8 @@ pub(crate) fn footer_text(view: &View, now_unix_ms: u64) -> String {
     } else {
         units::duration(age_ms)
     };
-    let mut text = format!(
-        "as seen by {}, {} of {} nodes live, {age} ago",
-        view.seen_by, view.live_nodes, view.roster_nodes
-    );
+    let mut text =
+        format!("as seen by {}, {} of {} nodes live, {age} ago", view.seen_by, view.live_nodes, view.roster_nodes);
     if !view.lag_note.is_empty() {
         text.push_str("; ");
         text.push_str(&view.lag_note);
@@ -217,14 +187,10 @@ fn write_out(bytes: &[u8]) -> Result<(), CliError> {
 }
 
 fn write_all(to: &mut impl Write, bytes: &[u8]) -> Result<(), CliError> {
-    to.write_all(bytes)
-        .and_then(|()| to.flush())
-        .map_err(CliError::Output)
+    to.write_all(bytes).and_then(|()| to.flush()).map_err(CliError::Output)
 }
 
 fn write_err(line: &str) {
     // With stderr gone there is nobody left to tell.
-    let _ = io::stderr()
-        .lock()
-        .write_all(format!("{line}\n").as_bytes());
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }

@@ -70,11 +70,7 @@ fn finish(session: &Session<'_>, job: &JobSummary) -> Result<u8, CliError> {
 
 /// Prints the output and returns the end.
 async fn watch(session: &Session<'_>, client: Client, job: String) -> Result<JobSummary, CliError> {
-    let request = LogsRequest {
-        job: job.clone(),
-        follow: true,
-        ..LogsRequest::default()
-    };
+    let request = LogsRequest { job: job.clone(), follow: true, ..LogsRequest::default() };
     let mut printer = Printer::new(session, Prefix::None);
     let (ended, ()) = tokio::try_join!(
         wait::one(session, client.clone(), job, wait::Report::Quiet),
@@ -84,16 +80,11 @@ async fn watch(session: &Session<'_>, client: Client, job: String) -> Result<Job
 }
 
 async fn cancel(session: &Session<'_>, mut client: Client, job: String) -> Result<(), CliError> {
-    let request = CancelRequest {
-        jobs: vec![job],
-        reason: "interrupted".to_owned(),
-    };
+    let request = CancelRequest { jobs: vec![job], reason: "interrupted".to_owned() };
     match call(client.cancel(request.clone())).await {
         Ok(_) => Ok(()),
         Err(error) => {
-            let mut client = session
-                .reopen(error, &mut super::Patience::default())
-                .await?;
+            let mut client = session.reopen(error, &mut super::Patience::default()).await?;
             call(client.cancel(request)).await.map(|_| ())
         }
     }
@@ -108,10 +99,7 @@ struct Interrupts {
 impl Interrupts {
     fn new() -> Result<Self, CliError> {
         let listen = |kind| signal(kind).map_err(CliError::Runtime);
-        Ok(Self {
-            interrupt: listen(SignalKind::interrupt())?,
-            terminate: listen(SignalKind::terminate())?,
-        })
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 
     /// Cancel safety: a signal is not lost when the future is dropped before it arrives.

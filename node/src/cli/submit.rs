@@ -63,19 +63,13 @@ pub(crate) async fn submit(session: &Session<'_>, args: SubmitArgs) -> Result<u8
 }
 
 /// Sends a submission.
-pub(crate) async fn send(
-    client: &mut Client,
-    request: SubmitRequest,
-) -> Result<SubmitReply, CliError> {
+pub(crate) async fn send(client: &mut Client, request: SubmitRequest) -> Result<SubmitReply, CliError> {
     call(client.submit(request)).await
 }
 
 fn sentence(reply: &SubmitReply) -> String {
-    let tasks = if reply.tasks == 1 {
-        "1 task".to_owned()
-    } else {
-        format!("{} tasks", units::count(reply.tasks.into()))
-    };
+    let tasks =
+        if reply.tasks == 1 { "1 task".to_owned() } else { format!("{} tasks", units::count(reply.tasks.into())) };
     let safety = match reply.acked() {
         AckLevel::Remote1 => "safe on two nodes",
         AckLevel::Local => "safe on this node alone",
@@ -119,11 +113,7 @@ pub(crate) fn task_request(args: TaskArgs) -> Result<SubmitRequest, CliError> {
         command: args.command,
         cpus_milli: args.cpus.map(|cpus| cpus.0),
         mem_bytes: args.mem.map_or(0, |mem| mem.0),
-        env: args
-            .env
-            .into_iter()
-            .map(|entry| (entry.key, entry.value))
-            .collect(),
+        env: args.env.into_iter().map(|entry| (entry.key, entry.value)).collect(),
         cwd: directory(args.chdir)?,
         stdin,
         priority: args.priority,
@@ -138,26 +128,16 @@ pub(crate) fn task_request(args: TaskArgs) -> Result<SubmitRequest, CliError> {
 
 /// The absolute working directory: the caller's, or `chdir` as seen from it.
 fn directory(chdir: Option<PathBuf>) -> Result<String, CliError> {
-    let here = || {
-        std::env::current_dir().map_err(|source| CliError::File {
-            path: PathBuf::from("."),
-            source,
-        })
-    };
+    let here = || std::env::current_dir().map_err(|source| CliError::File { path: PathBuf::from("."), source });
     let path = match chdir {
         Some(path) if path.is_absolute() => path,
         Some(path) => here()?.join(path),
         None => here()?,
     };
-    path.into_os_string()
-        .into_string()
-        .map_err(|path| CliError::Usage {
-            message: format!(
-                "the working directory {} is not UTF-8",
-                Path::new(&path).display()
-            ),
-            hint: "choose another one with -C".to_owned(),
-        })
+    path.into_os_string().into_string().map_err(|path| CliError::Usage {
+        message: format!("the working directory {} is not UTF-8", Path::new(&path).display()),
+        hint: "choose another one with -C".to_owned(),
+    })
 }
 
 fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
@@ -168,19 +148,11 @@ fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
     } else {
         File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
     };
-    read.map_err(|source| CliError::File {
-        path: path.to_owned(),
-        source,
-    })?;
+    read.map_err(|source| CliError::File { path: path.to_owned(), source })?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > INPUT_BYTES_MAX {
         return Err(CliError::Usage {
-            message: format!(
-                "{} holds more than {}",
-                path.display(),
-                units::size(INPUT_BYTES_MAX)
-            ),
-            hint: "put the data where every node can read it, and name it in the command"
-                .to_owned(),
+            message: format!("{} holds more than {}", path.display(), units::size(INPUT_BYTES_MAX)),
+            hint: "put the data where every node can read it, and name it in the command".to_owned(),
         });
     }
     Ok(bytes)

@@ -64,14 +64,7 @@ impl Cell {
     /// A cell of one tone; empty text is shown as `-`.
     pub(crate) fn new(text: impl AsRef<str>, tone: Tone) -> Self {
         let text = clean(text.as_ref());
-        Self {
-            text: if text.is_empty() {
-                "-".to_owned()
-            } else {
-                text
-            },
-            tone,
-        }
+        Self { text: if text.is_empty() { "-".to_owned() } else { text }, tone }
     }
 
     /// A cell without colour.
@@ -86,9 +79,7 @@ impl Cell {
 
 /// `text` without control characters: a job's name must not steer somebody's terminal.
 pub(crate) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|symbol| if symbol.is_control() { '?' } else { symbol })
-        .collect()
+    text.chars().map(|symbol| if symbol.is_control() { '?' } else { symbol }).collect()
 }
 
 /// Rows under a header.
@@ -100,10 +91,7 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new(columns: &[(&'static str, Flush)]) -> Self {
-        Self {
-            columns: columns.to_vec(),
-            rows: Vec::new(),
-        }
+        Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row; cells beyond the columns are ignored, missing ones are empty.
@@ -113,20 +101,10 @@ impl Table {
 
     /// The table as text that ends in a newline.
     pub(crate) fn render(&self, colour: Colour) -> String {
-        let header: Vec<Cell> = self
-            .columns
-            .iter()
-            .map(|(title, _)| Cell::new(title, Tone::Strong))
-            .collect();
+        let header: Vec<Cell> = self.columns.iter().map(|(title, _)| Cell::new(title, Tone::Strong)).collect();
         let lines = || std::iter::once(&header).chain(&self.rows);
         let widths: Vec<usize> = (0..self.columns.len())
-            .map(|column| {
-                lines()
-                    .filter_map(|row| row.get(column))
-                    .map(Cell::width)
-                    .max()
-                    .unwrap_or(0)
-            })
+            .map(|column| lines().filter_map(|row| row.get(column)).map(Cell::width).max().unwrap_or(0))
             .collect();
         let mut text = String::new();
         for row in lines() {
@@ -160,12 +138,7 @@ impl Block {
         self.add_toned(key, value, Tone::Plain)
     }
 
-    pub(crate) fn add_toned(
-        &mut self,
-        key: &'static str,
-        value: impl AsRef<str>,
-        tone: Tone,
-    ) -> &mut Self {
+    pub(crate) fn add_toned(&mut self, key: &'static str, value: impl AsRef<str>, tone: Tone) -> &mut Self {
         if !value.as_ref().is_empty() {
             self.entries.push((key, clean(value.as_ref()), tone));
         }
@@ -174,18 +147,10 @@ impl Block {
 
     /// The block as text that ends in a newline.
     pub(crate) fn render(&self, colour: Colour) -> String {
-        let width = self
-            .entries
-            .iter()
-            .map(|(key, ..)| key.len())
-            .max()
-            .unwrap_or(0);
+        let width = self.entries.iter().map(|(key, ..)| key.len()).max().unwrap_or(0);
         let mut text = String::new();
         for (key, value, tone) in &self.entries {
-            let key = colour.paint(
-                &format!("{:<width$}", format!("{key}:"), width = width + 1),
-                Tone::Strong,
-            );
+            let key = colour.paint(&format!("{:<width$}", format!("{key}:"), width = width + 1), Tone::Strong);
             text.push_str(&format!("{key}  {}\n", colour.paint(value, *tone)));
         }
         text

@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use clap::{CommandFactory as _, Parser as _};
 use prost::Message as _;
 use starling_proto::v1::{
-    Ending, ErrorDetail, FieldViolation, IndexRange, JobState, JobSummary, NodeLine, NodeState,
-    TaskCounts, View,
+    Ending, ErrorDetail, FieldViolation, IndexRange, JobState, JobSummary, NodeLine, NodeState, TaskCounts, View,
 };
 use tonic::{Code, Status};
 
@@ -25,9 +24,7 @@ fn verb(line: &str) -> Verb {
 }
 
 fn usage_code(line: &str) -> i32 {
-    Cli::try_parse_from(line.split(' '))
-        .unwrap_err()
-        .exit_code()
+    Cli::try_parse_from(line.split(' ')).unwrap_err().exit_code()
 }
 
 fn array(text: &str) -> Result<Vec<(u32, u32)>, String> {
@@ -103,16 +100,9 @@ fn env_takes_a_value_or_the_callers() {
     let entry = units::parse_env("A=b=c").unwrap();
     assert_eq!((entry.key.as_str(), entry.value.as_str()), ("A", "b=c"));
     assert_eq!(units::parse_env("EMPTY=").unwrap().value, "");
-    assert_eq!(
-        units::parse_env("PATH").unwrap().value,
-        std::env::var("PATH").unwrap()
-    );
+    assert_eq!(units::parse_env("PATH").unwrap().value, std::env::var("PATH").unwrap());
     assert!(units::parse_env("=x").is_err());
-    assert!(
-        units::parse_env("STARLING_SURELY_UNSET")
-            .unwrap_err()
-            .contains("KEY=VALUE")
-    );
+    assert!(units::parse_env("STARLING_SURELY_UNSET").unwrap_err().contains("KEY=VALUE"));
 }
 
 #[test]
@@ -126,12 +116,7 @@ fn quantities_render_without_spaces() {
     assert_eq!(units::time(0), "-");
     assert_eq!(units::time(951_782_400_123), "2000-02-29T00:00:00.123Z");
     assert_eq!(units::time(1_795_692_621_304), "2026-11-26T11:30:21.304Z");
-    let ranges: Vec<IndexRange> = (0..8)
-        .map(|n| IndexRange {
-            start: n * 5,
-            end: n * 5,
-        })
-        .collect();
+    let ranges: Vec<IndexRange> = (0..8).map(|n| IndexRange { start: n * 5, end: n * 5 }).collect();
     assert_eq!(units::tasks(&ranges), "0,5,10,15,20,25,…");
 }
 
@@ -162,34 +147,20 @@ fn flags_after_the_program_belong_to_it() {
     assert!(args.wait);
     assert_eq!(args.task.name.as_deref(), Some("nap"));
     assert_eq!(args.task.command, ["sleep", "-n", "5", "--json"]);
-    let Verb::Run(args) = verb("starling run -- --strange x") else {
-        panic!("not a run")
-    };
+    let Verb::Run(args) = verb("starling run -- --strange x") else { panic!("not a run") };
     assert_eq!(args.task.command, ["--strange", "x"]);
 }
 
 #[test]
 fn local_verbs_are_handed_back() {
     let parsed = |line: &str| parse(line.split(' ')).unwrap();
-    let Parsed::Up(up) =
-        parsed("starling up --name wren --join a:1 --join b:2 --cpus 2 --label z=1")
-    else {
+    let Parsed::Up(up) = parsed("starling up --name wren --join a:1 --join b:2 --cpus 2") else {
         panic!("not up");
     };
-    assert_eq!(
-        (up.name.as_deref(), up.join.len(), up.cpus),
-        (Some("wren"), 2, Some(CpusMilli(2_000)))
-    );
-    assert!(
-        matches!(parsed("starling cluster init --force"), Parsed::ClusterInit(init) if init.force)
-    );
-    assert!(
-        matches!(parsed("starling config show --no-mdns"), Parsed::ConfigShow(up) if up.no_mdns)
-    );
-    assert!(matches!(
-        parsed("starling jobs -s running,done"),
-        Parsed::Client(_)
-    ));
+    assert_eq!((up.name.as_deref(), up.join.len(), up.cpus), (Some("wren"), 2, Some(CpusMilli(2_000))));
+    assert!(matches!(parsed("starling cluster init --force"), Parsed::ClusterInit(init) if init.force));
+    assert!(matches!(parsed("starling config show --no-mdns"), Parsed::ConfigShow(up) if up.no_mdns));
+    assert!(matches!(parsed("starling jobs -s running,done"), Parsed::Client(_)));
 }
 
 #[test]
@@ -202,29 +173,11 @@ fn submit_becomes_a_request() {
     };
     let request = submit::request_of(args).unwrap();
     assert_eq!(request.command, ["echo", "hi"]);
-    assert_eq!(
-        request.array,
-        [
-            IndexRange { start: 1, end: 3 },
-            IndexRange { start: 9, end: 9 }
-        ]
-    );
-    assert_eq!(
-        (request.cpus_milli, request.mem_bytes),
-        (Some(500), 1 << 30)
-    );
-    assert_eq!(
-        request.env,
-        BTreeMap::from([("A".to_owned(), "b".to_owned())])
-    );
-    assert_eq!(
-        (request.cwd.as_str(), request.priority, request.retries),
-        ("/tmp", -5, 2)
-    );
-    assert_eq!(
-        (request.timeout_ms, request.node.as_str()),
-        (300_000, "wren")
-    );
+    assert_eq!(request.array, [IndexRange { start: 1, end: 3 }, IndexRange { start: 9, end: 9 }]);
+    assert_eq!((request.cpus_milli, request.mem_bytes), (Some(500), 1 << 30));
+    assert_eq!(request.env, BTreeMap::from([("A".to_owned(), "b".to_owned())]));
+    assert_eq!((request.cwd.as_str(), request.priority, request.retries), ("/tmp", -5, 2));
+    assert_eq!((request.timeout_ms, request.node.as_str()), (300_000, "wren"));
     assert_eq!(request.request_id.len(), 16);
 }
 
@@ -235,12 +188,8 @@ fn lines_of_a_file_become_entries() {
     let entries = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
         let line = format!("starling submit --each-line {} true", path.display());
-        let Verb::Submit(args) = verb(&line) else {
-            panic!("not a submit")
-        };
-        submit::request_of(args)
-            .map(|request| request.each_line)
-            .map_err(|error| error.to_string())
+        let Verb::Submit(args) = verb(&line) else { panic!("not a submit") };
+        submit::request_of(args).map(|request| request.each_line).map_err(|error| error.to_string())
     };
     assert_eq!(entries(b"a b\n\nc").unwrap(), ["a b", "", "c"]);
     assert_eq!(entries(b"a\n").unwrap(), ["a"]);
@@ -257,19 +206,11 @@ fn via_selects_by_number_name_path_or_address() {
     assert_eq!(target("wren"), Target::Name("wren".into()));
     assert_eq!(target("./api.sock"), Target::Socket("./api.sock".into()));
     assert_eq!(target("[::1]:7401"), Target::Tcp("[::1]:7401".into()));
-    assert_eq!(
-        target("http://10.0.0.1:7401/"),
-        Target::Tcp("10.0.0.1:7401".into())
-    );
+    assert_eq!(target("http://10.0.0.1:7401/"), Target::Tcp("10.0.0.1:7401".into()));
 }
 
 fn job(state: JobState, ending: Ending, exit: Option<i32>) -> JobSummary {
-    JobSummary {
-        state: state.into(),
-        ending: ending.into(),
-        exit,
-        ..JobSummary::default()
-    }
+    JobSummary { state: state.into(), ending: ending.into(), exit, ..JobSummary::default() }
 }
 
 #[test]
@@ -287,11 +228,7 @@ fn exit_code_follows_the_jobs_end() {
         (JobState::Lost, Ending::Lost, None, 75),
         (JobState::Failed, Ending::Lost, None, 75),
     ] {
-        assert_eq!(
-            job_exit_code(&job(state, ending, exit)),
-            code,
-            "{state:?} {ending:?} {exit:?}"
-        );
+        assert_eq!(job_exit_code(&job(state, ending, exit)), code, "{state:?} {ending:?} {exit:?}");
     }
 }
 
@@ -299,59 +236,27 @@ fn exit_code_follows_the_jobs_end() {
 fn refusals_name_the_field_and_what_to_do() {
     let detail = ErrorDetail {
         hint: "ask for less".into(),
-        violations: vec![FieldViolation {
-            field: "mem_bytes".into(),
-            expected: "at most 1T".into(),
-            got: "9T".into(),
-        }],
+        violations: vec![FieldViolation { field: "mem_bytes".into(), expected: "at most 1T".into(), got: "9T".into() }],
     };
-    let status = Status::with_details(
-        Code::InvalidArgument,
-        "bad request",
-        detail.encode_to_vec().into(),
-    );
+    let status = Status::with_details(Code::InvalidArgument, "bad request", detail.encode_to_vec().into());
     let error = CliError::from(status);
-    assert_eq!(
-        error.to_string(),
-        "bad request\n  mem_bytes: expected at most 1T, got 9T"
-    );
-    assert_eq!(
-        (error.hint().as_str(), error.exit_code()),
-        ("ask for less", 2)
-    );
+    assert_eq!(error.to_string(), "bad request\n  mem_bytes: expected at most 1T, got 9T");
+    assert_eq!((error.hint().as_str(), error.exit_code()), ("ask for less", 2));
     assert_eq!(CliError::from(Status::not_found("no job x")).exit_code(), 1);
-    assert!(
-        CliError::from(Status::not_found("no job x"))
-            .hint()
-            .contains("starling jobs")
-    );
-    assert_eq!(
-        CliError::from(Status::unavailable("starting")).exit_code(),
-        69
-    );
+    assert!(CliError::from(Status::not_found("no job x")).hint().contains("starling jobs"));
+    assert_eq!(CliError::from(Status::unavailable("starting")).exit_code(), 69);
     assert!(CliError::from(Status::unavailable("starting")).is_link_loss());
     assert!(!CliError::from(Status::internal("bug")).is_link_loss());
 }
 
 #[test]
 fn footer_says_by_whom_and_how_fresh() {
-    let mut view = View {
-        seen_by: "wren".into(),
-        as_of_unix_ms: 1_000,
-        live_nodes: 3,
-        roster_nodes: 3,
-        lag_note: String::new(),
-    };
-    assert_eq!(
-        output::footer_text(&view, 1_210),
-        "as seen by wren, 3 of 3 nodes live, 0.2 s ago"
-    );
+    let mut view =
+        View { seen_by: "wren".into(), as_of_unix_ms: 1_000, live_nodes: 3, roster_nodes: 3, lag_note: String::new() };
+    assert_eq!(output::footer_text(&view, 1_210), "as seen by wren, 3 of 3 nodes live, 0.2 s ago");
     view.live_nodes = 1;
     view.lag_note = "cut off".into();
-    assert_eq!(
-        output::footer_text(&view, 91_000),
-        "as seen by wren, 1 of 3 nodes live, 1m30s ago; cut off"
-    );
+    assert_eq!(output::footer_text(&view, 91_000), "as seen by wren, 1 of 3 nodes live, 1m30s ago; cut off");
 }
 
 #[test]
@@ -360,14 +265,8 @@ fn jobs_table_reads_like_slurms() {
         id: "wren-12".into(),
         name: "sweep".into(),
         tasks: 10,
-        counts: Some(TaskCounts {
-            done: 3,
-            running: 7,
-            ..TaskCounts::default()
-        }),
-        nodes: ["wren", "robin", "magpie", "finch"]
-            .map(String::from)
-            .to_vec(),
+        counts: Some(TaskCounts { done: 3, running: 7, ..TaskCounts::default() }),
+        nodes: ["wren", "robin", "magpie", "finch"].map(String::from).to_vec(),
         elapsed_ms: 80_000,
         ..job(JobState::Running, Ending::Exited, Some(0))
     };
@@ -429,9 +328,6 @@ fn colour_surrounds_text_and_never_padding() {
          long  \u{1b}[31mx\u{1b}[0m\n"
     );
     let mut block = Block::default();
-    block
-        .add("job", "wren-1")
-        .add("reason", "")
-        .add("name", "a\nb");
+    block.add("job", "wren-1").add("reason", "").add("name", "a\nb");
     assert_eq!(block.render(Colour::Off), "job:   wren-1\nname:  a?b\n");
 }

@@ -49,10 +49,7 @@ impl ArraySpec {
 
     /// The set as the API has it.
     pub fn ranges(&self) -> Vec<IndexRange> {
-        self.0
-            .iter()
-            .map(|&(start, end)| IndexRange { start, end })
-            .collect()
+        self.0.iter().map(|&(start, end)| IndexRange { start, end }).collect()
     }
 }
 
@@ -63,9 +60,7 @@ impl FromStr for CpusMilli {
         parse_milli(text)
             .and_then(|milli| u32::try_from(milli).ok())
             .map(Self)
-            .ok_or_else(|| {
-                "expected a number of CPUs with at most three decimals, such as 1 or 0.5".to_owned()
-            })
+            .ok_or_else(|| "expected a number of CPUs with at most three decimals, such as 1 or 0.5".to_owned())
     }
 }
 
@@ -73,18 +68,11 @@ impl FromStr for CpusMilli {
 fn parse_milli(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole)
-        || !digits(fraction)
-        || fraction.len() > 3
-        || text.len() < 1 + usize::from(text.starts_with('.'))
+    if !digits(whole) || !digits(fraction) || fraction.len() > 3 || text.len() < 1 + usize::from(text.starts_with('.'))
     {
         return None;
     }
-    let whole: u64 = if whole.is_empty() {
-        0
-    } else {
-        whole.parse().ok()?
-    };
+    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     let fraction: u64 = format!("{fraction:0<3}").parse().ok()?;
     whole.checked_mul(1_000)?.checked_add(fraction)
 }
@@ -93,8 +81,7 @@ impl FromStr for MemBytes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || "expected a size with a unit, such as 512M or 2G (powers of 1,024)".to_owned();
+        let wrong = || "expected a size with a unit, such as 512M or 2G (powers of 1,024)".to_owned();
         let split = text.find(|symbol: char| symbol.is_ascii_alphabetic());
         let (number, unit) = text.split_at(split.unwrap_or(text.len()));
         let factor = match unit.to_ascii_lowercase().as_str() {
@@ -126,9 +113,7 @@ impl FromStr for Millis {
         while !rest.is_empty() {
             let unit_at = rest.find(|symbol: char| symbol.is_ascii_alphabetic());
             let (number, tail) = rest.split_at(unit_at.unwrap_or(rest.len()));
-            let unit_end = tail
-                .find(|symbol: char| !symbol.is_ascii_alphabetic())
-                .unwrap_or(tail.len());
+            let unit_end = tail.find(|symbol: char| !symbol.is_ascii_alphabetic()).unwrap_or(tail.len());
             let (unit, next) = tail.split_at(unit_end);
             let unit_ms: u64 = match unit {
                 "ms" => 1,
@@ -206,23 +191,19 @@ pub fn parse_env(text: &str) -> Result<EnvEntry, String> {
         return parse_pair(text);
     }
     match std::env::var(text) {
-        Ok(value) if !text.is_empty() => Ok(EnvEntry {
-            key: text.to_owned(),
-            value,
-        }),
-        Ok(_) | Err(_) => Err(format!(
-            "expected KEY=VALUE, or the name of a variable that is set here; {text:?} is neither"
-        )),
+        Ok(value) if !text.is_empty() => Ok(EnvEntry { key: text.to_owned(), value }),
+        Ok(_) | Err(_) => {
+            Err(format!("expected KEY=VALUE, or the name of a variable that is set here; {text:?} is neither"))
+        }
     }
 }
 
 /// Reads `K=V`.
 fn parse_pair(text: &str) -> Result<EnvEntry, String> {
     match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() && !text.contains('\0') => Ok(EnvEntry {
-            key: key.to_owned(),
-            value: value.to_owned(),
-        }),
+        Some((key, value)) if !key.is_empty() && !text.contains('\0') => {
+            Ok(EnvEntry { key: key.to_owned(), value: value.to_owned() })
+        }
         Some(_) | None => Err("expected KEY=VALUE".to_owned()),
     }
 }
@@ -251,11 +232,7 @@ pub fn duration(ms: u64) -> String {
 /// `0`, `900B`, `1.5K`, `512M`, `64G`.
 pub fn size(bytes: u64) -> String {
     if bytes < KIB {
-        return if bytes == 0 {
-            "0".to_owned()
-        } else {
-            format!("{bytes}B")
-        };
+        return if bytes == 0 { "0".to_owned() } else { format!("{bytes}B") };
     }
     let (mut unit, mut letters) = (KIB, "KMGTPE".chars());
     let mut letter = letters.next().unwrap_or('K');
@@ -277,9 +254,7 @@ pub fn cpus(milli: u32) -> String {
     if fraction == 0 {
         return whole.to_string();
     }
-    format!("{whole}.{fraction:03}")
-        .trim_end_matches('0')
-        .to_owned()
+    format!("{whole}.{fraction:03}").trim_end_matches('0').to_owned()
 }
 
 /// `0-9,20`; at most six ranges, then `…`.
@@ -323,16 +298,11 @@ pub fn time(unix_ms: u64) -> String {
     // Civil date from days, after Howard Hinnant: eras of 400 years that start on 1 March.
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     format!(
         "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",

@@ -31,15 +31,9 @@ pub(crate) enum Report {
 /// Runs the verb.
 pub(crate) async fn wait(session: &Session<'_>, args: WaitArgs) -> Result<u8, CliError> {
     let out = session.out;
-    let limit = args
-        .timeout
-        .map_or(FOREVER, |limit| Duration::from_millis(limit.0));
+    let limit = args.timeout.map_or(FOREVER, |limit| Duration::from_millis(limit.0));
     let deadline = Instant::now() + limit.min(FOREVER);
-    let report = if args.progress {
-        Report::Progress
-    } else {
-        Report::Quiet
-    };
+    let report = if args.progress { Report::Progress } else { Report::Quiet };
     let client = session.open().await?;
     let mut code = EXIT_OK;
     let watch = watch(session, client, args.jobs, report, |job| {
@@ -52,10 +46,7 @@ pub(crate) async fn wait(session: &Session<'_>, args: WaitArgs) -> Result<u8, Cl
     match timeout_at(deadline, watch).await {
         Ok(ended) => ended.map(|()| code),
         Err(_elapsed) => {
-            out.warn(&format!(
-                "still not ended after {}",
-                units::duration(millis(limit))
-            ));
+            out.warn(&format!("still not ended after {}", units::duration(millis(limit))));
             Ok(EXIT_TIMEOUT)
         }
     }
@@ -91,11 +82,7 @@ async fn watch(
         let outcome = watch_once(session, &mut client, &jobs, report, |job| {
             patience.renew();
             // A second stream reports again what ended before.
-            if ended.insert(job.id.clone()) {
-                on_end(job)
-            } else {
-                Ok(())
-            }
+            if ended.insert(job.id.clone()) { on_end(job) } else { Ok(()) }
         })
         .await;
         match outcome {
@@ -113,19 +100,11 @@ async fn watch_once(
     report: Report,
     mut on_end: impl FnMut(&JobSummary) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    let request = WaitRequest {
-        jobs: jobs.to_vec(),
-        progress: report == Report::Progress,
-    };
+    let request = WaitRequest { jobs: jobs.to_vec(), progress: report == Report::Progress };
     let mut stream = client.wait(request).await?.into_inner();
     let mut left = jobs.len();
     while left > 0 {
-        let Some(WaitReply {
-            job: Some(job),
-            ended,
-            ..
-        }) = stream.message().await?
-        else {
+        let Some(WaitReply { job: Some(job), ended, .. }) = stream.message().await? else {
             return Err(CliError::CutShort);
         };
         if ended {
@@ -139,17 +118,9 @@ async fn watch_once(
 }
 
 fn line(session: &Session<'_>, job: &JobSummary) -> String {
-    let state = session
-        .out
-        .paint(state_word(job.state()), state_tone(job.state()));
-    let exit = job
-        .exit
-        .map_or_else(|| "-".to_owned(), |exit| exit.to_string());
-    format!(
-        "{}  {state}  exit {exit}  {}",
-        job.id,
-        units::duration(job.elapsed_ms)
-    )
+    let state = session.out.paint(state_word(job.state()), state_tone(job.state()));
+    let exit = job.exit.map_or_else(|| "-".to_owned(), |exit| exit.to_string());
+    format!("{}  {state}  exit {exit}  {}", job.id, units::duration(job.elapsed_ms))
 }
 
 /// `wren-12: running, 3 of 10 done, 1 failed`.

@@ -171,11 +171,7 @@ fn cpus(text: &str) -> Result<u64, String> {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the callers bound the value to 0..1e6"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the callers bound the value to 0..1e6")]
 fn milli(count: f64) -> u64 {
     (count * 1_000.0).round() as u64
 }
@@ -219,12 +215,12 @@ impl Config {
         );
         let secret = match secret_file.source {
             Source::Default if !secret_file.value.exists() => None,
-            Source::Default | Source::Flag | Source::Environment | Source::File => Some(secret::read(&secret_file.value)?),
+            Source::Default | Source::Flag | Source::Environment | Source::File => {
+                Some(secret::read(&secret_file.value)?)
+            }
         };
         let mem_file = file.mem.as_deref().map(|text| named("mem", text, memory)).transpose()?;
-        let joins = variable("STARLING_JOIN", |text| {
-            text.split(',').map(address).collect::<Result<Vec<_>, _>>()
-        })?;
+        let joins = variable("STARLING_JOIN", |text| text.split(',').map(address).collect::<Result<Vec<_>, _>>())?;
         let flag_joins = (!args.join.is_empty()).then(|| args.join.clone());
         let flag_cpus = args.cpus.map(|cpus| u64::from(cpus.0));
         let mdns_file = file.mdns;
@@ -337,7 +333,9 @@ fn read_file(path: &Path) -> Result<File, ConfigError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(File::default()),
-        Err(source) => return Err(ConfigError::Read { path: path.to_owned(), source }),
+        Err(source) => {
+            return Err(ConfigError::Read { path: path.to_owned(), source });
+        }
     };
     toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
 }

@@ -96,23 +96,16 @@ pub fn candidates(seed: u64, reach: Reach) -> impl Iterator<Item = String> {
         }
     };
     let birds = BIRDS.iter().cycle().skip(start);
-    birds
-        .enumerate()
-        .map(move |(tried, bird)| match tried / BIRDS.len() {
-            0 => format!("{bird}{letters}"),
-            round => format!("{bird}{}{letters}", round + 1),
-        })
+    birds.enumerate().map(move |(tried, bird)| match tried / BIRDS.len() {
+        0 => format!("{bird}{letters}"),
+        round => format!("{bird}{}{letters}", round + 1),
+    })
 }
 
 /// Whether a name can stand in a job id and a file name: letters, digits, dots and dashes; at most 32; not ending in a number after a dash.
 pub fn is_valid(name: &str) -> bool {
-    let plain = name
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_');
-    plain
-        && !name.is_empty()
-        && name.len() <= 32
-        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_');
+    plain && !name.is_empty() && name.len() <= 32 && name.starts_with(|c: char| c.is_ascii_alphabetic())
 }
 
 #[cfg(test)]
@@ -127,13 +120,7 @@ mod tests {
             let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
             assert_eq!(distinct.len(), names.len());
         }
-        assert_eq!(
-            candidates(12, Reach::Host).next().as_deref(),
-            Some("dipper")
-        );
-        assert_ne!(
-            candidates(12, Reach::Network).next(),
-            candidates(12 + 64, Reach::Network).next()
-        );
+        assert_eq!(candidates(12, Reach::Host).next().as_deref(), Some("dipper"));
+        assert_ne!(candidates(12, Reach::Network).next(), candidates(12 + 64, Reach::Network).next());
     }
 }

@@ -78,7 +78,9 @@ impl Edges for RealEdges {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Write { write, records } => self.write(write, records),
-            Effect::Gossip(batch) => self.publish(Topic::Log, Bytes::copy_from_slice(batch.bytes())),
+            Effect::Gossip(batch) => {
+                self.publish(Topic::Log, Bytes::copy_from_slice(batch.bytes()));
+            }
             Effect::Publish(presence) => self.publish(Topic::Presence, wire::sign_presence(&self.signer, &presence)),
             Effect::Send { to, message } => {
                 let frame = wire::encode(&Control::Core(message));

@@ -95,7 +95,8 @@ impl Home {
     /// If the name cannot be kept.
     pub(super) fn name(&self, config: &Config, rendezvous: &Rendezvous) -> anyhow::Result<String> {
         let path = self.dir.join("name");
-        let before = fs::read_to_string(&path).ok().map(|text| text.trim().to_owned()).filter(|name| names::is_valid(name));
+        let before =
+            fs::read_to_string(&path).ok().map(|text| text.trim().to_owned()).filter(|name| names::is_valid(name));
         let name = match config.name.value.clone().or_else(|| before.clone()) {
             Some(name) => {
                 // A person may want one name twice.

@@ -11,7 +11,8 @@ use starling_core::machine::Input;
 use starling_net::{Event, Events, Lane, PeerKey, Topic, Verdict};
 use tracing::{debug, info, warn};
 
-use super::edges::{Serve, log_key};
+use super::edges::Serve;
+use super::edges::log_key;
 use crate::driver::Handle;
 use crate::exec::output::Stream;
 use crate::output::{self, Files, Remote};
@@ -172,8 +173,7 @@ pub(super) fn serve(queue: &Receiver<Serve>, reader: &Reader, net: &starling_net
     }
 }
 
-/// A log position as `LogId`, for closures that read history.
-#[must_use]
+/// Raw batches from the disk, for those who read history.
 pub(super) fn history(reader: &Reader, log: &LogId, from: u64, max_bytes: usize) -> Result<Vec<bytes::Bytes>, String> {
     let found = reader.read(log_key(log), from, max_bytes).map_err(|error| error.to_string())?;
     Ok(found.into_iter().map(|(_, bytes)| bytes).collect())

@@ -8,8 +8,12 @@ mod edges;
 mod home;
 mod ingress;
 mod node;
+mod ports;
+mod recover;
 mod rendezvous;
+mod start;
 mod stats;
+mod tell;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -49,7 +53,7 @@ fn up(args: &UpArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let node = node::start(&config, runtime.handle())?;
+    let node = start::start(&config, runtime.handle())?;
     cli::say(&node.greeting());
     let result = runtime.block_on(node.run());
     // Blocking threads may still read files for clients that are gone.

@@ -65,7 +65,9 @@ impl Rendezvous {
             .and_then(|()| fs::OpenOptions::new().write(true).create_new(true).open(&path))
             .and_then(|mut file| io::Write::write_all(&mut file, me));
         match claimed {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::read(&path).is_ok_and(|owner| owner == me),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::read(&path).is_ok_and(|owner| owner == me)
+            }
             Ok(()) | Err(_) => true,
         }
     }
@@ -79,7 +81,9 @@ impl Rendezvous {
     /// The other nodes' entries.
     #[must_use]
     pub(super) fn others(&self) -> Vec<Entry> {
-        let Ok(files) = fs::read_dir(&self.dir) else { return Vec::new() };
+        let Ok(files) = fs::read_dir(&self.dir) else {
+            return Vec::new();
+        };
         let paths = files.take(ENTRIES_MAX).filter_map(Result::ok).map(|file| file.path());
         paths.filter(|path| *path != self.own && path.extension().is_none()).filter_map(|path| read(&path)).collect()
     }

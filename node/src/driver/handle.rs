@@ -33,7 +33,9 @@ impl Clock {
 }
 
 /// Something to be run on the Machine, between two steps.
-pub struct Question(pub(super) Box<dyn FnOnce(&mut Machine, Now) + Send>);
+pub struct Question(pub(super) Ask);
+
+type Ask = Box<dyn FnOnce(&mut Machine, Now) + Send>;
 
 impl fmt::Debug for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -9,8 +9,8 @@ mod handle;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-pub use handle::{Clock, Handle, Question, Stopped};
 use handle::Message;
+pub use handle::{Clock, Handle, Question, Stopped};
 use starling_core::ids::RequestId;
 use starling_core::machine::{Effect, Input, Machine, Notice, Reply};
 use tokio::sync::oneshot;
@@ -125,12 +125,16 @@ impl<E: Edges> Driver<E> {
     fn tell(&mut self, notice: Notice) {
         match &notice {
             Notice::Folded(_) => {}
-            Notice::NodeDead(node) => warn!(%node, "node is silent; its unfinished tasks are granted again"),
+            Notice::NodeDead(node) => {
+                warn!(%node, "node is silent; its unfinished tasks are granted again");
+            }
             Notice::Forked(log) => error!(?log, "a member signed two different things for one position of its log"),
             Notice::RootMismatch(node) => {
                 error!(%node, "equal logs gave different facts here and there; please report this");
             }
-            Notice::DiskRefuses(reason) => error!(%reason, "the disk refuses writes; new submissions are refused"),
+            Notice::DiskRefuses(reason) => {
+                error!(%reason, "the disk refuses writes; new submissions are refused");
+            }
             Notice::DiskAccepts => warn!("the disk takes writes again"),
             Notice::Stopped => self.stopped = true,
         }

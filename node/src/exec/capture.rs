@@ -33,14 +33,7 @@ pub(super) struct Written {
 
 impl<P: Read> Capture<P> {
     pub(super) fn new(pipe: Option<P>, stream: Stream, cap: u64) -> Self {
-        Self {
-            pipe,
-            stream,
-            cap,
-            kept: 0,
-            dropped: 0,
-            file: None,
-        }
+        Self { pipe, stream, cap, kept: 0, dropped: 0, file: None }
     }
 
     /// Moves one pipe-full, after `poll` said that a read will not block.
@@ -63,11 +56,7 @@ impl<P: Read> Capture<P> {
     fn keep(&mut self, prefix: &Path, bytes: &[u8]) {
         let room = usize::try_from(self.cap - self.kept).unwrap_or(usize::MAX);
         // Once something was dropped nothing more is kept: the file has no holes.
-        let keep = if self.dropped == 0 {
-            bytes.len().min(room)
-        } else {
-            0
-        };
+        let keep = if self.dropped == 0 { bytes.len().min(room) } else { 0 };
         self.dropped += (bytes.len() - keep) as u64;
         if keep == 0 {
             return;
@@ -83,12 +72,7 @@ impl<P: Read> Capture<P> {
 
     fn append(&mut self, path: &PathBuf, bytes: &[u8]) -> std::io::Result<()> {
         if self.file.is_none() {
-            let file = File::options()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(path)?;
+            let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
             self.file = Some(file);
         }
         let Some(file) = &mut self.file else {
@@ -102,21 +86,11 @@ impl<P: Read> Capture<P> {
         self.pipe = None;
         if self.dropped > 0 {
             let newline = if self.kept > 0 { "\n" } else { "" };
-            let line = format!(
-                "{newline}[starling: {} bytes dropped, cap is {}]\n",
-                self.dropped, self.cap
-            );
+            let line = format!("{newline}[starling: {} bytes dropped, cap is {}]\n", self.dropped, self.cap);
             // If even this line cannot be written, the count in the event still says it.
             let _ = self.append(&output::path(prefix, self.stream), line.as_bytes());
         }
-        let len = self
-            .file
-            .take()
-            .and_then(|file| file.metadata().ok())
-            .map_or(0, |metadata| metadata.len());
-        Written {
-            len,
-            dropped: self.dropped,
-        }
+        let len = self.file.take().and_then(|file| file.metadata().ok()).map_or(0, |metadata| metadata.len());
+        Written { len, dropped: self.dropped }
     }
 }

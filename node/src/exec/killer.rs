@@ -44,9 +44,7 @@ impl Killer {
         state.thread = Thread::Running;
         drop(state);
         let worker = Arc::clone(pool);
-        let builder = thread::Builder::new()
-            .name("exec-grace".to_owned())
-            .stack_size(64 << 10);
+        let builder = thread::Builder::new().name("exec-grace".to_owned()).stack_size(64 << 10);
         if let Err(error) = builder.spawn(move || worker.killer().run(&worker)) {
             tracing::warn!(%error, "no thread to wait out a grace period, killing now");
             pool.killer().locked().thread = Thread::None;
@@ -75,9 +73,7 @@ impl Killer {
                 pool.kill_now(key);
                 state = self.locked();
             } else {
-                let waited = self
-                    .stopped
-                    .wait_timeout_while(state, left, |state| !state.stop);
+                let waited = self.stopped.wait_timeout_while(state, left, |state| !state.stop);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
         }

@@ -159,9 +159,7 @@ pub struct Executor {
 impl Executor {
     /// Starts without any thread: they come with the first launches.
     pub fn start(events: OnEvent, options: Options) -> Self {
-        Self {
-            pool: Pool::new(events, options.threads_max),
-        }
+        Self { pool: Pool::new(events, options.threads_max) }
     }
 
     /// Queues a task. Never blocks. What prevents a start is reported by `Ended` with `NotStarted`. A key that is already

@@ -8,18 +8,13 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{
-    Pid, PidfdFlags, Signal, getpgrp, getpid, kill_process_group, pidfd_open, pidfd_send_signal,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, getpgrp, getpid, kill_process_group, pidfd_open, pidfd_send_signal};
 
 use super::usage::fields_after_name;
 
 /// A killed process that still forks is caught by the next pass.
 const PASSES_MAX: usize = 5;
-const DEATH_WAIT: Timespec = Timespec {
-    tv_sec: 1,
-    tv_nsec: 0,
-};
+const DEATH_WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Kills (SIGKILL) every process group with a member whose environment contains the entry `marker_env`, spelled
 /// `NAME=value`, and returns the marked processes that were found. Waits until they are dead, for a second each at most.
@@ -45,23 +40,13 @@ fn marked(marker_env: &str) -> Vec<Pid> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    let pids = entries.flatten().filter_map(|entry| {
-        entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok())
-    });
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()));
     let own = getpid();
     let is_marked = |pid: &Pid| {
         let environ = fs::read(format!("/proc/{}/environ", pid.as_raw_pid())).unwrap_or_default();
-        environ
-            .split(|byte| *byte == 0)
-            .any(|entry| entry == marker_env.as_bytes())
+        environ.split(|byte| *byte == 0).any(|entry| entry == marker_env.as_bytes())
     };
-    pids.filter_map(Pid::from_raw)
-        .filter(|pid| *pid != own)
-        .filter(is_marked)
-        .collect()
+    pids.filter_map(Pid::from_raw).filter(|pid| *pid != own).filter(is_marked).collect()
 }
 
 fn kill(pid: Pid) -> bool {
@@ -70,9 +55,7 @@ fn kill(pid: Pid) -> bool {
         return false;
     };
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
-    let group = fields_after_name(&stat)
-        .and_then(|mut fields| fields.nth(2)?.parse().ok())
-        .and_then(Pid::from_raw);
+    let group = fields_after_name(&stat).and_then(|mut fields| fields.nth(2)?.parse().ok()).and_then(Pid::from_raw);
     if pidfd_send_signal(&process, Signal::KILL).is_err() {
         return false;
     }

@@ -76,10 +76,7 @@ impl Pool {
         }
         if state.tasks.contains_key(&key) {
             drop(state);
-            tracing::error!(
-                run = key.run,
-                "a run was launched twice, the second launch is ignored"
-            );
+            tracing::error!(run = key.run, "a run was launched twice, the second launch is ignored");
             return;
         }
         state.tasks.insert(key, Slot::default());
@@ -150,9 +147,7 @@ impl Pool {
         for key in waiting {
             self.killed_before_start(key, Kill::Hard);
         }
-        let state = self
-            .left
-            .wait_while(self.locked(), |state| state.threads > 0);
+        let state = self.left.wait_while(self.locked(), |state| state.threads > 0);
         drop(state.unwrap_or_else(PoisonError::into_inner));
         self.killer.stop();
     }
@@ -208,51 +203,31 @@ impl Pool {
     fn refuse(&self, key: TaskKey, code: i32, reason: String) {
         let end = End::NotStarted { code, reason };
         let (usage, truncated) = (Usage::default(), Truncated::default());
-        self.report(ExecEvent::Ended {
-            key,
-            end,
-            usage,
-            out_len: 0,
-            err_len: 0,
-            truncated,
-        });
+        self.report(ExecEvent::Ended { key, end, usage, out_len: 0, err_len: 0, truncated });
     }
 
     fn add_worker(self: Arc<Self>) {
         let pool = Arc::clone(&self);
-        let builder = thread::Builder::new()
-            .name("exec".to_owned())
-            .stack_size(STACK_BYTES);
+        let builder = thread::Builder::new().name("exec".to_owned()).stack_size(STACK_BYTES);
         let Err(error) = builder.spawn(move || pool.work()) else {
             return;
         };
         let mut state = self.locked();
         state.threads -= 1;
         // With other workers the launch waits for one of them; without any it would wait for ever.
-        let stranded = if state.threads == 0 {
-            state.waiting.drain(..).collect()
-        } else {
-            Vec::new()
-        };
+        let stranded = if state.threads == 0 { state.waiting.drain(..).collect() } else { Vec::new() };
         for launch in &stranded {
             state.tasks.remove(&launch.key);
         }
         drop(state);
         tracing::warn!(%error, "no further worker thread");
         for launch in stranded {
-            self.refuse(
-                launch.key,
-                126,
-                format!("the machine gave no thread to run it: {error}"),
-            );
+            self.refuse(launch.key, 126, format!("the machine gave no thread to run it: {error}"));
         }
     }
 
     fn work(self: Arc<Self>) {
-        let mut leaving = Leaving {
-            pool: &self,
-            counted: Counted::Working,
-        };
+        let mut leaving = Leaving { pool: &self, counted: Counted::Working };
         let mut scratch = Vec::new();
         loop {
             let mut state = self.locked();

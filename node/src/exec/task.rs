@@ -39,9 +39,7 @@ pub(super) fn run(pool: &Arc<Pool>, launch: Launch, scratch: &mut Vec<u8>) {
     let key = launch.key;
     let begin = Instant::now();
     let spawned = program::command(&launch).and_then(|(mut command, program)| {
-        command
-            .spawn()
-            .map_err(|error| program::explain(&launch, &program, &error))
+        command.spawn().map_err(|error| program::explain(&launch, &program, &error))
     });
     let mut child = match spawned {
         Ok(child) => child,
@@ -49,10 +47,7 @@ pub(super) fn run(pool: &Arc<Pool>, launch: Launch, scratch: &mut Vec<u8>) {
     };
     let pid = Pid::from_child(&child);
     Pool::on_spawned(pool, key, pid);
-    pool.report(ExecEvent::Started {
-        key,
-        pid: child.id(),
-    });
+    pool.report(ExecEvent::Started { key, pid: child.id() });
     let mut task = Task::new(launch, &mut child, begin);
     match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(pidfd) => {
@@ -83,15 +78,7 @@ impl Task {
         let out = Capture::new(child.stdout.take(), Stream::Out, launch.cap_bytes);
         let err = Capture::new(child.stderr.take(), Stream::Err, launch.cap_bytes);
         let input = child.stdin.take().zip(launch.stdin.take());
-        let mut task = Self {
-            launch,
-            begin,
-            out,
-            err,
-            input,
-            max_rss_kib: None,
-            exited: None,
-        };
+        let mut task = Self { launch, begin, out, err, input, max_rss_kib: None, exited: None };
         if let Some((pipe, _)) = &task.input {
             if let Err(error) = ioctl_fionbio(pipe, true) {
                 tracing::warn!(%error, "standard input cannot be fed without blocking and stays empty");
@@ -157,19 +144,8 @@ impl Task {
     }
 
     /// One round of poll and what it showed; returns how many descriptors were ready.
-    fn turn(
-        &mut self,
-        pidfd: Option<&OwnedFd>,
-        timeout: Option<Duration>,
-        scratch: &mut Vec<u8>,
-    ) -> usize {
-        let Shown {
-            ready,
-            out,
-            err,
-            input,
-            exited,
-        } = self.look(pidfd, timeout);
+    fn turn(&mut self, pidfd: Option<&OwnedFd>, timeout: Option<Duration>, scratch: &mut Vec<u8>) -> usize {
+        let Shown { ready, out, err, input, exited } = self.look(pidfd, timeout);
         if out {
             self.out.pull(&self.launch.out, scratch);
         }
@@ -186,27 +162,11 @@ impl Task {
     }
 
     fn look(&self, pidfd: Option<&OwnedFd>, timeout: Option<Duration>) -> Shown {
-        let out = self
-            .out
-            .pipe
-            .as_ref()
-            .map(|pipe| PollFd::new(pipe, PollFlags::IN));
-        let err = self
-            .err
-            .pipe
-            .as_ref()
-            .map(|pipe| PollFd::new(pipe, PollFlags::IN));
-        let input = self
-            .input
-            .as_ref()
-            .map(|(pipe, _)| PollFd::new(pipe, PollFlags::OUT));
+        let out = self.out.pipe.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN));
+        let err = self.err.pipe.as_ref().map(|pipe| PollFd::new(pipe, PollFlags::IN));
+        let input = self.input.as_ref().map(|(pipe, _)| PollFd::new(pipe, PollFlags::OUT));
         let exit = pidfd.map(|pidfd| PollFd::new(pidfd, PollFlags::IN));
-        let present = [
-            out.is_some(),
-            err.is_some(),
-            input.is_some(),
-            exit.is_some(),
-        ];
+        let present = [out.is_some(), err.is_some(), input.is_some(), exit.is_some()];
         let mut fds: Vec<_> = [out, err, input, exit].into_iter().flatten().collect();
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let ready = match poll(&mut fds, timeout.as_ref()) {
@@ -218,15 +178,8 @@ impl Task {
             }
         };
         let mut shown = fds.iter().map(|fd| !fd.revents().is_empty());
-        let [out, err, input, exited] =
-            present.map(|present| present && shown.next().unwrap_or_default());
-        Shown {
-            ready,
-            out,
-            err,
-            input,
-            exited,
-        }
+        let [out, err, input, exited] = present.map(|present| present && shown.next().unwrap_or_default());
+        Shown { ready, out, err, input, exited }
     }
 
     /// Writes what the pipe takes; closes it at the end, or when nobody reads any more.
@@ -248,28 +201,14 @@ impl Task {
 
     fn end(mut self, pool: &Pool, pid: Pid, child: &mut Child) {
         let key = self.launch.key;
-        let cpu = if self.begin.elapsed() >= SAMPLE_FIRST {
-            usage::cpu(pid)
-        } else {
-            None
-        };
+        let cpu = if self.begin.elapsed() >= SAMPLE_FIRST { usage::cpu(pid) } else { None };
         pool.finish(key, pid);
         let status = child.wait();
         let ended = self.exited.unwrap_or_else(Instant::now);
         let wall_ms = u64::try_from((ended - self.begin).as_millis()).unwrap_or(u64::MAX);
-        let usage = Usage {
-            wall_ms,
-            cpu,
-            max_rss_kib: self.max_rss_kib,
-        };
-        let (out, err) = (
-            self.out.finish(&self.launch.out),
-            self.err.finish(&self.launch.out),
-        );
-        let truncated = Truncated {
-            out_bytes: out.dropped,
-            err_bytes: err.dropped,
-        };
+        let usage = Usage { wall_ms, cpu, max_rss_kib: self.max_rss_kib };
+        let (out, err) = (self.out.finish(&self.launch.out), self.err.finish(&self.launch.out));
+        let truncated = Truncated { out_bytes: out.dropped, err_bytes: err.dropped };
         pool.report(ExecEvent::Ended {
             key,
             end: end_of(status),

@@ -16,24 +16,17 @@ const TICKS_PER_SECOND: u64 = 100;
 pub(super) fn cpu(pid: Pid) -> Option<Cpu> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
     // utime stime cutime cstime are fields 14 to 17; field 2 may contain anything, and ends at the last parenthesis.
-    let mut ticks = fields_after_name(&stat)?
-        .skip(11)
-        .map_while(|field| field.parse::<u64>().ok());
+    let mut ticks = fields_after_name(&stat)?.skip(11).map_while(|field| field.parse::<u64>().ok());
     let (user, sys) = (ticks.next()?, ticks.next()?);
     let (children_user, children_sys) = (ticks.next()?, ticks.next()?);
     let ms = |ticks: u64| ticks.saturating_mul(1000) / TICKS_PER_SECOND;
-    Some(Cpu {
-        user_ms: ms(user + children_user),
-        sys_ms: ms(sys + children_sys),
-    })
+    Some(Cpu { user_ms: ms(user + children_user), sys_ms: ms(sys + children_sys) })
 }
 
 /// Highest resident size of `pid` so far; a zombie has none any more.
 pub(super) fn max_rss_kib(pid: Pid) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_pid())).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 

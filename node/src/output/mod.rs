@@ -69,7 +69,14 @@ impl Files {
     ///
     /// # Errors
     /// What the system says, other than that there is no such file.
-    pub fn read(&self, which: Which, place: &Place, stream: Stream, offset: u64, max: usize) -> io::Result<(Bytes, u64)> {
+    pub fn read(
+        &self,
+        which: Which,
+        place: &Place,
+        stream: Stream,
+        offset: u64,
+        max: usize,
+    ) -> io::Result<(Bytes, u64)> {
         let prefix = match which {
             Which::Full => self.prefix(place),
             Which::Tail => self.tail_prefix(place),

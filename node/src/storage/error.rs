@@ -122,16 +122,9 @@ pub enum WriteError {
 pub struct QueueFull(pub Vec<Record>);
 
 impl Error {
-    pub(super) fn io(
-        action: &'static str,
-        path: impl Into<PathBuf>,
-    ) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Io { action, path, source }
     }
 }
 
@@ -142,17 +135,11 @@ impl WriteError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { file },
             io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { file },
             // `ErrorKind` is non-exhaustive: everything else reads the same to the user.
-            _ => Self::Io {
-                file,
-                source: Arc::new(source),
-            },
+            _ => Self::Io { file, source: Arc::new(source) },
         }
     }
 
     pub(super) fn poisoned(file: PathBuf, source: io::Error) -> Self {
-        Self::Poisoned {
-            file,
-            source: Arc::new(source),
-        }
+        Self::Poisoned { file, source: Arc::new(source) }
     }
 }

@@ -72,10 +72,7 @@ impl Header {
         if crc32fast::hash(&bytes[..20]) != u32_at(bytes, 20) {
             return HeaderBytes::Bad;
         }
-        HeaderBytes::Good(Self {
-            number: u32_at(bytes, 12),
-            salt: u32_at(bytes, 16),
-        })
+        HeaderBytes::Good(Self { number: u32_at(bytes, 12), salt: u32_at(bytes, 16) })
     }
 }
 
@@ -101,11 +98,7 @@ impl Prefix {
             KIND_CLEAN => len == 0,
             _ => false,
         };
-        fits.then_some(Self {
-            len,
-            crc: u32_at(bytes, 4),
-            kind,
-        })
+        fits.then_some(Self { len, crc: u32_at(bytes, 4), kind })
     }
 
     /// `payload` is what follows the prefix, exactly `len` bytes.
@@ -137,38 +130,17 @@ pub(super) fn batch_head(prefix: Prefix, payload: &[u8]) -> Option<BatchHead> {
     }
     let mut node = [0; 32];
     node.copy_from_slice(&payload[..32]);
-    let log = LogKey {
-        node,
-        epoch: u64_at(payload, 32),
-    };
-    Some(BatchHead {
-        log,
-        first_seq: u64_at(payload, 40),
-        count: u32_at(payload, 48),
-    })
+    let log = LogKey { node, epoch: u64_at(payload, 32) };
+    Some(BatchHead { log, first_seq: u64_at(payload, 40), count: u32_at(payload, 48) })
 }
 
 /// Turns a verified payload into the record that was written.
 pub(super) fn decode(prefix: Prefix, payload: &[u8]) -> Record {
-    if let Some(BatchHead {
-        log,
-        first_seq,
-        count,
-    }) = batch_head(prefix, payload)
-    {
+    if let Some(BatchHead { log, first_seq, count }) = batch_head(prefix, payload) {
         let bytes = Bytes::copy_from_slice(&payload[BATCH_BYTES..]);
-        return Record::Batch {
-            log,
-            first_seq,
-            count,
-            bytes,
-        };
+        return Record::Batch { log, first_seq, count, bytes };
     }
-    if prefix.is_clean_marker() {
-        Record::Clean
-    } else {
-        Record::Local(Bytes::copy_from_slice(payload))
-    }
+    if prefix.is_clean_marker() { Record::Clean } else { Record::Local(Bytes::copy_from_slice(payload)) }
 }
 
 /// Size of a record's payload on disk.
@@ -182,20 +154,11 @@ pub(super) fn payload_bytes(record: &Record) -> usize {
 
 /// Appends one frame; the payload must not exceed `RECORD_BYTES_MAX`.
 pub(super) fn encode(out: &mut Vec<u8>, salt: u32, place: Place, record: &Record) {
-    let flag = if place == Place::First {
-        GROUP_START
-    } else {
-        0
-    };
+    let flag = if place == Place::First { GROUP_START } else { 0 };
     let mut head = [0; BATCH_BYTES];
     let none: &[u8] = &[];
     let (kind, head, body): (u8, &[u8], &[u8]) = match record {
-        Record::Batch {
-            log,
-            first_seq,
-            count,
-            bytes,
-        } => {
+        Record::Batch { log, first_seq, count, bytes } => {
             head[..32].copy_from_slice(&log.node);
             head[32..40].copy_from_slice(&log.epoch.to_le_bytes());
             head[40..48].copy_from_slice(&first_seq.to_le_bytes());

@@ -43,61 +43,30 @@ struct Log {
 
 impl Index {
     pub(super) fn insert(&mut self, batch: BatchHead, at: At) {
-        let BatchHead {
-            log,
-            first_seq,
-            count,
-        } = batch;
-        let At {
-            segment,
-            offset,
-            len,
-        } = at;
+        let BatchHead { log, first_seq, count } = batch;
+        let At { segment, offset, len } = at;
         let log = self.logs.entry(log).or_default();
         log.count_max = log.count_max.max(count);
-        let entry = Entry {
-            first_seq,
-            segment,
-            offset,
-            len,
-            count,
-        };
-        if log
-            .entries
-            .last()
-            .is_none_or(|last| last.first_seq < first_seq)
-        {
+        let entry = Entry { first_seq, segment, offset, len, count };
+        if log.entries.last().is_none_or(|last| last.first_seq < first_seq) {
             log.entries.push(entry);
-        } else if let Err(place) = log
-            .entries
-            .binary_search_by_key(&first_seq, |entry| entry.first_seq)
-        {
+        } else if let Err(place) = log.entries.binary_search_by_key(&first_seq, |entry| entry.first_seq) {
             log.entries.insert(place, entry);
         }
     }
 
     /// Batches of `log` that contain a seq `>= from_seq`, in order: at least one if there is any, otherwise as many as
     /// fit into `max_bytes` of batch bytes (`len` less `overhead` each).
-    pub(super) fn find(
-        &self,
-        log: LogKey,
-        from_seq: u64,
-        max_bytes: usize,
-        overhead: usize,
-    ) -> Vec<Entry> {
+    pub(super) fn find(&self, log: LogKey, from_seq: u64, max_bytes: usize, overhead: usize) -> Vec<Entry> {
         let Some(log) = self.logs.get(&log) else {
             return Vec::new();
         };
         let earliest = from_seq.saturating_sub(u64::from(log.count_max));
-        let start = log
-            .entries
-            .partition_point(|entry| entry.first_seq < earliest);
+        let start = log.entries.partition_point(|entry| entry.first_seq < earliest);
         let mut left = max_bytes;
         let mut found = Vec::new();
         for entry in &log.entries[start..] {
-            if entry.first_seq < from_seq
-                && entry.first_seq.saturating_add(u64::from(entry.count)) <= from_seq
-            {
+            if entry.first_seq < from_seq && entry.first_seq.saturating_add(u64::from(entry.count)) <= from_seq {
                 continue;
             }
             let bytes = (entry.len as usize).saturating_sub(overhead);

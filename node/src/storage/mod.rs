@@ -92,12 +92,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            segment_bytes: 64 << 20,
-            queue_writes_max: 65_536,
-            queue_bytes_max: 64 << 20,
-            group_bytes_max: 8 << 20,
-        }
+        Self { segment_bytes: 64 << 20, queue_writes_max: 65_536, queue_bytes_max: 64 << 20, group_bytes_max: 8 << 20 }
     }
 }
 
@@ -176,30 +171,15 @@ impl Store {
         on_done: Box<dyn Fn(Completion) + Send>,
     ) -> Result<(Self, Recovery), Error> {
         let lock = segment::lock(dir)?;
-        let options = Options {
-            segment_bytes: options.segment_bytes.min(WRITE_BYTES_MAX as u64),
-            ..options
-        };
-        let Opened {
-            segments,
-            index,
-            recovery,
-        } = recovery::open(dir)?;
-        let (Some(last), Ok(count)) = (segments.last().cloned(), u32::try_from(segments.len()))
-        else {
-            return Err(Error::Missing {
-                file: segment::path(dir, segment::FIRST),
-            });
+        let options = Options { segment_bytes: options.segment_bytes.min(WRITE_BYTES_MAX as u64), ..options };
+        let Opened { segments, index, recovery } = recovery::open(dir)?;
+        let (Some(last), Ok(count)) = (segments.last().cloned(), u32::try_from(segments.len())) else {
+            return Err(Error::Missing { file: segment::path(dir, segment::FIRST) });
         };
         let counters = Counters::default();
-        counters
-            .bytes
-            .store(segments.iter().map(|segment| segment.len).sum(), Relaxed);
+        counters.bytes.store(segments.iter().map(|segment| segment.len).sum(), Relaxed);
         counters.records.store(recovery.records, Relaxed);
-        let bounds = Bounds {
-            writes: options.queue_writes_max,
-            bytes: options.queue_bytes_max,
-        };
+        let bounds = Bounds { writes: options.queue_writes_max, bytes: options.queue_bytes_max };
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
             options,
@@ -210,18 +190,9 @@ impl Store {
         });
         let number = segment::FIRST + count - 1;
         let writer = Writer::new(Arc::clone(&shared), OnDone(on_done), number, &last);
-        let thread = thread::Builder::new()
-            .name("log-writer".to_owned())
-            .spawn(move || writer.run());
+        let thread = thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run());
         let writer = Some(thread.map_err(Error::io("start the writer thread for", dir))?);
-        Ok((
-            Self {
-                shared,
-                writer,
-                _lock: lock,
-            },
-            recovery,
-        ))
+        Ok((Self { shared, writer, _lock: lock }, recovery))
     }
 
     /// Queues records to be made durable together: all of them or, on failure, none. Never blocks. When the queue is at
@@ -234,33 +205,20 @@ impl Store {
     /// there is any, otherwise at most `max_bytes` of batch bytes. A gap in what is stored is not marked.
     ///
     /// Errors: `Corrupt` when a batch is no longer what was written; `Io`.
-    pub fn read(
-        &self,
-        log: LogKey,
-        from_seq: u64,
-        max_bytes: usize,
-    ) -> Result<Vec<(u64, Bytes)>, Error> {
+    pub fn read(&self, log: LogKey, from_seq: u64, max_bytes: usize) -> Result<Vec<(u64, Bytes)>, Error> {
         read(&self.shared, log, from_seq, max_bytes)
     }
 
     /// A handle that can only read.
     pub fn reader(&self) -> Reader {
-        Reader {
-            shared: Arc::clone(&self.shared),
-        }
+        Reader { shared: Arc::clone(&self.shared) }
     }
 
     /// Counters, and the free space as of now.
     pub fn stats(&self) -> Stats {
         let shared = &*self.shared;
-        let free = rustix::fs::statvfs(&shared.dir)
-            .ok()
-            .map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-        let segments = shared
-            .segments
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len();
+        let free = rustix::fs::statvfs(&shared.dir).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+        let segments = shared.segments.read().unwrap_or_else(PoisonError::into_inner).len();
         Stats {
             bytes: shared.counters.bytes.load(Relaxed),
             records: shared.counters.records.load(Relaxed),
@@ -273,22 +231,12 @@ impl Store {
 
 impl Reader {
     /// As `Store::read`.
-    pub fn read(
-        &self,
-        log: LogKey,
-        from_seq: u64,
-        max_bytes: usize,
-    ) -> Result<Vec<(u64, Bytes)>, Error> {
+    pub fn read(&self, log: LogKey, from_seq: u64, max_bytes: usize) -> Result<Vec<(u64, Bytes)>, Error> {
         read(&self.shared, log, from_seq, max_bytes)
     }
 }
 
-fn read(
-    shared: &Shared,
-    log: LogKey,
-    from_seq: u64,
-    max_bytes: usize,
-) -> Result<Vec<(u64, Bytes)>, Error> {
+fn read(shared: &Shared, log: LogKey, from_seq: u64, max_bytes: usize) -> Result<Vec<(u64, Bytes)>, Error> {
     let index = shared.index.read().unwrap_or_else(PoisonError::into_inner);
     let entries = index.find(log, from_seq, max_bytes, BATCH_BYTES);
     // Files are read outside the lock, so a slow disk never holds up the writer.
@@ -298,26 +246,15 @@ fn read(
     for entry in entries {
         let segment = match &open {
             Some((number, segment)) if *number == entry.segment => segment,
-            _ => {
-                &open
-                    .insert((entry.segment, shared.segment(entry.segment)?))
-                    .1
-            }
+            _ => &open.insert((entry.segment, shared.segment(entry.segment)?)).1,
         };
         let offset = u64::from(entry.offset);
         let frame = scan::frame_at(&segment.file, segment.salt, offset, entry.len);
         let path = || segment::path(&shared.dir, entry.segment);
         let Some(frame) = frame.map_err(|error| Error::io("read", path())(error))? else {
-            return Err(Error::Corrupt {
-                file: path(),
-                offset,
-                what: "a batch is not what was written",
-            });
+            return Err(Error::Corrupt { file: path(), offset, what: "a batch is not what was written" });
         };
-        batches.push((
-            entry.first_seq,
-            Bytes::from(frame).slice(FRAME_BYTES + BATCH_BYTES..),
-        ));
+        batches.push((entry.first_seq, Bytes::from(frame).slice(FRAME_BYTES + BATCH_BYTES..)));
     }
     Ok(batches)
 }
@@ -325,9 +262,7 @@ fn read(
 impl Shared {
     fn segment(&self, number: u32) -> Result<Segment, Error> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let found = number
-            .checked_sub(segment::FIRST)
-            .and_then(|place| segments.get(place as usize));
+        let found = number.checked_sub(segment::FIRST).and_then(|place| segments.get(place as usize));
         found.cloned().ok_or_else(|| {
             let missing = io::Error::from(io::ErrorKind::NotFound);
             Error::io("find", segment::path(&self.dir, number))(missing)
@@ -340,9 +275,7 @@ impl Shared {
     }
 
     fn segments_mut(&self) -> RwLockWriteGuard<'_, Vec<Segment>> {
-        self.segments
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.segments.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

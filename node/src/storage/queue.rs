@@ -39,18 +39,11 @@ struct State {
 
 impl Queue {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self {
-            bounds,
-            state: Mutex::default(),
-            ready: Condvar::new(),
-        }
+        Self { bounds, state: Mutex::default(), ready: Condvar::new() }
     }
 
     pub(super) fn push(&self, id: u64, records: Vec<Record>) -> Result<(), QueueFull> {
-        let bytes = records
-            .iter()
-            .map(|record| FRAME_BYTES + frame::payload_bytes(record))
-            .sum();
+        let bytes = records.iter().map(|record| FRAME_BYTES + frame::payload_bytes(record)).sum();
         let mut state = self.locked();
         // An idle queue takes one write of any size up to the bound of a segment, so no write is refused for ever.
         let room = state.jobs.is_empty() || state.bytes.saturating_add(bytes) <= self.bounds.bytes;
@@ -68,9 +61,7 @@ impl Queue {
     /// `out` empty when the queue is closed and drained.
     pub(super) fn take(&self, bytes_max: usize, out: &mut Vec<Job>) {
         let state = self.locked();
-        let waited = self
-            .ready
-            .wait_while(state, |state| state.jobs.is_empty() && !state.closed);
+        let waited = self.ready.wait_while(state, |state| state.jobs.is_empty() && !state.closed);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         let mut left = bytes_max;
         while let Some(job) = state.jobs.front() {

@@ -76,67 +76,31 @@ pub(super) fn open(dir: &Path) -> Result<Opened, Error> {
     let mut numbers = segment::list(dir)?;
     if numbers.is_empty() {
         let first = segment::path(dir, segment::FIRST);
-        segment::create(dir, segment::FIRST)
-            .map_err(|error| Error::io("create", first)(error.into_inner()))?;
+        segment::create(dir, segment::FIRST).map_err(|error| Error::io("create", first)(error.into_inner()))?;
         numbers.push(segment::FIRST);
     }
     let mut found = Found::default();
     let mut segments = Vec::with_capacity(numbers.len());
     for (place, number) in numbers.iter().enumerate() {
-        let position = if place + 1 == numbers.len() {
-            Position::Last
-        } else {
-            Position::Inner
-        };
+        let position = if place + 1 == numbers.len() { Position::Last } else { Position::Inner };
         segments.push(open_segment(dir, *number, position, &mut found)?);
     }
     let paths = numbers.iter().map(|number| segment::path(dir, *number));
     let files: Vec<_> = paths.zip(segments.iter().cloned()).collect();
-    let Found {
-        index,
-        records,
-        clean,
-        torn,
-    } = found;
+    let Found { index, records, clean, torn } = found;
     let clean = clean && torn.is_none();
-    let recovery = Recovery {
-        torn,
-        clean,
-        records,
-        files: files.into_iter(),
-        reading: None,
-    };
-    Ok(Opened {
-        segments,
-        index,
-        recovery,
-    })
+    let recovery = Recovery { torn, clean, records, files: files.into_iter(), reading: None };
+    Ok(Opened { segments, index, recovery })
 }
 
-fn open_segment(
-    dir: &Path,
-    number: u32,
-    position: Position,
-    found: &mut Found,
-) -> Result<Segment, Error> {
+fn open_segment(dir: &Path, number: u32, position: Position, found: &mut Found) -> Result<Segment, Error> {
     let path = segment::path(dir, number);
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(Error::io("open", &path))?;
-    let end = file
-        .metadata()
-        .map_err(Error::io("read the size of", &path))?
-        .len();
+    let file = File::options().read(true).write(true).open(&path).map_err(Error::io("open", &path))?;
+    let end = file.metadata().map_err(Error::io("read the size of", &path))?.len();
     let header = match Header::decode(&segment::head(&file).map_err(Error::io("read", &path))?) {
         HeaderBytes::Good(header) if header.number == number => header,
         HeaderBytes::OtherVersion(version) if end > HEADER_BYTES as u64 => {
-            return Err(Error::Version {
-                file: path,
-                found: version,
-                supported: frame::VERSION,
-            });
+            return Err(Error::Version { file: path, found: version, supported: frame::VERSION });
         }
         HeaderBytes::Good(_) | HeaderBytes::OtherVersion(_) | HeaderBytes::Bad => {
             return without_header(dir, number, position, (&file, end), found);
@@ -150,11 +114,7 @@ fn open_segment(
         // The last owner may have died between write and sync: its records are in the page cache only.
         file.sync_all().map_err(Error::io("sync", &path))?;
     }
-    Ok(Segment {
-        file: Arc::new(file),
-        salt: header.salt,
-        len: good,
-    })
+    Ok(Segment { file: Arc::new(file), salt: header.salt, len: good })
 }
 
 /// Cuts what is behind `good`, if it never was durable.
@@ -180,21 +140,12 @@ fn cut(
         (Position::Last, Behind::Unfinished) => None,
     };
     if let Some(what) = what {
-        return Err(Error::Corrupt {
-            file: path.to_owned(),
-            offset: good,
-            what,
-        });
+        return Err(Error::Corrupt { file: path.to_owned(), offset: good, what });
     }
-    file.set_len(good)
-        .map_err(Error::io("cut the torn end of", path))?;
+    file.set_len(good).map_err(Error::io("cut the torn end of", path))?;
     if !reserved {
         let bytes_cut = end - good;
-        found.torn = Some(TornTail {
-            file: path.to_owned(),
-            offset: good,
-            bytes_cut,
-        });
+        found.torn = Some(TornTail { file: path.to_owned(), offset: good, bytes_cut });
     }
     Ok(())
 }
@@ -208,28 +159,14 @@ fn without_header(
     found: &mut Found,
 ) -> Result<Segment, Error> {
     let path = segment::path(dir, number);
-    let unfinished = end <= HEADER_BYTES as u64
-        || scan::is_zero(file, 0, end).map_err(Error::io("read", &path))?;
+    let unfinished = end <= HEADER_BYTES as u64 || scan::is_zero(file, 0, end).map_err(Error::io("read", &path))?;
     if position == Position::Inner || !unfinished {
-        return Err(Error::Corrupt {
-            file: path,
-            offset: 0,
-            what: "the header is not that of this segment",
-        });
+        return Err(Error::Corrupt { file: path, offset: 0, what: "the header is not that of this segment" });
     }
     let made = segment::create(dir, number);
-    let (file, header) =
-        made.map_err(|error| Error::io("create again", &path)(error.into_inner()))?;
-    found.torn = Some(TornTail {
-        file: path,
-        offset: 0,
-        bytes_cut: end,
-    });
-    Ok(Segment {
-        file: Arc::new(file),
-        salt: header.salt,
-        len: HEADER_BYTES as u64,
-    })
+    let (file, header) = made.map_err(|error| Error::io("create again", &path)(error.into_inner()))?;
+    found.torn = Some(TornTail { file: path, offset: 0, bytes_cut: end });
+    Ok(Segment { file: Arc::new(file), salt: header.salt, len: HEADER_BYTES as u64 })
 }
 
 /// Verifies and indexes all frames; returns where the good ones end.
@@ -246,31 +183,15 @@ fn scan_segment(
         match frames.next().map_err(Error::io("read", path))? {
             Step::End => return Ok(end),
             Step::Bad { offset } => return Ok(offset),
-            Step::Frame {
-                offset,
-                prefix,
-                payload,
-            } => {
+            Step::Frame { offset, prefix, payload } => {
                 found.records += 1;
                 found.clean = prefix.is_clean_marker();
                 if let Some(batch) = frame::batch_head(prefix, payload) {
-                    let (Ok(offset), Ok(len)) = (u32::try_from(offset), u32::try_from(prefix.len))
-                    else {
+                    let (Ok(offset), Ok(len)) = (u32::try_from(offset), u32::try_from(prefix.len)) else {
                         let what = "a segment larger than this program writes";
-                        return Err(Error::Corrupt {
-                            file: path.to_owned(),
-                            offset,
-                            what,
-                        });
+                        return Err(Error::Corrupt { file: path.to_owned(), offset, what });
                     };
-                    found.index.insert(
-                        batch,
-                        At {
-                            segment: number,
-                            offset,
-                            len,
-                        },
-                    );
+                    found.index.insert(batch, At { segment: number, offset, len });
                 }
             }
         }
@@ -282,17 +203,11 @@ impl Recovery {
         loop {
             if let Some((path, frames)) = &mut self.reading {
                 match frames.next().map_err(Error::io("read", &*path))? {
-                    Step::Frame {
-                        prefix, payload, ..
-                    } => return Ok(Some(frame::decode(prefix, payload))),
+                    Step::Frame { prefix, payload, .. } => return Ok(Some(frame::decode(prefix, payload))),
                     Step::Bad { offset } => {
                         // It was good a moment ago, when the store was opened.
                         let what = "a record changed while it was being read";
-                        return Err(Error::Corrupt {
-                            file: path.clone(),
-                            offset,
-                            what,
-                        });
+                        return Err(Error::Corrupt { file: path.clone(), offset, what });
                     }
                     Step::End => {}
                 }

@@ -28,15 +28,9 @@ pub(super) struct Frames {
 /// The next thing in a segment.
 #[derive(Debug)]
 pub(super) enum Step<'a> {
-    Frame {
-        offset: u64,
-        prefix: Prefix,
-        payload: &'a [u8],
-    },
+    Frame { offset: u64, prefix: Prefix, payload: &'a [u8] },
     End,
-    Bad {
-        offset: u64,
-    },
+    Bad { offset: u64 },
 }
 
 /// What lies behind a bad frame.
@@ -52,14 +46,7 @@ pub(super) enum Behind {
 
 impl Frames {
     pub(super) fn new(file: File, salt: u32, end: u64) -> Self {
-        Self {
-            file,
-            salt,
-            end,
-            offset: HEADER_BYTES as u64,
-            buffer: Vec::new(),
-            at: 0,
-        }
+        Self { file, salt, end, offset: HEADER_BYTES as u64, buffer: Vec::new(), at: 0 }
     }
 
     /// After `End` or `Bad` the same answer comes again.
@@ -84,11 +71,7 @@ impl Frames {
         }
         self.at += whole;
         self.offset += whole as u64;
-        Ok(Step::Frame {
-            offset,
-            prefix,
-            payload: &self.buffer[payload],
-        })
+        Ok(Step::Frame { offset, prefix, payload: &self.buffer[payload] })
     }
 
     /// Makes `bytes` available at `at`; false when the segment ends before.
@@ -104,8 +87,7 @@ impl Frames {
         self.at = 0;
         let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
         self.buffer.resize(left.min(bytes.max(BUFFER_BYTES)), 0);
-        self.file
-            .read_exact_at(&mut self.buffer[have..], self.offset + have as u64)?;
+        self.file.read_exact_at(&mut self.buffer[have..], self.offset + have as u64)?;
         Ok(true)
     }
 }
@@ -142,9 +124,7 @@ pub(super) fn is_zero(file: &File, start: u64, end: u64) -> io::Result<bool> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut offset = start;
     while offset < end {
-        let part = usize::try_from(end - offset)
-            .unwrap_or(usize::MAX)
-            .min(BUFFER_BYTES);
+        let part = usize::try_from(end - offset).unwrap_or(usize::MAX).min(BUFFER_BYTES);
         file.read_exact_at(&mut buffer[..part], offset)?;
         if buffer[..part].iter().any(|byte| *byte != 0) {
             return Ok(false);
@@ -155,12 +135,7 @@ pub(super) fn is_zero(file: &File, start: u64, end: u64) -> io::Result<bool> {
 }
 
 /// Reads and verifies one frame whose place the index knows; `None` when it is not what was written.
-pub(super) fn frame_at(
-    file: &File,
-    salt: u32,
-    offset: u64,
-    len: u32,
-) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn frame_at(file: &File, salt: u32, offset: u64, len: u32) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = vec![0; FRAME_BYTES + len as usize];
     match file.read_exact_at(&mut bytes, offset) {
         Ok(()) => {}
@@ -168,8 +143,7 @@ pub(super) fn frame_at(
         Err(error) => return Err(error),
     }
     let good = Prefix::plausible(&bytes).is_some_and(|prefix| {
-        prefix.matches(salt, &bytes[FRAME_BYTES..])
-            && frame::batch_head(prefix, &bytes[FRAME_BYTES..]).is_some()
+        prefix.matches(salt, &bytes[FRAME_BYTES..]) && frame::batch_head(prefix, &bytes[FRAME_BYTES..]).is_some()
     });
     Ok(good.then_some(bytes))
 }

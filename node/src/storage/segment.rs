@@ -25,11 +25,7 @@ pub(super) struct DirLock {
 
 /// Creates the directory where needed (0700) and takes its lock.
 pub(super) fn lock(dir: &Path) -> Result<DirLock, Error> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(Error::io("create the directory", dir))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io("create the directory", dir))?;
     let path = dir.join("lock");
     let mut file = File::options()
         .read(true)
@@ -44,20 +40,12 @@ pub(super) fn lock(dir: &Path) -> Result<DirLock, Error> {
         Err(Errno::WOULDBLOCK) => {
             let mut text = String::new();
             // The owner may be between locking and writing its pid: the refusal stands without it.
-            let pid = file
-                .read_to_string(&mut text)
-                .ok()
-                .and_then(|_| text.trim().parse().ok());
-            return Err(Error::InUse {
-                dir: dir.to_owned(),
-                pid,
-            });
+            let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+            return Err(Error::InUse { dir: dir.to_owned(), pid });
         }
         Err(errno) => return Err(Error::io("lock", &path)(errno.into())),
     }
-    let written = file
-        .set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     if let Err(error) = written {
         // A full disk: the lock holds all the same, only its note for others is missing.
         tracing::debug!(%error, path = %path.display(), "no pid in the lock file");
@@ -83,15 +71,11 @@ pub(super) fn list(dir: &Path) -> Result<Vec<u32>, Error> {
     }
     numbers.sort_unstable();
     if numbers.first().is_some_and(|first| *first != FIRST) {
-        return Err(Error::Missing {
-            file: path(dir, FIRST),
-        });
+        return Err(Error::Missing { file: path(dir, FIRST) });
     }
     for pair in numbers.windows(2) {
         if pair[1] != pair[0] + 1 {
-            return Err(Error::Missing {
-                file: path(dir, pair[0] + 1),
-            });
+            return Err(Error::Missing { file: path(dir, pair[0] + 1) });
         }
     }
     Ok(numbers)
@@ -125,13 +109,8 @@ pub(super) fn create(dir: &Path, number: u32) -> Result<(File, Header), CreateEr
 
 fn fill(dir: &Path, path: &Path, number: u32) -> Result<(File, Header), CreateError> {
     let mut salt = [0; 4];
-    File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut salt))
-        .map_err(CreateError::Write)?;
-    let header = Header {
-        number,
-        salt: u32::from_le_bytes(salt),
-    };
+    File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut salt)).map_err(CreateError::Write)?;
+    let header = Header { number, salt: u32::from_le_bytes(salt) };
     let file = File::options()
         .read(true)
         .write(true)
@@ -140,8 +119,7 @@ fn fill(dir: &Path, path: &Path, number: u32) -> Result<(File, Header), CreateEr
         .mode(0o600)
         .open(path)
         .map_err(CreateError::Write)?;
-    file.write_all_at(&header.encode(), 0)
-        .map_err(CreateError::Write)?;
+    file.write_all_at(&header.encode(), 0).map_err(CreateError::Write)?;
     file.sync_all().map_err(CreateError::Sync)?;
     sync_dir(dir).map_err(CreateError::Sync)?;
     Ok((file, header))

@@ -66,12 +66,7 @@ enum Tail {
 }
 
 impl Writer {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        on_done: OnDone,
-        number: u32,
-        segment: &Segment,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, on_done: OnDone, number: u32, segment: &Segment) -> Self {
         let Segment { file, salt, len } = segment.clone();
         let (buffer, placed) = (Vec::new(), Vec::new());
         Self {
@@ -93,9 +88,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut jobs = Vec::new();
         loop {
-            self.shared
-                .queue
-                .take(self.shared.options.group_bytes_max, &mut jobs);
+            self.shared.queue.take(self.shared.options.group_bytes_max, &mut jobs);
             if jobs.is_empty() {
                 // A failure leaves zeros, which the next opening cuts.
                 let _ = self.cut();
@@ -121,11 +114,7 @@ impl Writer {
         }
     }
 
-    fn commit(
-        &mut self,
-        jobs: &[Job],
-        refused: &VecDeque<Option<WriteError>>,
-    ) -> Result<(), WriteError> {
+    fn commit(&mut self, jobs: &[Job], refused: &VecDeque<Option<WriteError>>) -> Result<(), WriteError> {
         self.ready()?;
         let records = self.encode(jobs, refused);
         if records == 0 {
@@ -164,8 +153,7 @@ impl Writer {
             return Err(error.clone());
         }
         if matches!(self.tail, Tail::Leftover) {
-            self.cut()
-                .map_err(|source| WriteError::from_io(self.path(), source))?;
+            self.cut().map_err(|source| WriteError::from_io(self.path(), source))?;
         }
         if self.len < self.shared.options.segment_bytes {
             return Ok(());
@@ -176,8 +164,7 @@ impl Writer {
     /// Finishes the current segment, exactly at its last record, and goes on in a new one.
     fn rotate(&mut self) -> Result<(), WriteError> {
         if self.reserved > self.len {
-            self.cut()
-                .map_err(|source| WriteError::from_io(self.path(), source))?;
+            self.cut().map_err(|source| WriteError::from_io(self.path(), source))?;
             // Its length has to be durable before a successor is: only the last segment may have an open end.
             if let Err(source) = self.file.sync_all() {
                 return Err(self.poison(self.path(), source));
@@ -190,18 +177,10 @@ impl Writer {
             Err(CreateError::Write(source)) => return Err(WriteError::from_io(path, source)),
             Err(CreateError::Sync(source)) => return Err(self.poison(path, source)),
         };
-        (self.number, self.file, self.salt, self.len) =
-            (next, Arc::new(file), header.salt, HEADER_BYTES as u64);
-        self.shared
-            .counters
-            .bytes
-            .fetch_add(HEADER_BYTES as u64, Relaxed);
+        (self.number, self.file, self.salt, self.len) = (next, Arc::new(file), header.salt, HEADER_BYTES as u64);
+        self.shared.counters.bytes.fetch_add(HEADER_BYTES as u64, Relaxed);
         self.reserved = self.len;
-        let segment = Segment {
-            file: Arc::clone(&self.file),
-            salt: self.salt,
-            len: self.len,
-        };
+        let segment = Segment { file: Arc::clone(&self.file), salt: self.salt, len: self.len };
         self.shared.segments_mut().push(segment);
         Ok(())
     }
@@ -213,40 +192,20 @@ impl Writer {
         buffer.shrink_to(self.shared.options.group_bytes_max);
         self.placed.clear();
         let mut records = 0;
-        let accepted = jobs
-            .iter()
-            .zip(refused)
-            .filter(|(_, refused)| refused.is_none());
+        let accepted = jobs.iter().zip(refused).filter(|(_, refused)| refused.is_none());
         for record in accepted.flat_map(|(job, _)| &job.records) {
-            let place = if records == 0 {
-                Place::First
-            } else {
-                Place::Later
-            };
+            let place = if records == 0 { Place::First } else { Place::Later };
             let offset = self.len + buffer.len() as u64;
             frame::encode(&mut buffer, self.salt, place, record);
             records += 1;
-            if let super::Record::Batch {
-                log,
-                first_seq,
-                count,
-                ..
-            } = *record
-            {
+            if let super::Record::Batch { log, first_seq, count, .. } = *record {
                 let within = "segments and writes are bounded to 1 GiB each";
                 let at = At {
                     segment: self.number,
                     offset: u32::try_from(offset).expect(within),
                     len: u32::try_from(frame::payload_bytes(record)).expect(within),
                 };
-                self.placed.push((
-                    BatchHead {
-                        log,
-                        first_seq,
-                        count,
-                    },
-                    at,
-                ));
+                self.placed.push((BatchHead { log, first_seq, count }, at));
             }
         }
         self.buffer = buffer;
@@ -311,13 +270,6 @@ fn too_large(job: &Job) -> Option<WriteError> {
     if job.bytes <= RECORD_BYTES_MAX + FRAME_BYTES {
         return None;
     }
-    let bytes = job
-        .records
-        .iter()
-        .map(frame::payload_bytes)
-        .find(|bytes| *bytes > RECORD_BYTES_MAX)?;
-    Some(WriteError::TooLarge {
-        bytes,
-        max: RECORD_BYTES_MAX,
-    })
+    let bytes = job.records.iter().map(frame::payload_bytes).find(|bytes| *bytes > RECORD_BYTES_MAX)?;
+    Some(WriteError::TooLarge { bytes, max: RECORD_BYTES_MAX })
 }

@@ -1,6 +1,6 @@
 //! Figures of whole clusters: discovery, one job, visibility, arrays, memory, idling.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -15,7 +15,7 @@ const ARRAY: u32 = 10_000;
 const SINGLE_RUNS: usize = 60;
 const QUEUED: usize = 9_984;
 
-pub(super) fn figures(binary: &PathBuf) -> anyhow::Result<Vec<Figure>> {
+pub(super) fn figures(binary: &Path) -> anyhow::Result<Vec<Figure>> {
     let scratch = tempfile::tempdir()?;
     let start = Instant::now();
     let cluster = load::three(binary, scratch.path(), ["1", "1", "0"])?;
@@ -84,7 +84,7 @@ fn idle(cluster: &Cluster) -> anyhow::Result<Idle> {
 }
 
 /// What queued work adds to the owner's resident memory.
-pub(super) fn memory(binary: &PathBuf) -> anyhow::Result<Vec<Figure>> {
+pub(super) fn memory(binary: &Path) -> anyhow::Result<Vec<Figure>> {
     let scratch = tempfile::tempdir()?;
     let cluster = load::three(binary, scratch.path(), ["1", "1", "0"])?;
     let runtime = load::runtime()?;

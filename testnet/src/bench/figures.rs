@@ -66,10 +66,12 @@ impl Figure {
     }
 }
 
-/// The value below which `share` of the sorted samples lie.
+/// The value below which `share` of the samples lie.
 #[must_use]
 pub(super) fn percentile(samples: &mut [f64], share: f64) -> f64 {
     samples.sort_by(f64::total_cmp);
-    let place = (samples.len() as f64 * share) as usize;
-    samples.get(place.min(samples.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
+    let wanted = samples.len() as f64 * share;
+    // Found by counting, so that no float becomes an index.
+    let place = (1..samples.len()).take_while(|below| (*below as f64) < wanted).count();
+    samples.get(place).copied().unwrap_or(f64::NAN)
 }

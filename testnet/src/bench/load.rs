@@ -1,6 +1,6 @@
 //! Figures under load: acknowledged submissions, and an empty node catching up.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -23,7 +23,7 @@ pub(super) fn three(binary: &Path, home: &Path, cpus: [&str; 3]) -> anyhow::Resu
     Cluster::start(cluster::options(binary, home, cpus))
 }
 
-pub(super) fn figures(binary: &PathBuf) -> anyhow::Result<Vec<Figure>> {
+pub(super) fn figures(binary: &Path) -> anyhow::Result<Vec<Figure>> {
     let scratch = tempfile::tempdir()?;
     let cluster = three(binary, scratch.path(), ["1", "1", "0"])?;
     runtime()?.block_on(async {
@@ -33,14 +33,19 @@ pub(super) fn figures(binary: &PathBuf) -> anyhow::Result<Vec<Figure>> {
         let many = api::submit_for(&client, 64, start + LOAD_FOR).await?.len();
         let rate = many as f64 / start.elapsed().as_secs_f64();
         Ok(vec![
-            Figure::new("submit_acked_ms_p50_1", percentile(&mut one, 0.5), "ms", Beside::Peer("etcd, 3 members, 1 in flight", 1.01)),
+            Figure::new(
+                "submit_acked_ms_p50_1",
+                percentile(&mut one, 0.5),
+                "ms",
+                Beside::Peer("etcd, 3 members, 1 in flight", 1.01),
+            ),
             Figure::new("submit_acked_per_s_64", rate, "per s", Beside::Peer("etcd, 3 members, 64 in flight", 4_530.0)),
         ])
     })
 }
 
 /// An empty node joins a cluster that holds many events: from the first it shows to the last.
-pub(super) fn catch_up(binary: &PathBuf) -> anyhow::Result<Vec<Figure>> {
+pub(super) fn catch_up(binary: &Path) -> anyhow::Result<Vec<Figure>> {
     let scratch = tempfile::tempdir()?;
     let mut cluster = three(binary, scratch.path(), ["1", "1", "0"])?;
     let runtime = runtime()?;

@@ -10,12 +10,12 @@ mod core;
 mod figures;
 mod load;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-pub use figures::{Beside, Figure};
 use crate::local::find_binary;
+pub use figures::{Beside, Figure};
 
 /// Flags of `bench`.
 #[derive(Clone, Debug, clap::Args)]
@@ -31,7 +31,7 @@ pub struct BenchArgs {
     pub binary: Option<PathBuf>,
 }
 
-type Group = fn(&PathBuf) -> anyhow::Result<Vec<Figure>>;
+type Group = fn(&Path) -> anyhow::Result<Vec<Figure>>;
 
 const GROUPS: [(&str, Group); 5] = [
     ("core", core::figures),

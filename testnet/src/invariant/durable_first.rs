@@ -17,8 +17,13 @@ pub(crate) fn look(disk: &Disk, effect: &Effect) -> Option<Violation> {
             Message::Offer(offer) => disk.holds_grant(&offer.grant),
             Message::OfferReply { grant, accepted: true, .. } => holds_acceptance(disk, grant),
             Message::Have { log, len } => disk.len(log) >= *len,
-            Message::Tips(frontier) | Message::TipsBack(frontier) => frontier.tips().all(|(log, tip)| disk.len(log) >= tip.len),
-            Message::OfferReply { accepted: false, .. } | Message::Digest(_) | Message::Pull { .. } | Message::Ask { .. } => true,
+            Message::Tips(frontier) | Message::TipsBack(frontier) => {
+                frontier.tips().all(|(log, tip)| disk.len(log) >= tip.len)
+            }
+            Message::OfferReply { accepted: false, .. }
+            | Message::Digest(_)
+            | Message::Pull { .. }
+            | Message::Ask { .. } => true,
         },
         Effect::Reply { reply: Reply::Cancelled | Reply::Error(_), .. }
         | Effect::Write { .. }

@@ -16,7 +16,14 @@ pub(crate) fn look<'a>(machines: impl Iterator<Item = &'a mut Machine>) -> Optio
         let bytes = machine.facts().to_bytes();
         let (first_bytes, first_root) = known.entry(digest).or_insert_with(|| (bytes.clone(), root));
         if *first_bytes != bytes || *first_root != root {
-            return Some(Violation::new(4, format!("{me} has an equal frontier, {} bytes of facts, others have {}", bytes.len(), first_bytes.len())));
+            return Some(Violation::new(
+                4,
+                format!(
+                    "{me} has an equal frontier, {} bytes of facts, others have {}",
+                    bytes.len(),
+                    first_bytes.len()
+                ),
+            ));
         }
     }
     None

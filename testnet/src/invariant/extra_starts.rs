@@ -21,7 +21,9 @@ impl ExtraStarts {
         let author = batch.header().log.node;
         for (_, entry) in batch.entries() {
             let Entry::Event(event) = entry else { continue };
-            let Some(job) = event.ctx.job.filter(|job| job.log.node == author) else { continue };
+            let Some(job) = event.ctx.job.filter(|job| job.log.node == author) else {
+                continue;
+            };
             let workers = self.workers.entry(job).or_default();
             workers.insert(author);
             workers.extend(event.ctx.node);
@@ -46,7 +48,12 @@ impl ExtraStarts {
     pub(crate) fn look(&self, job: JobId, task: u32, extra: u32) -> Option<Violation> {
         let touches = self.touches.get(&job).copied().unwrap_or(0);
         (extra > touches).then(|| {
-            Violation::new(11, format!("task {task} of {job:?} has {extra} extra starts, {touches} crashes and suspicions touched its job"))
+            Violation::new(
+                11,
+                format!(
+                    "task {task} of {job:?} has {extra} extra starts, {touches} crashes and suspicions touched its job"
+                ),
+            )
         })
     }
 }

@@ -27,6 +27,10 @@ impl Library {
 
     /// The batches of `log` that end at `len` or before.
     pub(crate) fn upto(&self, log: &LogId, len: Seq) -> impl Iterator<Item = &SignedBatch> {
-        self.logs.get(log).into_iter().flat_map(BTreeMap::values).take_while(move |batch| batch.header().last_seq() <= len)
+        self.logs
+            .get(log)
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .take_while(move |batch| batch.header().last_seq() <= len)
     }
 }

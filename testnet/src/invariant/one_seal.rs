@@ -22,7 +22,9 @@ impl OneSeal {
         for (_, entry) in batch.entries() {
             let Entry::Event(event) = entry else { continue };
             // A seal by anybody but the owner is inert.
-            let Some(job) = event.ctx.job.filter(|job| job.log.node == author) else { continue };
+            let Some(job) = event.ctx.job.filter(|job| job.log.node == author) else {
+                continue;
+            };
             if event.ns != sys::NAME || event.kind != "Seal" {
                 continue;
             }

@@ -6,5 +6,7 @@ use super::Violation;
 
 /// Looks at the starts of one task that nothing explains.
 pub(crate) fn look(job: JobId, task: u32, extra: u32) -> Option<Violation> {
-    (extra > 0).then(|| Violation::new(10, format!("task {task} of {job:?} started {extra} times too often, without any fault")))
+    (extra > 0).then(|| {
+        Violation::new(10, format!("task {task} of {job:?} started {extra} times too often, without any fault"))
+    })
 }

@@ -19,8 +19,14 @@ pub(crate) fn look<'a>(
                 return Some(Violation::new(9, format!("{seat:?} does not know job {id:?}, which was acknowledged")));
             };
             if !job.is_sealed() {
-                let tasks = job.submit.as_ref().map_or_else(Default::default, |submit| submit.tasks.difference(&job.sealed_tasks()));
-                return Some(Violation::new(9, format!("job {id:?} is not sealed as {seat:?} sees it: tasks {tasks} are open")));
+                let tasks = job
+                    .submit
+                    .as_ref()
+                    .map_or_else(Default::default, |submit| submit.tasks.difference(&job.sealed_tasks()));
+                return Some(Violation::new(
+                    9,
+                    format!("job {id:?} is not sealed as {seat:?} sees it: tasks {tasks} are open"),
+                ));
             }
         }
     }

@@ -25,7 +25,10 @@ impl StableSeals {
                 for (other, before) in seen.iter().filter(|(other, _)| **other != outcome) {
                     let changed = before.intersection(&tasks);
                     if !changed.is_empty() {
-                        return Some(Violation::new(14, format!("tasks {changed} of {id:?} were {other:?}, now {outcome:?}")));
+                        return Some(Violation::new(
+                            14,
+                            format!("tasks {changed} of {id:?} were {other:?}, now {outcome:?}"),
+                        ));
                     }
                 }
                 let _ = seen.entry(outcome).or_default().union_with(&tasks);

@@ -11,5 +11,8 @@ pub(crate) fn look(seat: Seat, machine: &Machine, sabotage: Sabotage) -> Option<
         let over = buffers(machine).into_iter().find(|buffer| buffer.len > buffer.cap / 1_000);
         return over.map(|buffer| Violation::new(18, format!("{seat:?}: {} {}", buffer.len, buffer.what)));
     }
-    check(machine).into_iter().next().map(|found| Violation::new(found.invariant, format!("{seat:?}: {}", found.detail)))
+    check(machine)
+        .into_iter()
+        .next()
+        .map(|found| Violation::new(found.invariant, format!("{seat:?}: {}", found.detail)))
 }

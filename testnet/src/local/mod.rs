@@ -82,19 +82,8 @@ impl Cluster {
     }
 
     fn start_in(options: Options, namespaces: Option<Namespaces>) -> anyhow::Result<Self> {
-        let nodes = options
-            .nodes
-            .iter()
-            .map(|flags| Node {
-                flags: flags.clone(),
-                child: None,
-            })
-            .collect();
-        let mut cluster = Self {
-            options,
-            nodes,
-            namespaces,
-        };
+        let nodes = options.nodes.iter().map(|flags| Node { flags: flags.clone(), child: None }).collect();
+        let mut cluster = Self { options, nodes, namespaces };
         for number in 1..=cluster.len() {
             cluster.boot(number)?;
         }
@@ -148,29 +137,15 @@ impl Cluster {
         let dir = self.dir(number);
         std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         let log = dir.join("stderr");
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .context("opening the node's log")?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&log).context("opening the node's log")?;
         let mut command = self.command_in(number);
-        command
-            .env("STARLING_HOME", &home)
-            .arg("up")
-            .arg("--dir")
-            .arg(&dir);
+        command.env("STARLING_HOME", &home).arg("up").arg("--dir").arg(&dir);
         if self.namespaces.is_none() {
             command.arg("--no-mdns");
         }
         command.envs(self.options.env[number - 1].iter().cloned());
-        command
-            .args(&self.nodes[number - 1].flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log);
-        let child = command
-            .spawn()
-            .with_context(|| format!("starting {}", self.options.binary.display()))?;
+        command.args(&self.nodes[number - 1].flags).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().with_context(|| format!("starting {}", self.options.binary.display()))?;
         self.nodes[number - 1].child = Some(child);
         Ok(())
     }
@@ -198,9 +173,7 @@ impl Cluster {
     /// # Errors
     /// If it cannot be started.
     pub fn run(&self, number: usize, args: &[&str]) -> anyhow::Result<Output> {
-        self.cli(number, args)
-            .output()
-            .with_context(|| format!("running starling {}", args.join(" ")))
+        self.cli(number, args).output().with_context(|| format!("running starling {}", args.join(" ")))
     }
 
     /// What a client command that must succeed prints.
@@ -210,12 +183,7 @@ impl Cluster {
     pub fn ok(&self, number: usize, args: &[&str]) -> anyhow::Result<String> {
         let output = self.run(number, args)?;
         let talk = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            output.status.success(),
-            "starling {} at node {number}: {}\n{talk}",
-            args.join(" "),
-            output.status
-        );
+        ensure!(output.status.success(), "starling {} at node {number}: {}\n{talk}", args.join(" "), output.status);
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
@@ -233,9 +201,8 @@ impl Cluster {
                     .is_ok_and(|text| text.matches("\"state\":\"ready\"").count() == count)
             };
             if !until(READY, ready) {
-                let seen = self
-                    .run(number, &["nodes"])
-                    .map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+                let seen =
+                    self.run(number, &["nodes"]).map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
                 bail!(
                     "node {number} does not see {count} ready nodes; it sees:\n{}\nits log: {}",
                     seen.unwrap_or_default(),
@@ -257,10 +224,7 @@ impl Cluster {
     /// # Errors
     /// If the node does not run.
     pub fn kill(&mut self, number: usize) -> anyhow::Result<()> {
-        let mut child = self.nodes[number - 1]
-            .child
-            .take()
-            .context("the node does not run")?;
+        let mut child = self.nodes[number - 1].child.take().context("the node does not run")?;
         child.kill().context("killing the node")?;
         child.wait().context("waiting for the node")?;
         Ok(())
@@ -271,10 +235,7 @@ impl Cluster {
     /// # Errors
     /// If it does not run or does not stop in time.
     pub fn stop(&mut self, number: usize) -> anyhow::Result<()> {
-        let mut child = self.nodes[number - 1]
-            .child
-            .take()
-            .context("the node does not run")?;
+        let mut child = self.nodes[number - 1].child.take().context("the node does not run")?;
         terminate(&child);
         if !until(STOP, || matches!(child.try_wait(), Ok(Some(_)))) {
             child.kill().context("killing the node")?;
@@ -286,9 +247,7 @@ impl Cluster {
 }
 
 fn terminate(child: &Child) {
-    let pid = i32::try_from(child.id())
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid {
         // It may have ended by itself.
         let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

@@ -28,17 +28,8 @@ pub fn can_make_namespaces() -> bool {
 }
 
 fn ip(args: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new("ip")
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .context("running ip (iproute2)")?;
-    ensure!(
-        output.status.success(),
-        "ip {}: {}",
-        args.join(" "),
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
+    let output = Command::new("ip").args(args).stdin(Stdio::null()).output().context("running ip (iproute2)")?;
+    ensure!(output.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     Ok(())
 }
 
@@ -49,10 +40,7 @@ impl Namespaces {
     /// Without the right to, or without iproute2.
     pub fn make(label: &str, count: usize) -> anyhow::Result<Self> {
         ensure!((1..=200).contains(&count), "1 to 200 namespaces");
-        let made = Self {
-            prefix: format!("starling-{label}-{}", std::process::id()),
-            count,
-        };
+        let made = Self { prefix: format!("starling-{label}-{}", std::process::id()), count };
         let hub = made.hub();
         ip(&["netns", "add", &hub])?;
         ip(&["-n", &hub, "link", "add", "bridge0", "type", "bridge"])?;
@@ -68,9 +56,7 @@ impl Namespaces {
         let port = format!("port{number}");
         let address = format!("10.99.0.{number}/24");
         ip(&["netns", "add", &host])?;
-        ip(&[
-            "-n", hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &host,
-        ])?;
+        ip(&["-n", hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &host])?;
         ip(&["-n", hub, "link", "set", &port, "master", "bridge0", "up"])?;
         ip(&["-n", &host, "link", "set", "lo", "up"])?;
         ip(&["-n", &host, "addr", "add", &address, "dev", "eth0"])?;
@@ -91,9 +77,7 @@ impl Namespaces {
     #[must_use]
     pub fn command(&self, number: usize, program: &Path) -> Command {
         let mut command = Command::new("ip");
-        command
-            .args(["netns", "exec", &self.host(number)])
-            .arg(program);
+        command.args(["netns", "exec", &self.host(number)]).arg(program);
         command
     }
 
@@ -106,14 +90,7 @@ impl Namespaces {
             Port::Up => "up",
             Port::Down => "down",
         };
-        ip(&[
-            "-n",
-            &self.hub(),
-            "link",
-            "set",
-            &format!("port{number}"),
-            state,
-        ])
+        ip(&["-n", &self.hub(), "link", "set", &format!("port{number}"), state])
     }
 }
 

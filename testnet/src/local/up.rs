@@ -33,14 +33,8 @@ pub struct UpArgs {
 /// If it does not come up.
 pub fn up(args: &UpArgs) -> anyhow::Result<()> {
     let binary = find_binary(args.binary.as_deref())?;
-    let scratch = tempfile::Builder::new()
-        .prefix("starling-testnet-")
-        .tempdir()
-        .context("making a directory")?;
-    let home = args
-        .home
-        .clone()
-        .unwrap_or_else(|| scratch.path().to_owned());
+    let scratch = tempfile::Builder::new().prefix("starling-testnet-").tempdir().context("making a directory")?;
+    let home = args.home.clone().unwrap_or_else(|| scratch.path().to_owned());
     std::fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
     let flags = ["--cpus", args.cpus.as_str()];
     let options = Options::uniform(&binary, &home, usize::from(args.count), &flags);
@@ -52,26 +46,14 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
         Cluster::start(options)?
     };
     let mut out = std::io::stdout().lock();
-    writeln!(
-        out,
-        "{} nodes are ready. In another terminal:",
-        cluster.len()
-    )?;
+    writeln!(out, "{} nodes are ready. In another terminal:", cluster.len())?;
     for number in 1..=cluster.len() {
-        writeln!(
-            out,
-            "  export STARLING_VIA={}",
-            cluster.dir(number).join("api.sock").display()
-        )?;
+        writeln!(out, "  export STARLING_VIA={}", cluster.dir(number).join("api.sock").display())?;
     }
-    writeln!(
-        out,
-        "then: starling nodes; starling run -- hostname\nEnd with Ctrl-D."
-    )?;
+    writeln!(out, "then: starling nodes; starling run -- hostname\nEnd with Ctrl-D.")?;
     drop(out);
     // Ctrl-C reaches the nodes too, which stop by themselves.
-    std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink())
-        .context("waiting for the end of input")?;
+    std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()).context("waiting for the end of input")?;
     Ok(())
 }
 
@@ -87,10 +69,7 @@ pub fn share_secret(binary: &Path, home: &Path, count: usize) -> anyhow::Result<
         .output()
         .context("running starling cluster init")?;
     if !output.status.success() {
-        bail!(
-            "starling cluster init: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("starling cluster init: {}", String::from_utf8_lossy(&output.stderr));
     }
     for number in 2..=count {
         let host = home.join(format!("host-{number}"));
@@ -113,8 +92,5 @@ pub fn find_binary(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     if beside.exists() {
         return Ok(beside);
     }
-    bail!(
-        "no starling binary at {}; run: cargo build -p starling-node, or name one with --binary",
-        beside.display()
-    )
+    bail!("no starling binary at {}; run: cargo build -p starling-node, or name one with --binary", beside.display())
 }

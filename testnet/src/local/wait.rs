@@ -23,10 +23,7 @@ pub fn until(deadline: Duration, mut condition: impl FnMut() -> bool) -> bool {
 pub fn pause(duration: Duration) {
     let end = Instant::now() + duration;
     // A parked thread may wake early.
-    while let Some(left) = end
-        .checked_duration_since(Instant::now())
-        .filter(|left| !left.is_zero())
-    {
+    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
         std::thread::park_timeout(left);
     }
 }

@@ -127,9 +127,14 @@ pub fn run_seed(options: Options, repeats: Repeats) -> Outcome {
 
 fn run_caught(options: Options) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| run(options))).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        let text =
+            panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
         let violation = Violation { number: 16, detail: format!("panic: {}", text.unwrap_or_default()) };
-        Outcome { trace: 0, totals: Totals::default(), failure: Some(Failure { violation, at_ms: 0, lines: Vec::new() }) }
+        Outcome {
+            trace: 0,
+            totals: Totals::default(),
+            failure: Some(Failure { violation, at_ms: 0, lines: Vec::new() }),
+        }
     })
 }
 

@@ -52,7 +52,13 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             let repeats = if arguments.twice { Repeats::Twice } else { Repeats::Once };
             Campaign { from: seed, count: 1, nodes, lines, repeats }
         }
-        None => Campaign { from: arguments.from, count: arguments.seeds.unwrap_or(100), nodes, lines, repeats: Repeats::Twice },
+        None => Campaign {
+            from: arguments.from,
+            count: arguments.seeds.unwrap_or(100),
+            nodes,
+            lines,
+            repeats: Repeats::Twice,
+        },
     };
     let report = campaign.run();
     show(&report, nodes);
@@ -62,7 +68,12 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 fn measure(nodes: u8) -> ExitCode {
     match speed(usize::from(nodes)) {
         Ok((ratio, totals)) => {
-            println!("{} virtual s, {} steps, {} jobs acknowledged", totals.virtual_ms / 1_000, totals.steps, totals.acknowledged);
+            println!(
+                "{} virtual s, {} steps, {} jobs acknowledged",
+                totals.virtual_ms / 1_000,
+                totals.steps,
+                totals.acknowledged
+            );
             println!("sim_speedup_{nodes} {ratio:.0}");
             ExitCode::SUCCESS
         }

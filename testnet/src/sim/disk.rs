@@ -32,7 +32,9 @@ impl Disk {
 
     /// The oldest write is done; the records that became durable.
     pub(crate) fn commit(&mut self, write: WriteId) -> Vec<Record> {
-        let Some((_, records)) = self.pending.pop_front_if(|(pending, _)| *pending == write) else { return Vec::new() };
+        let Some((_, records)) = self.pending.pop_front_if(|(pending, _)| *pending == write) else {
+            return Vec::new();
+        };
         records.iter().for_each(|record| self.index(record));
         self.records.extend(records.iter().cloned());
         records
@@ -45,7 +47,9 @@ impl Disk {
 
     /// Power goes: a prefix of the oldest write survives. Returns what did.
     pub(crate) fn crash(&mut self, rng: &mut Rng) -> Vec<Record> {
-        let Some((_, mut records)) = self.pending.pop_front() else { return Vec::new() };
+        let Some((_, mut records)) = self.pending.pop_front() else {
+            return Vec::new();
+        };
         self.pending.clear();
         let kept = usize::try_from(rng.below(records.len() as u64 + 1)).unwrap_or(0);
         records.truncate(kept);
@@ -71,7 +75,9 @@ impl Disk {
                 let log = batch.header().log;
                 for (_, entry) in batch.entries() {
                     let Entry::Event(event) = entry else { continue };
-                    let Some(job) = event.ctx.job.filter(|job| job.log.node == log.node) else { continue };
+                    let Some(job) = event.ctx.job.filter(|job| job.log.node == log.node) else {
+                        continue;
+                    };
                     match (event.kind.as_str(), event.ctx.grant) {
                         ("Grant", Some(no)) => drop(self.grants.insert(GrantId { job, no })),
                         ("SubmitJob", _) => drop(self.jobs.insert(job)),
@@ -91,7 +97,10 @@ impl Disk {
 
     pub(crate) fn holds(&self, batch: &SignedBatch) -> bool {
         let header = batch.header();
-        self.batches.get(&header.log).and_then(|log| log.get(&header.first_seq)).is_some_and(|held| held.head() == batch.head())
+        self.batches
+            .get(&header.log)
+            .and_then(|log| log.get(&header.first_seq))
+            .is_some_and(|held| held.head() == batch.head())
     }
 
     pub(crate) fn holds_grant(&self, grant: &GrantId) -> bool {
@@ -108,7 +117,10 @@ impl Disk {
 
     /// Events of `log` held from its start on.
     pub(crate) fn len(&self, log: &LogId) -> Seq {
-        self.batches.get(log).and_then(|log| log.last_key_value()).map_or(Seq(0), |(_, batch)| batch.header().last_seq())
+        self.batches
+            .get(log)
+            .and_then(|log| log.last_key_value())
+            .map_or(Seq(0), |(_, batch)| batch.header().last_seq())
     }
 
     /// Events of `node` itself, over all its epochs.
@@ -120,7 +132,9 @@ impl Disk {
     pub(crate) fn serve(&self, log: &LogId, from: Seq) -> (Vec<SignedBatch>, bool) {
         let mut found = Vec::new();
         let mut bytes = 0;
-        let Some(batches) = self.batches.get(log) else { return (found, false) };
+        let Some(batches) = self.batches.get(log) else {
+            return (found, false);
+        };
         let start = batches.range(..=from).next_back().map_or(Seq(0), |(first, _)| *first);
         for batch in batches.range(start..).map(|(_, batch)| batch).filter(|batch| batch.header().last_seq() >= from) {
             if bytes + batch.bytes().len() > limits::SYNC_RESPONSE_BYTES_MAX {

@@ -18,12 +18,17 @@ pub(crate) enum Fault {
     FullDisk,
     ClockStep,
     /// A partition changes or ends.
-    Cut { from: Seat, to: Seat, cut: bool },
+    Cut {
+        from: Seat,
+        to: Seat,
+        cut: bool,
+    },
 }
 
 impl World {
     pub(crate) fn plan_faults(&mut self) {
-        for fault in [Fault::Crash, Fault::CleanStop, Fault::Partition, Fault::Pause, Fault::FullDisk, Fault::ClockStep] {
+        for fault in [Fault::Crash, Fault::CleanStop, Fault::Partition, Fault::Pause, Fault::FullDisk, Fault::ClockStep]
+        {
             self.plan(fault);
         }
         if let Some(every) = self.faults.hostile {
@@ -53,7 +58,9 @@ impl World {
     }
 
     pub(crate) fn on_fault(&mut self, fault: Fault) {
-        if self.faults == (Faults { disk_ms_max: self.faults.disk_ms_max, delay_ms_max: self.faults.delay_ms_max, ..Faults::NONE }) {
+        if self.faults
+            == (Faults { disk_ms_max: self.faults.disk_ms_max, delay_ms_max: self.faults.delay_ms_max, ..Faults::NONE })
+        {
             return;
         }
         let seat = self.pick();
@@ -72,8 +79,11 @@ impl World {
             }
             Fault::Partition => self.partition(),
             Fault::Pause => {
-                let until = self.now.after_ms(100 + self.rng.below(10_000));
-                self.node_mut(seat).paused_until = until;
+                let lasts_ms = 100 + self.rng.below(10_000);
+                let until = self.now.after_ms(lasts_ms);
+                let node = self.node_mut(seat);
+                node.paused_until = node.paused_until.max(until);
+                self.after(lasts_ms, Event::Resume(seat));
             }
             Fault::FullDisk => {
                 let until = self.now.after_ms(100 + self.rng.below(8_000));
@@ -122,7 +132,8 @@ impl World {
 
     /// Everything works again: faults end, paths open, disks have room, nodes are up.
     pub(crate) fn heal(&mut self) {
-        self.faults = Faults { disk_ms_max: self.faults.disk_ms_max, delay_ms_max: self.faults.delay_ms_max, ..Faults::NONE };
+        self.faults =
+            Faults { disk_ms_max: self.faults.disk_ms_max, delay_ms_max: self.faults.delay_ms_max, ..Faults::NONE };
         self.trace.line(self.now, || "everything heals".into());
         for seat in self.seats().collect::<Vec<_>>() {
             let node = self.node_mut(seat);
@@ -133,6 +144,7 @@ impl World {
             }
         }
         for seat in self.seats().collect::<Vec<_>>() {
+            self.resume(seat);
             self.start(seat);
             self.refresh_pairs_of(seat);
         }

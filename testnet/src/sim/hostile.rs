@@ -34,7 +34,14 @@ pub(crate) struct Hostile {
 
 impl Hostile {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { member: signer(seed, 1_000), stranger: signer(seed, 1_001), tail: Seq(0), head: Hash::ZERO, log: Vec::new(), jobs: 0 }
+        Self {
+            member: signer(seed, 1_000),
+            stranger: signer(seed, 1_001),
+            tail: Seq(0),
+            head: Hash::ZERO,
+            log: Vec::new(),
+            jobs: 0,
+        }
     }
 
     fn log_id(&self) -> LogId {
@@ -73,7 +80,9 @@ impl Namespace for Skewed {
 
 impl World {
     pub(crate) fn on_hostile(&mut self) {
-        let Some(every) = self.faults.hostile else { return };
+        let Some(every) = self.faults.hostile else {
+            return;
+        };
         self.totals.hostile += 1;
         match self.rng.below(5) {
             0 => self.garbage(),
@@ -127,7 +136,8 @@ impl World {
         let events: Vec<_> = events.into_iter().map(with_bytes).collect();
         let count = events.len() as u64;
         let hostile = &mut self.hostile;
-        let batch = SignedBatch::seal(&hostile.member, self.cluster, Epoch(1), Seq(hostile.tail.0 + 1), hostile.head, events);
+        let batch =
+            SignedBatch::seal(&hostile.member, self.cluster, Epoch(1), Seq(hostile.tail.0 + 1), hostile.head, events);
         hostile.tail = Seq(hostile.tail.0 + count);
         hostile.head = batch.head();
         hostile.log.push(batch);
@@ -159,16 +169,24 @@ impl World {
 
     /// Direct messages that claim what the sender may not.
     fn lies(&mut self) {
-        let grant = GrantId { job: self.victim(), no: GrantNo { term: Term(1), no: 1 + u32::try_from(self.rng.below(3)).unwrap_or(0) } };
+        let grant = GrantId {
+            job: self.victim(),
+            no: GrantNo { term: Term(1), no: 1 + u32::try_from(self.rng.below(3)).unwrap_or(0) },
+        };
         let free = starling_core::resources::Resources { cpu_milli: u64::MAX, mem_bytes: u64::MAX };
         let message = match self.rng.below(4) {
-            0 => Message::Offer(Offer { grant, attempt: Attempt(u16::MAX), tasks: IntervalSet::from_range(0, u32::MAX) }),
+            0 => {
+                Message::Offer(Offer { grant, attempt: Attempt(u16::MAX), tasks: IntervalSet::from_range(0, u32::MAX) })
+            }
             1 => Message::OfferReply { grant, accepted: true, free },
             2 => Message::OfferReply { grant, accepted: false, free },
             _ => Message::Ask { total: free, free },
         };
         let (to, from) = (self.pick(), self.hostile.member.node());
-        self.after(1, Event::Deliver { to, origin: Origin::Outside(from), packet: Packet::MessageBytes(message.to_bytes()) });
+        self.after(
+            1,
+            Event::Deliver { to, origin: Origin::Outside(from), packet: Packet::MessageBytes(message.to_bytes()) },
+        );
     }
 
     fn show(&mut self, batch: &SignedBatch) {

@@ -21,5 +21,5 @@ mod world;
 pub(crate) use disk::Disk;
 pub use options::{EveryMs, Faults, Options, PerMille, Sabotage, Watch};
 pub use run::{Failure, Outcome, run};
-pub use world::Totals;
 pub(crate) use world::Seat;
+pub use world::Totals;

@@ -23,12 +23,19 @@ const REORDER_MS_MAX: u64 = 1_000;
 pub(crate) enum Packet {
     Batch(SignedBatch),
     /// A batch as bytes; `intact` is what the checker knows, not the receiver.
-    BatchBytes { bytes: Vec<u8>, intact: bool },
+    BatchBytes {
+        bytes: Vec<u8>,
+        intact: bool,
+    },
     Message(Box<Message>),
     MessageBytes(Vec<u8>),
     /// Shared by all its copies: a presence goes to everybody.
     Presence(Arc<Presence>),
-    Pulled { log: LogId, batches: Vec<SignedBatch>, more: bool },
+    Pulled {
+        log: LogId,
+        batches: Vec<SignedBatch>,
+        more: bool,
+    },
 }
 
 /// Who sent it.
@@ -93,7 +100,9 @@ impl World {
 
     /// Whether every pair has a working link.
     pub(crate) fn all_linked(&self) -> bool {
-        let works = |a: Seat, b: Seat| a >= b || (self.network.pair(a, b).up && self.link_is_fresh(a, b) && self.reachable(a, b));
+        let works = |a: Seat, b: Seat| {
+            a >= b || (self.network.pair(a, b).up && self.link_is_fresh(a, b) && self.reachable(a, b))
+        };
         self.seats().all(|a| self.seats().all(|b| works(a, b)))
     }
 
@@ -210,7 +219,10 @@ impl World {
         match origin {
             Origin::Link { from, version } => {
                 let pair = self.network.pair(from, to);
-                let open = pair.up && pair.version == version && !self.network.is_cut(from, to) && self.link_is_fresh(from, to);
+                let open = pair.up
+                    && pair.version == version
+                    && !self.network.is_cut(from, to)
+                    && self.link_is_fresh(from, to);
                 open.then(|| self.node(from).id)
             }
             Origin::Outside(id) => Some(id),

@@ -76,13 +76,19 @@ impl Faults {
     /// Whether anything can go wrong that may cost a second start.
     #[must_use]
     pub fn disturb(&self) -> bool {
-        let quiet = Self { disk_ms_max: self.disk_ms_max, delay_ms_max: self.delay_ms_max, hostile: self.hostile, ..Self::NONE };
+        let quiet = Self {
+            disk_ms_max: self.disk_ms_max,
+            delay_ms_max: self.delay_ms_max,
+            hostile: self.hostile,
+            ..Self::NONE
+        };
         let quiet = Self { corrupt: self.corrupt, clock_step: self.clock_step, clock_drift: self.clock_drift, ..quiet };
         *self != quiet
     }
 
     fn draw(rng: &mut Rng) -> Self {
-        let mut rate = |most: u64| PerMille(if rng.below(2) == 0 { 0 } else { u32::try_from(1 + rng.below(most)).unwrap_or(0) });
+        let mut rate =
+            |most: u64| PerMille(if rng.below(2) == 0 { 0 } else { u32::try_from(1 + rng.below(most)).unwrap_or(0) });
         let (loss, duplicate, reorder, corrupt) = (rate(200), rate(200), rate(200), rate(50));
         let (crash_at_write, clock_drift) = (rate(20), rate(100));
         let mut every = |least: u64, spread: u64| (rng.below(2) == 0).then(|| least + rng.below(spread));

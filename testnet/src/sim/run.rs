@@ -77,7 +77,9 @@ impl World {
     }
 
     fn look_inside(&mut self, seat: Seat) {
-        let Some(machine) = self.nodes[seat.0].machine.as_ref() else { return };
+        let Some(machine) = self.nodes[seat.0].machine.as_ref() else {
+            return;
+        };
         let found = facts_contain_log::look(seat, machine.facts(), machine.frontier(), &self.rules.library);
         let found = found.or_else(|| self.rules.stable_seals.look(machine.facts()));
         self.broken(found);

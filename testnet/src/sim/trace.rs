@@ -76,7 +76,9 @@ pub(crate) fn of_input(input: &Input) -> [u64; 3] {
             [3, log(of) ^ u64::from(*more), batches.iter().fold(0, |sum, signed| sum ^ batch(signed))]
         }
         Input::Message { from, message } => [4, from.prefix(), of_message(message)],
-        Input::Presence(presence) => [5, presence.node.prefix() ^ presence.boot, presence.seq ^ presence.free.cpu_milli << 32],
+        Input::Presence(presence) => {
+            [5, presence.node.prefix() ^ presence.boot, presence.seq ^ presence.free.cpu_milli << 32]
+        }
         Input::LinkUp(peer) => [6, peer.prefix(), 0],
         Input::LinkDown(peer) => [7, peer.prefix(), 0],
         Input::Durable(write) => [8, write.0, 0],
@@ -97,7 +99,9 @@ fn of_message(message: &Message) -> u64 {
         Message::Pull { log: of, from } => 4 ^ log(of) ^ from.0 << 8,
         Message::Have { log: of, len } => 5 ^ log(of) ^ len.0 << 8,
         Message::Offer(offer) => 6 ^ job(&offer.grant.job) ^ u64::from(offer.grant.no.no) << 8,
-        Message::OfferReply { grant, accepted, .. } => 7 ^ job(&grant.job) ^ u64::from(grant.no.no) << 8 ^ u64::from(*accepted) << 4,
+        Message::OfferReply { grant, accepted, .. } => {
+            7 ^ job(&grant.job) ^ u64::from(grant.no.no) << 8 ^ u64::from(*accepted) << 4
+        }
         Message::Ask { free, .. } => 8 ^ free.cpu_milli << 8,
     }
 }

@@ -47,6 +47,7 @@ pub(crate) enum Event {
     Tick { seat: Seat, life: u32 },
     Pair { a: Seat, b: Seat, version: u32 },
     Restart(Seat),
+    Resume(Seat),
     Fault(Fault),
     Submit,
     Cancel,
@@ -62,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) disk: Disk,
     pub(crate) life: u32,
     pub(crate) paused_until: Mono,
+    /// What happened to it while it stood still.
+    deferred: Vec<Event>,
     /// How far its wall clock is off, and by how much per million milliseconds it runs wrong.
     pub(crate) wall_ms: i64,
     pub(crate) drift: i64,
@@ -166,7 +169,9 @@ impl World {
     /// Lets time pass until `until`, or until a rule is broken.
     pub(crate) fn run_until(&mut self, until: Mono) {
         while self.violation.is_none() {
-            let Some((at, event)) = self.queue.pop(until) else { break };
+            let Some((at, event)) = self.queue.pop(until) else {
+                break;
+            };
             self.now = at;
             self.dispatch(event);
         }
@@ -185,10 +190,24 @@ impl World {
             Event::Tick { seat, life } => self.on_tick(seat, life),
             Event::Pair { a, b, version } => self.on_pair(a, b, version),
             Event::Restart(seat) => self.start(seat),
+            Event::Resume(seat) => self.resume(seat),
             Event::Fault(fault) => self.on_fault(fault),
             Event::Submit => self.on_submit(),
             Event::Cancel => self.on_cancel(),
             Event::Hostile => self.on_hostile(),
+        }
+    }
+
+    fn defer(&mut self, seat: Seat, event: Event) {
+        self.node_mut(seat).deferred.push(event);
+    }
+
+    /// A node that stood still goes on, with everything that it missed.
+    pub(crate) fn resume(&mut self, seat: Seat) {
+        if self.node(seat).paused_until <= self.now {
+            for event in std::mem::take(&mut self.node_mut(seat).deferred) {
+                self.after(0, event);
+            }
         }
     }
 
@@ -295,7 +314,9 @@ impl World {
         self.trace.line(self.now, || format!("{seat:?} <- {input:?}"));
         let at_write = matches!(input, Input::Durable(_));
         let is_watched = self.options.watch == Watch::Close || self.totals.steps % 64 == 0;
-        let Some(machine) = self.nodes[seat.0].machine.as_mut() else { return };
+        let Some(machine) = self.nodes[seat.0].machine.as_mut() else {
+            return;
+        };
         let effects = machine.step(now, input);
         self.totals.steps += 1;
         if is_watched {
@@ -304,7 +325,8 @@ impl World {
         }
         let writes = at_write || effects.iter().any(|effect| matches!(effect, Effect::Write { .. }));
         let crash = writes && self.faults.crash_at_write.hits(&mut self.rng);
-        let carried = if crash { usize::try_from(self.rng.below(effects.len() as u64 + 1)).unwrap_or(0) } else { effects.len() };
+        let carried =
+            if crash { usize::try_from(self.rng.below(effects.len() as u64 + 1)).unwrap_or(0) } else { effects.len() };
         for effect in effects.into_iter().take(carried) {
             // A node that just stopped does nothing more.
             if self.node(seat).machine.is_none() {
@@ -327,7 +349,9 @@ impl World {
     fn arm(&mut self, seat: Seat) {
         let now = self.now;
         let node = &mut self.nodes[seat.0];
-        let Some(machine) = node.machine.as_ref() else { return };
+        let Some(machine) = node.machine.as_ref() else {
+            return;
+        };
         let due = Mono(machine.next_deadline().0.saturating_sub(node.origin)).max(now.after_ms(1));
         if node.armed <= now || due < node.armed {
             node.armed = due;
@@ -342,7 +366,7 @@ impl World {
             return;
         }
         if node.paused_until > self.now {
-            return self.queue.push(node.paused_until, Event::Tick { seat, life });
+            return self.defer(seat, Event::Tick { seat, life });
         }
         let due = node.machine.as_ref().is_some_and(|machine| machine.next_deadline().0 <= node.clock(self.now).mono.0);
         if due { self.step(seat, Input::Tick) } else { self.arm(seat) }
@@ -415,7 +439,7 @@ impl World {
             return;
         }
         if node.paused_until > self.now {
-            return self.queue.push(node.paused_until, Event::Confirm { seat, life, write });
+            return self.defer(seat, Event::Confirm { seat, life, write });
         }
         self.step(seat, Input::Durable(write));
     }
@@ -435,14 +459,18 @@ impl World {
             return;
         }
         if node.paused_until > self.now {
-            return self.queue.push(node.paused_until, Event::Deliver { to, origin, packet });
+            return self.defer(to, Event::Deliver { to, origin, packet });
         }
-        let Some(from) = self.arrives(to, origin) else { return };
+        let Some(from) = self.arrives(to, origin) else {
+            return;
+        };
         let input = match packet {
             Packet::Batch(batch) => Some(Input::Batch { from, batch }),
             Packet::BatchBytes { bytes, intact } => self.open(from, &bytes, intact),
             Packet::Message(message) => Some(Input::Message { from, message: *message }),
-            Packet::MessageBytes(bytes) => Message::from_bytes(&bytes).ok().map(|message| Input::Message { from, message }),
+            Packet::MessageBytes(bytes) => {
+                Message::from_bytes(&bytes).ok().map(|message| Input::Message { from, message })
+            }
             Packet::Presence(presence) => Some(Input::Presence(presence.as_ref().clone())),
             Packet::Pulled { .. } if self.options.sabotage == Sabotage::NoPulls => None,
             Packet::Pulled { log, batches, more } => Some(Input::Pulled { from, log, batches, more }),
@@ -466,8 +494,14 @@ impl World {
     fn spawn(&mut self, seat: Seat, spawn: Spawn) {
         let Spawn { run, grant, task, .. } = spawn;
         let node = &self.nodes[seat.0];
-        let submit = node.machine.as_ref().and_then(|machine| machine.facts().job(&grant.job)).and_then(|job| job.submit.as_ref());
-        let Some((need, retries)) = submit.map(|submit| (submit.need, submit.retries)) else { return };
+        let submit = node
+            .machine
+            .as_ref()
+            .and_then(|machine| machine.facts().job(&grant.job))
+            .and_then(|job| job.submit.as_ref());
+        let Some((need, retries)) = submit.map(|submit| (submit.need, submit.retries)) else {
+            return;
+        };
         let (outcome, lasts_ms) = self.clients.fate(&mut self.rng);
         let process = Process { grant, task, need, outcome };
         let double = self.options.sabotage == Sabotage::DoubleStart && self.rng.below(10) == 0;
@@ -491,7 +525,7 @@ impl World {
             return;
         }
         if node.paused_until > self.now {
-            return self.queue.push(node.paused_until, Event::Process { seat, life, run });
+            return self.defer(seat, Event::Process { seat, life, run });
         }
         if let Some(Process { outcome, .. }) = self.processes.end(seat, run)
             && self.options.sabotage != Sabotage::SilentEnds
@@ -523,7 +557,9 @@ impl World {
 impl Node {
     fn new(options: &Options, seat: usize, rng: &mut Rng) -> Self {
         let cores = 1 + rng.below(4);
-        let mut drift = || if options.faults.clock_drift > PerMille(0) { rng.below(200) } else { 0 };
+        let mut drift = || {
+            if options.faults.clock_drift > PerMille(0) { rng.below(200) } else { 0 }
+        };
         let drift = i64::try_from(drift()).unwrap_or(0) - i64::try_from(drift()).unwrap_or(0);
         Self {
             id: signer(options.seed, seat).node(),
@@ -532,6 +568,7 @@ impl Node {
             disk: Disk::default(),
             life: 0,
             paused_until: Mono(0),
+            deferred: Vec::new(),
             wall_ms: 0,
             drift: drift * i64::from(options.faults.clock_drift.0),
             origin: 0,

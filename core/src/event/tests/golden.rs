@@ -18,11 +18,7 @@ struct Vector {
 
 macro_rules! vector {
     ($name:literal, $event:expr) => {
-        Vector {
-            name: $name,
-            event: $event,
-            golden: include_str!(concat!("../../../../tests/golden/", $name, ".hex")),
-        }
+        Vector { name: $name, event: $event, golden: include_str!(concat!("../../../../tests/golden/", $name, ".hex")) }
     };
 }
 
@@ -37,10 +33,7 @@ fn full_spec() -> WorkSpec {
         .with("env", Value::Map(env))
         .with("cwd", Value::text("/tmp"))
         .with("stdin", Value::Bytes(vec![0, 255]))
-        .with(
-            "lines",
-            Value::List(vec![Value::text("one"), Value::text("")]),
-        )
+        .with("lines", Value::List(vec![Value::text("one"), Value::text("")]))
         .with("retries", Value::Int(3))
         .with("timeout_ms", Value::Int(60_000))
         .with("node", Value::text("wren"))
@@ -70,40 +63,22 @@ fn vectors() -> Vec<Vector> {
     let submit = batch::submit_job(hlc(1_100), job, tasks(1, 1_000), -5, full_spec());
     vec![
         vector!("sys-admit-1", sys::admit(hlc(1_000), mac, "wren")),
-        vector!(
-            "sys-grant-1",
-            sys::grant(hlc(1_200), grant, node(2), Attempt(1), tasks(1, 3))
-        ),
+        vector!("sys-grant-1", sys::grant(hlc(1_200), grant, node(2), Attempt(1), tasks(1, 3))),
         vector!("sys-void-1", sys::void(hlc(1_300), grant)),
         vector!("sys-seal-1-exit", seal(&Outcome::Exit(0))),
         vector!("sys-seal-1-not-started", seal(&reason())),
         vector!("sys-seal-1-lost", seal(&Outcome::Lost)),
         vector!("sys-cancel-1", sys::cancel(hlc(1_400), job)),
         vector!("batch-submit-job-1", submit),
-        vector!(
-            "batch-submit-job-1-least",
-            batch::submit_job(hlc(1_100), job, tasks(1, 1), 0, command())
-        ),
-        vector!(
-            "batch-job-started-1",
-            batch::job_started(hlc(1_600), grant, tasks(1, 3))
-        ),
+        vector!("batch-submit-job-1-least", batch::submit_job(hlc(1_100), job, tasks(1, 1), 0, command())),
+        vector!("batch-job-started-1", batch::job_started(hlc(1_600), grant, tasks(1, 3))),
         vector!("batch-job-finished-1-exit", finished(&Outcome::Exit(-1))),
         vector!("batch-job-finished-1-signal", finished(&Outcome::Signal(9))),
         vector!("batch-job-finished-1-not-started", finished(&reason())),
-        vector!(
-            "batch-job-finished-1-timed-out",
-            finished(&Outcome::TimedOut)
-        ),
-        vector!(
-            "batch-job-finished-1-cancelled",
-            finished(&Outcome::Cancelled)
-        ),
+        vector!("batch-job-finished-1-timed-out", finished(&Outcome::TimedOut)),
+        vector!("batch-job-finished-1-cancelled", finished(&Outcome::Cancelled)),
         vector!("batch-job-finished-1-lost", finished(&Outcome::Lost)),
-        vector!(
-            "monitor-hardware-stats-1",
-            monitor::hardware_stats(hlc(1_900), stats())
-        ),
+        vector!("monitor-hardware-stats-1", monitor::hardware_stats(hlc(1_900), stats())),
     ]
 }
 
@@ -120,22 +95,15 @@ pub(super) fn reencoded_by_ciborium(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Whether the keys of every map ascend: numbers by value, texts by their bytes.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the type is another crate's and not exhaustive"
-)]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the type is another crate's and not exhaustive")]
 fn keys_ascend(value: &ciborium::Value) -> bool {
     match value {
         ciborium::Value::Map(entries) => {
-            let ascending = entries
-                .windows(2)
-                .all(|pair| match (&pair[0].0, &pair[1].0) {
-                    (ciborium::Value::Integer(left), ciborium::Value::Integer(right)) => {
-                        left < right
-                    }
-                    (ciborium::Value::Text(left), ciborium::Value::Text(right)) => left < right,
-                    _ => false,
-                });
+            let ascending = entries.windows(2).all(|pair| match (&pair[0].0, &pair[1].0) {
+                (ciborium::Value::Integer(left), ciborium::Value::Integer(right)) => left < right,
+                (ciborium::Value::Text(left), ciborium::Value::Text(right)) => left < right,
+                _ => false,
+            });
             ascending && entries.iter().all(|(_, value)| keys_ascend(value))
         }
         ciborium::Value::Array(items) => items.iter().all(keys_ascend),
@@ -148,26 +116,16 @@ fn every_event_has_its_golden_bytes() {
     let mut wrong = String::new();
     for vector in vectors() {
         let bytes = vector.event.to_bytes();
-        let dot = Dot {
-            log: crate::testing::log(1),
-            seq: Seq(1),
-        };
+        let dot = Dot { log: crate::testing::log(1), seq: Seq(1) };
         let mut facts = Facts::bot();
-        facts.fold(
-            dot,
-            &Entry::Event(vector.event.clone()),
-            &Registry::built_in(),
-        );
+        facts.fold(dot, &Entry::Event(vector.event.clone()), &Registry::built_in());
         let actual = format!("{}\n{}\n", hex(&bytes), hex(&facts.to_bytes()));
         if actual != vector.golden {
             wrong.push_str(&format!("== tests/golden/{}.hex\n{actual}", vector.name));
         }
         assert_eq!(Event::from_bytes(&bytes).unwrap(), vector.event);
     }
-    assert!(
-        wrong.is_empty(),
-        "bytes or meaning of an old version changed; add a new version instead:\n{wrong}"
-    );
+    assert!(wrong.is_empty(), "bytes or meaning of an old version changed; add a new version instead:\n{wrong}");
 }
 
 #[test]

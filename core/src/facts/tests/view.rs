@@ -10,13 +10,7 @@ fn show(job: &Job) -> String {
     let Some(view) = super::super::view::job(job_id(1, 1), job) else {
         return "unknown".into();
     };
-    let Counts {
-        pending,
-        running,
-        done,
-        failed,
-        cancelled,
-    } = view.counts;
+    let Counts { pending, running, done, failed, cancelled } = view.counts;
     let mut text = format!(
         "{:?} pending={pending} running={running} done={done} failed={failed} cancelled={cancelled} worst={:?} nodes={} ended={}\n",
         view.state,
@@ -27,12 +21,7 @@ fn show(job: &Job) -> String {
     for attempt in attempts(job) {
         text += &format!(
             "{:?} attempt {} tasks {} started={} void={} {:?}\n",
-            attempt.grant,
-            attempt.attempt,
-            attempt.tasks,
-            attempt.started,
-            attempt.void,
-            attempt.outcome
+            attempt.grant, attempt.attempt, attempt.tasks, attempt.started, attempt.void, attempt.outcome
         );
     }
     text
@@ -117,40 +106,20 @@ fn a_withdrawn_grant_is_shown_and_does_not_run() {
 #[test]
 fn a_sealed_job_is_named_after_its_outcomes() {
     let with = |outcomes: &[(Outcome, u32, u32)]| {
-        let seals = outcomes.iter().map(|(outcome, first, last)| {
-            Job::sealed(Term(1), outcome.clone(), tasks(*first, *last), hlc(5))
-        });
+        let seals = outcomes
+            .iter()
+            .map(|(outcome, first, last)| Job::sealed(Term(1), outcome.clone(), tasks(*first, *last), hlc(5)));
         joined(std::iter::once(submitted()).chain(seals))
     };
-    let state =
-        |outcomes: &[(Outcome, u32, u32)]| job(job_id(1, 1), &with(outcomes)).unwrap().state;
+    let state = |outcomes: &[(Outcome, u32, u32)]| job(job_id(1, 1), &with(outcomes)).unwrap().state;
     assert_eq!(state(&[(Outcome::Exit(0), 1, 3)]), State::Done);
-    assert_eq!(
-        state(&[(Outcome::Exit(0), 1, 2), (Outcome::Exit(1), 3, 3)]),
-        State::Failed
-    );
-    assert_eq!(
-        state(&[(Outcome::Exit(0), 1, 2), (Outcome::Lost, 3, 3)]),
-        State::Lost
-    );
-    assert_eq!(
-        state(&[
-            (Outcome::Exit(0), 1, 1),
-            (Outcome::TimedOut, 2, 2),
-            (Outcome::Lost, 3, 3)
-        ]),
-        State::Failed
-    );
-    assert_eq!(
-        state(&[(Outcome::Exit(1), 1, 2), (Outcome::Cancelled, 3, 3)]),
-        State::Cancelled
-    );
+    assert_eq!(state(&[(Outcome::Exit(0), 1, 2), (Outcome::Exit(1), 3, 3)]), State::Failed);
+    assert_eq!(state(&[(Outcome::Exit(0), 1, 2), (Outcome::Lost, 3, 3)]), State::Lost);
+    assert_eq!(state(&[(Outcome::Exit(0), 1, 1), (Outcome::TimedOut, 2, 2), (Outcome::Lost, 3, 3)]), State::Failed);
+    assert_eq!(state(&[(Outcome::Exit(1), 1, 2), (Outcome::Cancelled, 3, 3)]), State::Cancelled);
     assert_eq!(state(&[(Outcome::Exit(0), 1, 2)]), State::Running);
     check(
-        [with(&[
-            (Outcome::Exit(3), 1, 1),
-            (Outcome::Signal(9), 2, 3),
-        ])],
+        [with(&[(Outcome::Exit(3), 1, 1), (Outcome::Signal(9), 2, 3)])],
         &expect![[r#"
             Failed pending=0 running=0 done=0 failed=3 cancelled=0 worst=Some(Signal(9)) nodes=0 ended=true
         "#]],
@@ -166,10 +135,8 @@ fn each_task_is_listed_once_under_its_latest_attempt() {
         grant(2, 3, 2, 2, 3),
         report(2, 3, started(tasks(2, 2))),
     ]);
-    let runs: Vec<(String, u16)> = latest_runs(&job)
-        .into_iter()
-        .map(|view| (view.tasks.to_string(), view.attempt.0))
-        .collect();
+    let runs: Vec<(String, u16)> =
+        latest_runs(&job).into_iter().map(|view| (view.tasks.to_string(), view.attempt.0)).collect();
     assert_eq!(runs, [("2".into(), 2), ("1,3".into(), 1)]);
     assert_eq!(latest_run(&job, 2).unwrap().node, node(3));
     assert_eq!(latest_run(&job, 3).unwrap().node, node(2));
@@ -180,10 +147,7 @@ fn each_task_is_listed_once_under_its_latest_attempt() {
 fn members(names: &[(u8, &str)], jobs: u64) -> Facts {
     let mut facts = Facts::bot();
     for (seed, name) in names {
-        facts.absorb(Delta::Node(
-            node(*seed),
-            NodeInfo::named(hlc(1), (*name).into()),
-        ));
+        facts.absorb(Delta::Node(node(*seed), NodeInfo::named(hlc(1), (*name).into())));
         for no in 1..=jobs {
             facts.absorb(Delta::Job(job_id(*seed, no), Box::new(submitted())));
         }
@@ -199,15 +163,9 @@ fn a_node_is_found_by_name_id_or_a_unique_beginning() {
     assert_eq!(find_node(&facts, "f"), Ok(node(3)));
     assert_eq!(find_node(&facts, &node(2).to_hex()), Ok(node(2)));
     assert_eq!(find_node(&facts, &node(2).to_hex()[..12]), Ok(node(2)));
-    assert!(matches!(
-        find_node(&facts, "wr"),
-        Err(FindError::Ambiguous(..))
-    ));
+    assert!(matches!(find_node(&facts, "wr"), Err(FindError::Ambiguous(..))));
     for text in ["crow", ""] {
-        assert_eq!(
-            find_node(&facts, text),
-            Err(FindError::UnknownNode(text.into()))
-        );
+        assert_eq!(find_node(&facts, text), Err(FindError::UnknownNode(text.into())));
     }
 }
 
@@ -230,10 +188,7 @@ fn a_job_is_found_by_its_nodes_name_and_its_number() {
     assert_eq!(find_job(&facts, "fin-2"), Ok(job_id(3, 2)));
     assert_eq!(job_name(&facts, &job_id(2, 1)), "wren-2-1");
     for text in ["wren", "wren-3", "crow-1", "-1", "wren-", "wren-x"] {
-        assert_eq!(
-            find_job(&facts, text),
-            Err(FindError::UnknownJob(text.into()))
-        );
+        assert_eq!(find_job(&facts, text), Err(FindError::UnknownJob(text.into())));
     }
 }
 
@@ -247,13 +202,7 @@ fn a_beginning_that_only_one_owner_makes_a_job_of_is_unique() {
 #[test]
 fn words_about_a_job_never_submitted_make_no_name_ambiguous() {
     let mut facts = members(&[(1, "wren")], 1);
-    let ghost = JobId {
-        log: LogId {
-            node: node(1),
-            epoch: Epoch(77),
-        },
-        no: JobNo(1),
-    };
+    let ghost = JobId { log: LogId { node: node(1), epoch: Epoch(77) }, no: JobNo(1) };
     facts.absorb(Delta::Job(ghost, Box::new(cancelled(3, 1))));
     assert_eq!(find_job(&facts, "wren-1"), Ok(job_id(1, 1)));
 }

@@ -3,10 +3,7 @@
 use super::*;
 
 fn failed(write: u64) -> Input {
-    Input::WriteFailed {
-        write: WriteId(write),
-        reason: "no space left on device".into(),
-    }
+    Input::WriteFailed { write: WriteId(write), reason: "no space left on device".into() }
 }
 
 fn durable(write: u64) -> Input {
@@ -25,10 +22,7 @@ fn running() -> Machine {
 }
 
 fn end() -> Input {
-    Input::TaskEnded {
-        run: RunId(1),
-        outcome: Outcome::Exit(0),
-    }
+    Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0) }
 }
 
 #[test]
@@ -157,12 +151,7 @@ fn a_report_that_the_disk_refused_is_written_at_the_next_try() {
 fn a_submission_behind_a_refused_write_is_refused_too() {
     let mut node = running();
     node.step(now(5), end());
-    check(
-        &mut node,
-        6,
-        command(submission(5, AckLevel::Local)),
-        &expect![[""]],
-    );
+    check(&mut node, 6, command(submission(5, AckLevel::Local)), &expect![[""]]);
     check(
         &mut node,
         7,
@@ -214,10 +203,7 @@ fn others_batches_that_the_disk_refused_come_again() {
     let mut author = crate::testing::Author::new(2);
     let from = author.log().node;
     let opening = author.open("finch");
-    let arrival = || Input::Batch {
-        from,
-        batch: opening.clone(),
-    };
+    let arrival = || Input::Batch { from, batch: opening.clone() };
     check(
         &mut node,
         1,

@@ -110,10 +110,7 @@ fn a_job_offered_to_another_node_runs_there_and_is_sealed_by_its_owner() {
     check(
         &mut worker,
         13,
-        Input::TaskEnded {
-            run: RunId(1),
-            outcome: Outcome::Exit(3),
-        },
+        Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(3) },
         &expect![[r#"
             write 4: JobFinished 1
         "#]],
@@ -277,15 +274,7 @@ fn a_refused_offer_is_withdrawn_and_granted_again_with_the_same_attempt() {
         accepted: false,
         free: Resources::default(),
     };
-    check(
-        &mut owner,
-        9,
-        Input::Message {
-            from: node(3),
-            message: forged,
-        },
-        &expect![[""]],
-    );
+    check(&mut owner, 9, Input::Message { from: node(3), message: forged }, &expect![[""]]);
 }
 
 #[test]
@@ -378,10 +367,7 @@ fn a_cancel_at_another_node_reaches_the_executor() {
     check(
         &mut worker,
         11,
-        Input::TaskEnded {
-            run: RunId(1),
-            outcome: Outcome::Signal(15),
-        },
+        Input::TaskEnded { run: RunId(1), outcome: Outcome::Signal(15) },
         &expect![[r#"
             write 5: JobFinished 1
         "#]],

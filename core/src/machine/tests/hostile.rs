@@ -19,18 +19,11 @@ fn victim() -> Machine {
 }
 
 fn from_2(message: Message) -> Input {
-    Input::Message {
-        from: node(2),
-        message,
-    }
+    Input::Message { from: node(2), message }
 }
 
 fn offer(job: JobId, tasks: IntervalSet) -> Message {
-    Message::Offer(Offer {
-        grant: grant_id(job, 1),
-        attempt: Attempt(1),
-        tasks,
-    })
+    Message::Offer(Offer { grant: grant_id(job, 1), attempt: Attempt(1), tasks })
 }
 
 #[test]
@@ -55,10 +48,7 @@ fn offers_of_jobs_that_never_arrive_are_bounded() {
 #[test]
 fn a_confirmation_beyond_the_log_confirms_only_what_there_is() {
     let mut machine = victim();
-    let have = Message::Have {
-        log: log(1),
-        len: Seq(u64::MAX),
-    };
+    let have = Message::Have { log: log(1), len: Seq(u64::MAX) };
     check(
         &mut machine,
         3,
@@ -74,44 +64,23 @@ fn a_frontier_of_wonders_asks_for_a_bounded_number_of_pulls() {
     let mut machine = victim();
     let mut wonders = Frontier::default();
     for epoch in 0..1_000 {
-        let log = LogId {
-            node: node(9),
-            epoch: Epoch(epoch),
-        };
-        let tip = Tip {
-            len: Seq(u64::MAX),
-            head: 0,
-        };
+        let log = LogId { node: node(9), epoch: Epoch(epoch) };
+        let tip = Tip { len: Seq(u64::MAX), head: 0 };
         wonders.set(log, tip);
     }
     let effects = machine.step(now(3), from_2(Message::Tips(wonders)));
     let pulls = show(&effects);
-    assert_eq!(
-        pulls
-            .lines()
-            .filter(|line| line.starts_with("send pull"))
-            .count(),
-        limits::PULLS_MAX
-    );
+    assert_eq!(pulls.lines().filter(|line| line.starts_with("send pull")).count(), limits::PULLS_MAX);
 }
 
 #[test]
 fn a_stranger_without_the_secret_gets_nothing_into_the_log() {
     let mut machine = victim();
     let mut stranger = Author::new(3);
-    let batch = stranger.append(vec![crate::namespace::sys::admit(
-        hlc(1),
-        Hash([1; 32]),
-        "x",
-    )]);
+    let batch = stranger.append(vec![crate::namespace::sys::admit(hlc(1), Hash([1; 32]), "x")]);
     let before = machine.frontier().clone();
     let from = node(2);
-    check(
-        &mut machine,
-        3,
-        Input::Batch { from, batch },
-        &expect![[""]],
-    );
+    check(&mut machine, 3, Input::Batch { from, batch }, &expect![[""]]);
     assert_eq!(*machine.frontier(), before);
     assert_eq!(machine.facts().node(&node(3)), None);
 }
@@ -123,12 +92,7 @@ fn batches_of_another_log_in_an_answer_are_left_out() {
     check(
         &mut machine,
         3,
-        Input::Pulled {
-            from: node(2),
-            log: log(4),
-            batches: vec![opening],
-            more: true,
-        },
+        Input::Pulled { from: node(2), log: log(4), batches: vec![opening], more: true },
         &expect![[r#"
             send digest
         "#]],
@@ -139,15 +103,7 @@ fn batches_of_another_log_in_an_answer_are_left_out() {
 #[test]
 fn ends_of_runs_that_never_were_say_nothing() {
     let mut machine = victim();
-    check(
-        &mut machine,
-        3,
-        Input::TaskEnded {
-            run: RunId(u64::MAX),
-            outcome: Outcome::Exit(0),
-        },
-        &expect![[""]],
-    );
+    check(&mut machine, 3, Input::TaskEnded { run: RunId(u64::MAX), outcome: Outcome::Exit(0) }, &expect![[""]]);
 }
 
 #[test]
@@ -181,78 +137,38 @@ fn commands_that_make_no_sense_are_refused_with_a_reason() {
         reply 1: Error(Tasks(4294967296))
         reply 1: Error(TooLarge(21080))
         reply 1: Error(UnknownJob)
-    "#]].assert_eq(&texts.concat());
+    "#]]
+    .assert_eq(&texts.concat());
 }
 
 fn any_job() -> impl Strategy<Value = JobId> {
-    (1_u8..4, prop_oneof![0_u64..3, Just(u64::MAX)]).prop_map(|(seed, no)| JobId {
-        log: log(seed),
-        no: JobNo(no),
-    })
+    (1_u8..4, prop_oneof![0_u64..3, Just(u64::MAX)]).prop_map(|(seed, no)| JobId { log: log(seed), no: JobNo(no) })
 }
 
 fn any_message() -> impl Strategy<Value = Message> {
     let extreme = || prop_oneof![0_u64..4, Just(u64::MAX)];
-    let room = (extreme(), extreme()).prop_map(|(cpu_milli, mem_bytes)| Resources {
-        cpu_milli,
-        mem_bytes,
-    });
-    let grant =
-        (any_job(), prop_oneof![0_u32..3, Just(u32::MAX)], 0_u32..3).prop_map(|(job, no, term)| {
-            GrantId {
-                job,
-                no: GrantNo {
-                    term: Term(term),
-                    no,
-                },
-            }
-        });
+    let room = (extreme(), extreme()).prop_map(|(cpu_milli, mem_bytes)| Resources { cpu_milli, mem_bytes });
+    let grant = (any_job(), prop_oneof![0_u32..3, Just(u32::MAX)], 0_u32..3)
+        .prop_map(|(job, no, term)| GrantId { job, no: GrantNo { term: Term(term), no } });
     let set = prop_oneof![
         Just(IntervalSet::new()),
         Just(IntervalSet::from_range(0, u32::MAX)),
         (0_u32..4).prop_map(IntervalSet::one),
     ];
-    let which = (
-        0_u8..7,
-        1_u8..4,
-        grant,
-        set,
-        room,
-        (extreme(), any::<bool>()),
-    );
+    let which = (0_u8..7, 1_u8..4, grant, set, room, (extreme(), any::<bool>()));
     which.prop_map(|(kind, seed, grant, tasks, room, (number, flag))| {
         let mut frontier = Frontier::default();
-        let tip = Tip {
-            len: Seq(number),
-            head: number,
-        };
+        let tip = Tip { len: Seq(number), head: number };
         frontier.set(log(seed), tip);
         match kind {
             0 => Message::Digest(number),
             1 => Message::Tips(frontier),
             2 => Message::TipsBack(frontier),
-            3 => Message::Pull {
-                log: log(seed),
-                from: Seq(number),
-            },
-            4 => Message::Have {
-                log: log(seed),
-                len: Seq(number),
-            },
-            5 => Message::Offer(Offer {
-                grant,
-                attempt: Attempt(u16::MAX),
-                tasks,
-            }),
-            _ if flag => Message::Ask {
-                total: room,
-                free: room,
-            },
-            _ => Message::OfferReply {
-                grant,
-                accepted: number > 0,
-                free: room,
-            },
+            3 => Message::Pull { log: log(seed), from: Seq(number) },
+            4 => Message::Have { log: log(seed), len: Seq(number) },
+            5 => Message::Offer(Offer { grant, attempt: Attempt(u16::MAX), tasks }),
+            _ if flag => Message::Ask { total: room, free: room },
+            _ => Message::OfferReply { grant, accepted: number > 0, free: room },
         }
     })
 }
@@ -263,10 +179,7 @@ fn any_harm() -> impl Strategy<Value = crate::event::Event> {
     (any_job(), 0_u8..6, prop_oneof![0_u32..3, Just(u32::MAX)]).prop_map(|(job, kind, no)| {
         let grant = grant_id(job, no);
         let all = IntervalSet::from_range(0, u32::MAX);
-        let late = crate::time::Hlc {
-            wall_ms: u64::MAX,
-            count: u32::MAX,
-        };
+        let late = crate::time::Hlc { wall_ms: u64::MAX, count: u32::MAX };
         match kind {
             0 => batch::submit_job(late, job, all, i32::MAX, WorkSpec::new()),
             1 => sys::grant(late, grant, node(1), Attempt(u16::MAX), all),

@@ -8,10 +8,7 @@ use crate::testing::node;
 pub(super) fn pair() -> (Machine, Machine) {
     let mut owner = recovery_with(1, 0).finish(now(0));
     let mut worker = machine(2);
-    let introductions = [
-        owner.step(now(0), Input::Tick),
-        worker.step(now(0), Input::Tick),
-    ];
+    let introductions = [owner.step(now(0), Input::Tick), worker.step(now(0), Input::Tick)];
     for (effects, hearer) in introductions.iter().zip([&mut worker, &mut owner]) {
         for effect in effects {
             if let Effect::Publish(presence) = effect {
@@ -47,18 +44,12 @@ pub(super) fn sent(effects: &[Effect]) -> Vec<Message> {
 
 /// The only batch that was gossiped, as the other node receives it.
 pub(super) fn heard(from: u8, effects: &[Effect]) -> Input {
-    Input::Batch {
-        from: node(from),
-        batch: gossiped(effects).pop().unwrap(),
-    }
+    Input::Batch { from: node(from), batch: gossiped(effects).pop().unwrap() }
 }
 
 /// The last message, as the other node receives it.
 pub(super) fn told(from: u8, effects: &[Effect]) -> Input {
-    Input::Message {
-        from: node(from),
-        message: sent(effects).pop().unwrap(),
-    }
+    Input::Message { from: node(from), message: sent(effects).pop().unwrap() }
 }
 
 pub(super) fn durable(write: u64) -> Input {

@@ -22,11 +22,7 @@ impl Host {
         for record in &records {
             recovery.record(record.clone());
         }
-        Self {
-            machine: recovery.finish(now(0)),
-            records,
-            writes: 0,
-        }
+        Self { machine: recovery.finish(now(0)), records, writes: 0 }
     }
 
     /// One step; every write it asks for is on disk at once. All that happened, as text.
@@ -60,13 +56,7 @@ fn an_unclean_stop_opens_a_new_epoch_at_the_first_append_only() {
     let mut host = Host::new(1);
     host.step(1, Input::Tick);
     host.step(1, command(submission(1, AckLevel::Local)));
-    host.step(
-        2,
-        Input::TaskEnded {
-            run: RunId(1),
-            outcome: Outcome::Exit(0),
-        },
-    );
+    host.step(2, Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0) });
     let events = host.machine.frontier().events();
     let mut host = host.restart(1);
     assert_eq!(host.machine.own_log().epoch, Epoch(2));
@@ -111,13 +101,7 @@ fn a_clean_stop_keeps_the_epoch() {
     let mut host = Host::new(1);
     host.step(1, Input::Tick);
     host.step(1, command(submission(1, AckLevel::Local)));
-    host.step(
-        2,
-        Input::TaskEnded {
-            run: RunId(1),
-            outcome: Outcome::Exit(0),
-        },
-    );
+    host.step(2, Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0) });
     expect![[r#"
         write 6: clean
         notice Stopped
@@ -138,10 +122,7 @@ fn what_was_acknowledged_is_there_after_a_restart() {
     let mut host = Host::new(1);
     host.step(1, Input::Tick);
     host.step(1, command(submission(9, AckLevel::Local)));
-    let (frontier, facts) = (
-        host.machine.frontier().clone(),
-        host.machine.facts().to_bytes(),
-    );
+    let (frontier, facts) = (host.machine.frontier().clone(), host.machine.facts().to_bytes());
     let root = host.machine.root();
     let mut host = host.restart(1);
     assert_eq!(*host.machine.frontier(), frontier);
@@ -170,13 +151,7 @@ fn tasks_that_ran_when_the_node_went_down_are_told_lost_once_and_run_again() {
         folded 4+1
     "#]]
     .assert_eq(&text);
-    host.step(
-        2,
-        Input::TaskEnded {
-            run: RunId(1),
-            outcome: Outcome::Exit(0),
-        },
-    );
+    host.step(2, Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0) });
     let mut host = host.restart(1);
     let text = host.step(1, Input::Tick);
     assert!(!text.contains("write"), "{text}");
@@ -194,22 +169,13 @@ fn an_accepted_grant_of_another_owner_is_told_lost_once() {
     let mut host = Host::new(1);
     host.step(1, Input::Tick);
     host.step(1, Input::LinkUp(node(2)));
-    host.step(
-        1,
-        Input::Batch {
-            from: node(2),
-            batch: opening,
-        },
-    );
+    host.step(1, Input::Batch { from: node(2), batch: opening });
     let offer = Message::Offer(Offer {
         grant: crate::testing::grant_id(job, 1),
         attempt: crate::ids::Attempt(1),
         tasks: IntervalSet::one(1),
     });
-    let offered = || Input::Message {
-        from: node(2),
-        message: offer.clone(),
-    };
+    let offered = || Input::Message { from: node(2), message: offer.clone() };
     expect![[r#"
         write 2: note
         send reply to 1.1 accepted=true
@@ -223,11 +189,7 @@ fn an_accepted_grant_of_another_owner_is_told_lost_once() {
     host.step(1, Input::LinkUp(node(2)));
     let lost = |host: &Host| {
         let job = host.machine.facts().job(&job).unwrap();
-        let run = job
-            .grants
-            .values()
-            .next()
-            .and_then(|grant| grant.run_by(&node(1)).cloned());
+        let run = job.grants.values().next().and_then(|grant| grant.run_by(&node(1)).cloned());
         run.is_some_and(|run| run.ended.lookup(&Outcome::Lost).is_some())
     };
     assert!(lost(&host), "told with the first step");
@@ -267,12 +229,7 @@ fn a_log_continued_by_a_clone_is_frozen_and_the_node_goes_on_in_a_new_epoch() {
     assert_eq!(host.machine.own_log().epoch, Epoch(2));
     let text = host.step(3, command(submission(1, AckLevel::Local)));
     assert!(text.contains("Admit"), "{text}");
-    let epochs: Vec<u64> = host
-        .machine
-        .frontier()
-        .tips()
-        .map(|(log, _)| log.epoch.0)
-        .collect();
+    let epochs: Vec<u64> = host.machine.frontier().tips().map(|(log, _)| log.epoch.0).collect();
     assert_eq!(epochs, [1, 2]);
 }
 
@@ -297,29 +254,20 @@ fn submissions_that_wait_when_a_clone_is_seen_move_to_the_new_epoch() {
     host.step(1, Input::Tick);
     host.step(1, command(submission(1, AckLevel::Local)));
     let batch = cloned(&host.records);
-    let ended = Input::TaskEnded {
-        run: RunId(1),
-        outcome: Outcome::Exit(0),
-    };
+    let ended = Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0) };
     // A write is in flight; one submission waits behind it, and then the clone shows itself.
     let in_flight = host.machine.step(now(2), ended);
     expect![[r#"
         write 4: JobFinished 1
     "#]]
     .assert_eq(&show(&in_flight));
-    let waits = host
-        .machine
-        .step(now(3), command(submission(2, AckLevel::Local)));
+    let waits = host.machine.step(now(3), command(submission(2, AckLevel::Local)));
     expect![[""]].assert_eq(&show(&waits));
     let from = node(2);
     host.machine.step(now(4), Input::Batch { from, batch });
     let text = host.step(5, Input::Durable(WriteId(4)));
     assert!(text.contains("reply 1: job 2 Local fresh=true"), "{text}");
-    let moved = host
-        .machine
-        .facts()
-        .jobs()
-        .find(|(id, _)| id.no == JobNo(2));
+    let moved = host.machine.facts().jobs().find(|(id, _)| id.no == JobNo(2));
     let (id, job) = moved.unwrap();
     assert_eq!(id.log.epoch, Epoch(2));
     assert!(job.submit.as_ref().is_some());

@@ -18,13 +18,8 @@ fn an_acknowledgement_at_remote1_waits_for_another_nodes_disk() {
         write 2: Grant 1
     "#]],
     );
-    let have = |of: u8, len: u64| Input::Message {
-        from: node(2),
-        message: Message::Have {
-            log: log(of),
-            len: Seq(len),
-        },
-    };
+    let have =
+        |of: u8, len: u64| Input::Message { from: node(2), message: Message::Have { log: log(of), len: Seq(len) } };
     // Too little, and another log.
     check(&mut owner, 3, have(1, 1), &expect![[""]]);
     check(&mut owner, 4, have(2, 9), &expect![[""]]);
@@ -46,16 +41,10 @@ fn an_acknowledgement_nobody_confirms_falls_back_to_local_after_two_seconds() {
     owner.step(now(2), durable(1));
     let replies = |effects: Vec<Effect>| -> String {
         let lines = show(&effects);
-        lines
-            .lines()
-            .filter(|line| line.starts_with("reply"))
-            .collect()
+        lines.lines().filter(|line| line.starts_with("reply")).collect()
     };
     assert_eq!(replies(owner.step(now(2_000), Input::Tick)), "");
-    assert_eq!(
-        replies(owner.step(now(2_001), Input::Tick)),
-        "reply 1: job 1 Local fresh=true"
-    );
+    assert_eq!(replies(owner.step(now(2_001), Input::Tick)), "reply 1: job 1 Local fresh=true");
     assert_eq!(replies(owner.step(now(5_000), Input::Tick)), "");
 }
 
@@ -100,10 +89,7 @@ fn a_gap_is_pulled_at_once_from_the_peer_that_showed_it() {
     check(
         &mut worker,
         1,
-        Input::Batch {
-            from,
-            batch: second.clone(),
-        },
+        Input::Batch { from, batch: second.clone() },
         &expect![[r#"
             send pull from 1
         "#]],
@@ -111,12 +97,7 @@ fn a_gap_is_pulled_at_once_from_the_peer_that_showed_it() {
     check(
         &mut worker,
         2,
-        Input::Pulled {
-            from,
-            log: log(1),
-            batches: vec![first, second],
-            more: false,
-        },
+        Input::Pulled { from, log: log(1), batches: vec![first, second], more: false },
         &expect![[r#"
             send digest
             write 1: Admit ; Cancel 
@@ -138,10 +119,7 @@ fn frontiers_are_compared_and_what_each_lacks_is_pulled() {
     let (mut owner, mut worker) = pair();
     owner.step(now(1), command(submission(1, AckLevel::Local)));
     owner.step(now(2), durable(1));
-    let message = |from: u8, message: Message| Input::Message {
-        from: node(from),
-        message,
-    };
+    let message = |from: u8, message: Message| Input::Message { from: node(from), message };
     let digest = owner.frontier().digest();
     let tips = check(
         &mut worker,
@@ -175,10 +153,5 @@ fn frontiers_are_compared_and_what_each_lacks_is_pulled() {
         serve from 1
     "#]],
     );
-    check(
-        &mut owner,
-        7,
-        message(2, Message::Digest(digest)),
-        &expect![[""]],
-    );
+    check(&mut owner, 7, message(2, Message::Digest(digest)), &expect![[""]]);
 }

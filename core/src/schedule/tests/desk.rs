@@ -13,10 +13,7 @@ use crate::schedule::{Candidate, Decision, Owner};
 use crate::testing::{command, ended, grant_no, hlc, job_id, node, placed, submit, tasks};
 use crate::time::Mono;
 
-pub(super) const SLOT: Resources = Resources {
-    cpu_milli: 1_000,
-    mem_bytes: 0,
-};
+pub(super) const SLOT: Resources = Resources { cpu_milli: 1_000, mem_bytes: 0 };
 
 /// An owner whose decisions are written at once.
 #[derive(Default)]
@@ -41,18 +38,13 @@ impl Desk {
     pub(super) fn join(&mut self, worker: u8) {
         let total = SLOT.plus(&SLOT, 1);
         self.owner.on_room(node(worker), total, total);
-        self.candidates.push(Candidate {
-            node: node(worker),
-            name: format!("worker-{worker}").into(),
-        });
+        self.candidates.push(Candidate { node: node(worker), name: format!("worker-{worker}").into() });
     }
 
     pub(super) fn leave(&mut self, worker: u8) {
-        self.candidates
-            .retain(|candidate| candidate.node != node(worker));
+        self.candidates.retain(|candidate| candidate.node != node(worker));
         let mut decisions = Vec::new();
-        self.owner
-            .on_dead(Mono(self.now), &node(worker), &mut decisions);
+        self.owner.on_dead(Mono(self.now), &node(worker), &mut decisions);
         self.write(decisions);
     }
 
@@ -65,25 +57,16 @@ impl Desk {
         let _ = job.join(delta);
         let job = job.clone();
         let mut decisions = Vec::new();
-        self.owner
-            .on_job(Mono(self.now), id, &job, grant, &mut decisions);
+        self.owner.on_job(Mono(self.now), id, &job, grant, &mut decisions);
         self.write(decisions);
     }
 
     pub(super) fn write(&mut self, decisions: Vec<Decision>) {
         for decision in decisions {
             match decision {
-                Decision::Grant {
-                    grant,
-                    node: to,
-                    attempt,
-                    tasks,
-                } => {
-                    self.said += &format!(
-                        "grant {:?} tasks {tasks} attempt {attempt} to {}\n",
-                        grant.no,
-                        self.worker(&to)
-                    );
+                Decision::Grant { grant, node: to, attempt, tasks } => {
+                    self.said +=
+                        &format!("grant {:?} tasks {tasks} attempt {attempt} to {}\n", grant.no, self.worker(&to));
                     let delta = Job::granted(grant.no, placed(to, attempt.0, tasks));
                     self.fold(grant.job, delta, Some(grant.no));
                     self.owner.on_granted(Mono(self.now), grant);
@@ -92,11 +75,7 @@ impl Desk {
                     self.said += &format!("void {:?}\n", grant.no);
                     self.fold(grant.job, Job::voided(grant.no), Some(grant.no));
                 }
-                Decision::Seal {
-                    job,
-                    tasks,
-                    outcome,
-                } => {
+                Decision::Seal { job, tasks, outcome } => {
                     self.said += &format!("seal {tasks} {outcome:?}\n");
                     self.fold(job, Job::sealed(Term(1), outcome, tasks, hlc(9)), None);
                 }
@@ -105,19 +84,12 @@ impl Desk {
     }
 
     pub(super) fn worker(&self, id: &NodeId) -> String {
-        (1..20)
-            .find(|seed| node(*seed) == *id)
-            .map_or_else(|| "?".into(), |seed| format!("node {seed}"))
+        (1..20).find(|seed| node(*seed) == *id).map_or_else(|| "?".into(), |seed| format!("node {seed}"))
     }
 
     pub(super) fn place(&mut self) {
         let mut decisions = Vec::new();
-        self.owner.place(
-            Mono(self.now),
-            &node(1),
-            &self.candidates.clone(),
-            &mut decisions,
-        );
+        self.owner.place(Mono(self.now), &node(1), &self.candidates.clone(), &mut decisions);
         self.write(decisions);
     }
 
@@ -138,19 +110,13 @@ impl Desk {
 
     pub(super) fn refuse(&mut self, grant: u32, by: u8) {
         let mut decisions = Vec::new();
-        let grant = GrantId {
-            job: job_id(1, 1),
-            no: grant_no(grant),
-        };
+        let grant = GrantId { job: job_id(1, 1), no: grant_no(grant) };
         self.owner.on_refused(&node(by), grant, &mut decisions);
         self.write(decisions);
     }
 
     pub(super) fn cancel(&mut self, job: u64) {
-        let cancel = Cancel {
-            hlc: hlc(5),
-            by: node(3),
-        };
+        let cancel = Cancel { hlc: hlc(5), by: node(3) };
         self.fold(job_id(1, job), Job::cancelled(cancel), None);
     }
 

@@ -11,21 +11,14 @@ use crate::schedule::{Ended, Executor, Offer, Verdict};
 use crate::testing::{command, grant_id, job_id, node, submit, tasks};
 use crate::time::Mono;
 
-const TWO: Resources = Resources {
-    cpu_milli: 2_000,
-    mem_bytes: 1_000,
-};
+const TWO: Resources = Resources { cpu_milli: 2_000, mem_bytes: 1_000 };
 
 fn executor() -> Executor {
     Executor::new(node(1), TWO)
 }
 
 fn offer(job: u64, grant: u32, first: u32, last: u32) -> Offer {
-    Offer {
-        grant: grant_id(job_id(2, job), grant),
-        attempt: Attempt(1),
-        tasks: tasks(first, last),
-    }
+    Offer { grant: grant_id(job_id(2, job), grant), attempt: Attempt(1), tasks: tasks(first, last) }
 }
 
 fn cpu(milli: i64) -> WorkSpec {
@@ -44,18 +37,11 @@ fn take(executor: &mut Executor, offer: &Offer, spec: &WorkSpec) -> Verdict {
 /// Starts what can start: job and task of each.
 fn pump(executor: &mut Executor, now: u64) -> Vec<(u64, u32)> {
     let starts = executor.pump(Mono(now));
-    starts
-        .iter()
-        .map(|start| (start.grant.job.no.0, start.task))
-        .collect()
+    starts.iter().map(|start| (start.grant.job.no.0, start.task)).collect()
 }
 
 fn ended(grant: GrantId, task: u32, outcome: Outcome) -> Option<Ended> {
-    Some(Ended {
-        grant,
-        tasks: IntervalSet::one(task),
-        outcome,
-    })
+    Some(Ended { grant, tasks: IntervalSet::one(task), outcome })
 }
 
 #[test]
@@ -69,10 +55,7 @@ fn nothing_starts_before_its_acceptance_is_on_disk() {
     executor.on_durable(&first.grant);
     assert_eq!(pump(&mut executor, 0), [(1, 1), (1, 2)]);
     assert_eq!(executor.consider(&first, &job), Verdict::Held(true));
-    assert_eq!(
-        executor.on_ended(RunId(1), Outcome::Exit(0)),
-        ended(first.grant, 1, Outcome::Exit(0))
-    );
+    assert_eq!(executor.on_ended(RunId(1), Outcome::Exit(0)), ended(first.grant, 1, Outcome::Exit(0)));
     assert_eq!(pump(&mut executor, 0), [(1, 3)]);
 }
 
@@ -108,39 +91,23 @@ fn what_does_not_fit_is_refused_and_stays_refused() {
     assert_eq!(take(&mut executor, &second, &command()), Verdict::Refuse);
     executor.on_ended(RunId(1), Outcome::Exit(0));
     executor.on_ended(RunId(2), Outcome::Exit(0));
-    assert_eq!(
-        take(&mut executor, &second, &command()),
-        Verdict::Refuse,
-        "its owner has placed it elsewhere"
-    );
-    assert_eq!(
-        take(&mut executor, &offer(2, 2, 1, 1), &command()),
-        Verdict::Accept
-    );
+    assert_eq!(take(&mut executor, &second, &command()), Verdict::Refuse, "its owner has placed it elsewhere");
+    assert_eq!(take(&mut executor, &offer(2, 2, 1, 1), &command()), Verdict::Accept);
 }
 
 #[test]
 fn what_could_never_fit_is_refused() {
     let mut executor = executor();
     let large = command().with("memory", Value::Int(1_001));
-    assert_eq!(
-        take(&mut executor, &offer(1, 1, 1, 1), &large),
-        Verdict::Refuse
-    );
-    assert_eq!(
-        take(&mut executor, &offer(2, 1, 1, 1), &cpu(2_001)),
-        Verdict::Refuse
-    );
+    assert_eq!(take(&mut executor, &offer(1, 1, 1, 1), &large), Verdict::Refuse);
+    assert_eq!(take(&mut executor, &offer(2, 1, 1, 1), &cpu(2_001)), Verdict::Refuse);
 }
 
 #[test]
 fn tasks_that_the_job_does_not_have_are_refused() {
     let mut executor = executor();
     for (grant, first, last) in [(1, 100, 101), (2, 0, 3), (3, 2, 1)] {
-        assert_eq!(
-            take(&mut executor, &offer(1, grant, first, last), &command()),
-            Verdict::Refuse
-        );
+        assert_eq!(take(&mut executor, &offer(1, grant, first, last), &command()), Verdict::Refuse);
     }
 }
 
@@ -149,10 +116,7 @@ fn more_of_a_job_at_work_is_accepted_ahead() {
     let mut executor = executor();
     take(&mut executor, &offer(1, 1, 1, 2), &command());
     pump(&mut executor, 0);
-    assert_eq!(
-        take(&mut executor, &offer(1, 2, 3, 9), &command()),
-        Verdict::Accept
-    );
+    assert_eq!(take(&mut executor, &offer(1, 2, 3, 9), &command()), Verdict::Accept);
     assert_eq!(pump(&mut executor, 0), []);
     executor.on_ended(RunId(2), Outcome::Exit(0));
     assert_eq!(pump(&mut executor, 0), [(1, 3)]);
@@ -163,14 +127,8 @@ fn a_large_task_that_came_first_is_not_starved_by_small_ones() {
     let mut executor = executor();
     let job = |spec: &WorkSpec| submit(tasks(1, 100), spec);
     let (large, small) = (offer(1, 1, 1, 1), offer(2, 1, 1, 5));
-    assert_eq!(
-        executor.consider(&large, &job(&cpu(2_000))),
-        Verdict::Accept
-    );
-    assert_eq!(
-        executor.consider(&small, &job(&cpu(1_000))),
-        Verdict::Accept
-    );
+    assert_eq!(executor.consider(&large, &job(&cpu(2_000))), Verdict::Accept);
+    assert_eq!(executor.consider(&small, &job(&cpu(1_000))), Verdict::Accept);
     executor.on_durable(&small.grant);
     assert_eq!(pump(&mut executor, 0), [(2, 1), (2, 2)]);
     executor.on_durable(&large.grant);
@@ -211,15 +169,9 @@ fn a_task_past_its_limit_is_killed_once_and_told_as_timed_out() {
     assert_eq!(executor.overdue(Mono(1_500)), [RunId(1), RunId(2)]);
     assert_eq!(executor.overdue(Mono(9_999)), []);
     assert_eq!(executor.next_deadline(), None);
-    assert_eq!(
-        executor.on_ended(RunId(1), Outcome::Signal(15)),
-        ended(first.grant, 1, Outcome::TimedOut)
-    );
+    assert_eq!(executor.on_ended(RunId(1), Outcome::Signal(15)), ended(first.grant, 1, Outcome::TimedOut));
     // It finished before the signal reached it.
-    assert_eq!(
-        executor.on_ended(RunId(2), Outcome::Exit(0)),
-        ended(first.grant, 2, Outcome::Exit(0))
-    );
+    assert_eq!(executor.on_ended(RunId(2), Outcome::Exit(0)), ended(first.grant, 2, Outcome::Exit(0)));
 }
 
 #[test]
@@ -228,20 +180,10 @@ fn a_cancel_kills_what_runs_and_drops_what_waits() {
     let first = offer(1, 1, 1, 5);
     take(&mut executor, &first, &command());
     pump(&mut executor, 0);
-    let dropped = Ended {
-        grant: first.grant,
-        tasks: tasks(3, 5),
-        outcome: Outcome::Cancelled,
-    };
-    assert_eq!(
-        executor.on_cancel(&first.grant.job),
-        (vec![RunId(1), RunId(2)], vec![dropped])
-    );
+    let dropped = Ended { grant: first.grant, tasks: tasks(3, 5), outcome: Outcome::Cancelled };
+    assert_eq!(executor.on_cancel(&first.grant.job), (vec![RunId(1), RunId(2)], vec![dropped]));
     assert_eq!(executor.on_cancel(&first.grant.job), (vec![], vec![]));
-    assert_eq!(
-        executor.on_ended(RunId(1), Outcome::Signal(15)),
-        ended(first.grant, 1, Outcome::Cancelled)
-    );
+    assert_eq!(executor.on_ended(RunId(1), Outcome::Signal(15)), ended(first.grant, 1, Outcome::Cancelled));
     assert_eq!(pump(&mut executor, 0), []);
     executor.on_ended(RunId(2), Outcome::Exit(0));
     assert_eq!(executor.held(), 0);

@@ -9,10 +9,7 @@ use crate::schedule::{Explanation, Fleet, Health, NodeReason, Presence, explain}
 use crate::testing::{command, ended, grant_no, hlc, joined, node, placed, started, submit, tasks};
 use crate::time::{Mono, Wall};
 
-const TWO: Resources = Resources {
-    cpu_milli: 2_000,
-    mem_bytes: 1_000,
-};
+const TWO: Resources = Resources { cpu_milli: 2_000, mem_bytes: 1_000 };
 
 fn presence(seed: u8, name: &str) -> Presence {
     Presence {
@@ -59,22 +56,13 @@ fn reason(now: u64, spec: &WorkSpec, presence: Presence) -> NodeReason {
 
 #[test]
 fn a_job_whose_submission_has_not_arrived_is_unknown() {
-    assert_eq!(
-        explain(Mono(0), &node(1), &Job::default(), &fleet(vec![])),
-        Explanation::Unknown
-    );
+    assert_eq!(explain(Mono(0), &node(1), &Job::default(), &fleet(vec![])), Explanation::Unknown);
 }
 
 #[test]
 fn a_sealed_job_is_finished() {
-    let job = joined([
-        submitted(&command()),
-        Job::sealed(Term(1), Outcome::Exit(0), tasks(1, 3), hlc(9)),
-    ]);
-    assert_eq!(
-        explain(Mono(0), &node(1), &job, &fleet(vec![])),
-        Explanation::Finished
-    );
+    let job = joined([submitted(&command()), Job::sealed(Term(1), Outcome::Exit(0), tasks(1, 3), hlc(9))]);
+    assert_eq!(explain(Mono(0), &node(1), &job, &fleet(vec![])), Explanation::Finished);
 }
 
 #[test]
@@ -86,10 +74,7 @@ fn a_job_whose_unsealed_tasks_all_run_does_not_wait() {
         Job::reported(grant_no(1), node(2), ended(tasks(3, 3), Outcome::Exit(0))),
         Job::sealed(Term(1), Outcome::Exit(0), tasks(3, 3), hlc(9)),
     ]);
-    assert_eq!(
-        explain(Mono(0), &node(1), &job, &fleet(vec![])),
-        Explanation::Running { tasks: 2 }
-    );
+    assert_eq!(explain(Mono(0), &node(1), &job, &fleet(vec![])), Explanation::Running { tasks: 2 });
 }
 
 #[test]
@@ -97,10 +82,7 @@ fn a_waiting_job_tells_its_need_and_its_owners_health() {
     let seen = fleet(vec![presence(1, "wren")]);
     let of = |now| {
         let explanation = explain(Mono(now), &node(1), &submitted(&command()), &seen);
-        let Explanation::Waiting {
-            tasks, need, owner, ..
-        } = explanation
-        else {
+        let Explanation::Waiting { tasks, need, owner, .. } = explanation else {
             panic!("{explanation:?}");
         };
         (tasks, need.cpu_milli, owner)
@@ -114,43 +96,19 @@ fn a_waiting_job_tells_its_need_and_its_owners_health() {
 fn each_node_has_its_reason() {
     let wren = || presence(1, "wren");
     assert_eq!(reason(0, &command(), wren()), NodeReason::CouldRun);
-    assert_eq!(
-        reason(3_000, &command(), wren()),
-        NodeReason::Silent { for_ms: 3_000 }
-    );
-    assert_eq!(
-        reason(0, &command().with("node", Value::text("finch")), wren()),
-        NodeReason::NotWanted
-    );
-    assert_eq!(
-        reason(0, &command().with("memory", Value::Int(2_000)), wren()),
-        NodeReason::TooSmall { total: TWO }
-    );
-    let full = Presence {
-        free: Resources::default(),
-        ..wren()
-    };
-    assert_eq!(
-        reason(0, &command(), full),
-        NodeReason::Busy {
-            free: Resources::default()
-        }
-    );
-    let broken = Presence {
-        accepts: false,
-        ..wren()
-    };
+    assert_eq!(reason(3_000, &command(), wren()), NodeReason::Silent { for_ms: 3_000 });
+    assert_eq!(reason(0, &command().with("node", Value::text("finch")), wren()), NodeReason::NotWanted);
+    assert_eq!(reason(0, &command().with("memory", Value::Int(2_000)), wren()), NodeReason::TooSmall { total: TWO });
+    let full = Presence { free: Resources::default(), ..wren() };
+    assert_eq!(reason(0, &command(), full), NodeReason::Busy { free: Resources::default() });
+    let broken = Presence { accepts: false, ..wren() };
     assert_eq!(reason(0, &command(), broken), NodeReason::NotAccepting);
 }
 
 #[test]
 fn a_presence_counts_once_and_an_old_one_never() {
     let mut fleet = fleet(vec![presence(1, "wren")]);
-    let at = |seq, boot| Presence {
-        seq,
-        boot,
-        ..presence(1, "wren")
-    };
+    let at = |seq, boot| Presence { seq, boot, ..presence(1, "wren") };
     assert!(!fleet.hear(Mono(10), at(1, 1)));
     assert!(fleet.hear(Mono(20), at(2, 1)));
     assert!(!fleet.hear(Mono(30), at(1, 1)));

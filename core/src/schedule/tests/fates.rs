@@ -92,18 +92,11 @@ fn assert_books(desk: &Desk) {
     }
     for (grant, _, left) in open_grants(desk) {
         let left = left.difference(&sealed);
-        assert!(
-            granted.intersection(&left).is_empty(),
-            "grant {grant}: {left} granted twice\n{}",
-            desk.said
-        );
+        assert!(granted.intersection(&left).is_empty(), "grant {grant}: {left} granted twice\n{}", desk.said);
         let _ = granted.union_with(&left);
     }
     for grant in job.grants.values() {
-        let attempt = grant
-            .placed
-            .as_ref()
-            .map_or(Attempt(1), |placed| placed.attempt);
+        let attempt = grant.placed.as_ref().map_or(Attempt(1), |placed| placed.attempt);
         assert!((1..=limits::ATTEMPTS_MAX).contains(&attempt.0));
     }
 }

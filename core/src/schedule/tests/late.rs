@@ -15,13 +15,7 @@ const OTHER: NodeId = NodeId([3; 32]);
 const NOW: Mono = Mono(1_000);
 
 fn job() -> JobId {
-    JobId {
-        log: LogId {
-            node: OWNER,
-            epoch: Epoch(1),
-        },
-        no: JobNo(1),
-    }
+    JobId { log: LogId { node: OWNER, epoch: Epoch(1) }, no: JobNo(1) }
 }
 
 fn no(no: u32) -> GrantNo {
@@ -30,33 +24,15 @@ fn no(no: u32) -> GrantNo {
 
 fn submit(tasks: u32, retries: i32) -> Submit {
     let spec = WorkSpec::new().with("retries", crate::event::Value::int(retries));
-    Submit::new(
-        Hlc::default(),
-        "batch".into(),
-        0,
-        IntervalSet::from_range(1, tasks),
-        &spec,
-    )
+    Submit::new(Hlc::default(), "batch".into(), 0, IntervalSet::from_range(1, tasks), &spec)
 }
 
 fn granted(grant: u32, node: NodeId, attempt: u16, tasks: IntervalSet) -> Job {
-    Job::granted(
-        no(grant),
-        Placed {
-            node,
-            attempt: Attempt(attempt),
-            tasks,
-            hlc: Hlc::default(),
-        },
-    )
+    Job::granted(no(grant), Placed { node, attempt: Attempt(attempt), tasks, hlc: Hlc::default() })
 }
 
 fn ended(grant: u32, by: NodeId, outcome: Outcome, tasks: IntervalSet) -> Job {
-    let run = Run {
-        started: tasks.clone(),
-        ended: VecMap::one(outcome, tasks),
-        ..Run::default()
-    };
+    let run = Run { started: tasks.clone(), ended: VecMap::one(outcome, tasks), ..Run::default() };
     Job::reported(no(grant), by, run)
 }
 
@@ -79,17 +55,10 @@ fn decide(owner: &mut Owner, job_facts: &Job, grant: Option<u32>) -> Vec<Decisio
 fn a_fold_between_deciding_to_seal_and_the_seal_decides_nothing() {
     let mut owner = Owner::default();
     let one = IntervalSet::one(1);
-    let mut seen = facts([
-        Job::submitted(submit(1, 0)),
-        granted(1, BIRD, 1, one.clone()),
-    ]);
+    let mut seen = facts([Job::submitted(submit(1, 0)), granted(1, BIRD, 1, one.clone())]);
     assert_eq!(decide(&mut owner, &seen, None), []);
     let _ = seen.join(ended(1, BIRD, Outcome::Exit(0), one.clone()));
-    let seal = Decision::Seal {
-        job: job(),
-        tasks: one.clone(),
-        outcome: Outcome::Exit(0),
-    };
+    let seal = Decision::Seal { job: job(), tasks: one.clone(), outcome: Outcome::Exit(0) };
     assert_eq!(decide(&mut owner, &seen, Some(1)), [seal]);
     assert_eq!(decide(&mut owner, &seen, Some(1)), []);
     assert_eq!(owner.unsealed(), 1);
@@ -112,11 +81,7 @@ fn a_restarted_owner_leaves_a_task_in_its_latest_grant_only() {
     assert_eq!(decide(&mut owner, &facts(parts), None), []);
     assert_eq!(owner.backlog(), 0);
     owner.on_time(Mono(1_000_000));
-    assert_eq!(
-        owner.backlog(),
-        0,
-        "the task is running: it must not be ready as well"
-    );
+    assert_eq!(owner.backlog(), 0, "the task is running: it must not be ready as well");
     assert_eq!(owner.executors().collect::<Vec<_>>(), [&OTHER]);
 }
 
@@ -133,11 +98,7 @@ fn a_restarted_owner_still_counts_earlier_failures() {
     let mut seen = facts(parts);
     decide(&mut owner, &seen, None);
     let _ = seen.join(ended(2, OTHER, Outcome::Exit(2), one.clone()));
-    let seal = Decision::Seal {
-        job: job(),
-        tasks: one,
-        outcome: Outcome::Exit(2),
-    };
+    let seal = Decision::Seal { job: job(), tasks: one, outcome: Outcome::Exit(2) };
     assert_eq!(decide(&mut owner, &seen, Some(2)), [seal]);
 }
 
@@ -150,11 +111,7 @@ fn an_executor_speaks_only_for_tasks_it_was_granted() {
         Job::voided(no(1)),
         ended(1, BIRD, Outcome::Exit(0), IntervalSet::from_range(1, 400)),
     ];
-    let seal = Decision::Seal {
-        job: job(),
-        tasks: IntervalSet::one(1),
-        outcome: Outcome::Exit(0),
-    };
+    let seal = Decision::Seal { job: job(), tasks: IntervalSet::one(1), outcome: Outcome::Exit(0) };
     assert_eq!(decide(&mut owner, &facts(parts), None), [seal]);
 }
 
@@ -162,15 +119,8 @@ fn an_executor_speaks_only_for_tasks_it_was_granted() {
 fn an_acceptance_by_another_node_leaves_the_offer_open() {
     let mut owner = Owner::default();
     let one = IntervalSet::one(1);
-    decide(
-        &mut owner,
-        &facts([Job::submitted(submit(1, 0)), granted(1, BIRD, 1, one)]),
-        None,
-    );
-    let grant = GrantId {
-        job: job(),
-        no: no(1),
-    };
+    decide(&mut owner, &facts([Job::submitted(submit(1, 0)), granted(1, BIRD, 1, one)]), None);
+    let grant = GrantId { job: job(), no: no(1) };
     owner.on_accepted(&OTHER, &grant);
     assert_eq!(owner.offers_due(NOW, 1_000).len(), 1);
     owner.on_accepted(&BIRD, &grant);
@@ -180,33 +130,17 @@ fn an_acceptance_by_another_node_leaves_the_offer_open() {
 /// A copy of an offer, late enough to find the task ended and its report still on the way to the disk.
 #[test]
 fn a_late_copy_of_an_offer_starts_nothing_again() {
-    let total = Resources {
-        cpu_milli: 1_000,
-        mem_bytes: 0,
-    };
+    let total = Resources { cpu_milli: 1_000, mem_bytes: 0 };
     let mut executor = Executor::new(BIRD, total);
-    let grant = GrantId {
-        job: job(),
-        no: no(1),
-    };
-    let offer = Offer {
-        grant,
-        attempt: Attempt(1),
-        tasks: IntervalSet::one(1),
-    };
+    let grant = GrantId { job: job(), no: no(1) };
+    let offer = Offer { grant, attempt: Attempt(1), tasks: IntervalSet::one(1) };
     assert_eq!(executor.consider(&offer, &submit(1, 0)), Verdict::Accept);
     executor.on_durable(&grant);
     let starts = executor.pump(NOW);
-    assert_eq!(
-        executor.consider(&offer, &submit(1, 0)),
-        Verdict::Held(true)
-    );
+    assert_eq!(executor.consider(&offer, &submit(1, 0)), Verdict::Held(true));
     executor.on_ended(starts[0].run, Outcome::Exit(0)).unwrap();
     assert_eq!(executor.held(), 0);
-    assert_eq!(
-        executor.consider(&offer, &submit(1, 0)),
-        Verdict::Held(true)
-    );
+    assert_eq!(executor.consider(&offer, &submit(1, 0)), Verdict::Held(true));
 }
 
 /// A node that just started has heard of nobody; that is no reason to grant their tasks again.

@@ -140,10 +140,7 @@ fn an_accepted_grant_cannot_be_refused_any_more() {
     let mut desk = Desk::new(&[2]);
     desk.submit(1, tasks(1, 2), &command());
     desk.place();
-    let grant = GrantId {
-        job: job_id(1, 1),
-        no: grant_no(1),
-    };
+    let grant = GrantId { job: job_id(1, 1), no: grant_no(1) };
     desk.said.clear();
     desk.owner.on_accepted(&node(2), &grant);
     desk.refuse(1, 2);
@@ -221,12 +218,9 @@ fn a_failed_task_is_tried_again_after_a_growing_delay_and_then_sealed() {
 
 #[test]
 fn a_failure_without_a_budget_is_sealed_at_once() {
-    for outcome in [
-        Outcome::Exit(7),
-        Outcome::Signal(15),
-        Outcome::NotStarted(127, "no such program".into()),
-        Outcome::TimedOut,
-    ] {
+    for outcome in
+        [Outcome::Exit(7), Outcome::Signal(15), Outcome::NotStarted(127, "no such program".into()), Outcome::TimedOut]
+    {
         let mut desk = Desk::new(&[2]);
         desk.submit(1, tasks(1, 1), &command());
         desk.place();

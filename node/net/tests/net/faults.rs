@@ -25,22 +25,14 @@ async fn killed_peer_is_noticed_and_relinked_when_it_returns() {
     let key = a.key;
     a.kill();
     assert_eq!(b.wait("end of the link", down).await, DownReason::Closed);
-    assert_eq!(
-        b.handle.send(key, Lane::Control, Bytes::new()),
-        Err(SendError::NotLinked)
-    );
+    assert_eq!(b.handle.send(key, Lane::Control, Bytes::new()), Err(SendError::NotLinked));
 
     // The old one's port may take a moment to be free.
     let mut restarted = None;
-    eventually("port is free", || {
-        std::net::TcpListener::bind(again.listen[0]).is_ok()
-    })
-    .await;
+    eventually("port is free", || std::net::TcpListener::bind(again.listen[0]).is_ok()).await;
     restarted.replace(Node::start(again));
     b.wait_up(key).await;
-    b.handle
-        .send(key, Lane::Control, "welcome back".into())
-        .unwrap();
+    b.handle.send(key, Lane::Control, "welcome back".into()).unwrap();
     restarted.unwrap().wait_frame(b"welcome back").await;
 }
 
@@ -64,19 +56,13 @@ async fn silent_peer_is_noticed_in_time_and_relinked_after_healing() {
         let start = Instant::now();
         assert_eq!(a.wait("end of the link", down).await, DownReason::Silence);
         assert_eq!(b.wait("end of the link", down).await, DownReason::Silence);
-        assert!(
-            start.elapsed() < silence * 2,
-            "noticed after {:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() < silence * 2, "noticed after {:?}", start.elapsed());
         assert!(a.handle.linked().is_empty());
 
         wire.heal();
         a.wait_up(b.key).await;
         b.wait_up(a.key).await;
-        a.handle
-            .send(b.key, Lane::Control, "healed".into())
-            .unwrap();
+        a.handle.send(b.key, Lane::Control, "healed".into()).unwrap();
         b.wait_frame(b"healed").await;
     }
 }
@@ -158,9 +144,7 @@ async fn busy_application_does_not_look_like_silence() {
 #[tokio::test]
 async fn disconnected_peer_gets_what_was_queued_and_may_return() {
     let (mut a, mut b) = pair((1, 2)).await;
-    a.handle
-        .send(b.key, Lane::Control, "last words".into())
-        .unwrap();
+    a.handle.send(b.key, Lane::Control, "last words".into()).unwrap();
     a.handle.disconnect(b.key);
     b.wait_frame(b"last words").await;
     assert_eq!(a.wait("end of the link", down).await, DownReason::Local);
@@ -171,9 +155,7 @@ async fn disconnected_peer_gets_what_was_queued_and_may_return() {
 #[tokio::test]
 async fn shutdown_tells_the_end_of_each_link_and_then_of_events() {
     let (mut a, mut b) = pair((1, 2)).await;
-    a.handle
-        .send(b.key, Lane::Control, "goodbye".into())
-        .unwrap();
+    a.handle.send(b.key, Lane::Control, "goodbye".into()).unwrap();
     a.handle.shutdown().await;
     assert_eq!(a.wait("end of the link", down).await, DownReason::Shutdown);
     assert!(a.events.recv().await.is_none());

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use starling_net::{
-    BULK_FRAME_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, Error, Event, GOSSIP_BYTES_MAX, Lane,
-    PublishError, SendError, Topic, Verdict, start,
+    BULK_FRAME_BYTES_MAX, CONTROL_FRAME_BYTES_MAX, Error, Event, GOSSIP_BYTES_MAX, Lane, PublishError, SendError,
+    Topic, Verdict, start,
 };
 
 use crate::support::{Node, config, eventually, joining, pair};
@@ -16,19 +16,14 @@ use crate::support::{Node, config, eventually, joining, pair};
 #[tokio::test]
 async fn two_nodes_exchange_frames_on_both_lanes() {
     let (mut a, mut b) = pair((1, 2)).await;
-    for (lane, bytes_max) in [
-        (Lane::Control, CONTROL_FRAME_BYTES_MAX),
-        (Lane::Bulk, BULK_FRAME_BYTES_MAX),
-    ] {
+    for (lane, bytes_max) in [(Lane::Control, CONTROL_FRAME_BYTES_MAX), (Lane::Bulk, BULK_FRAME_BYTES_MAX)] {
         for size in [0, 1, 1_000, bytes_max] {
             let bytes = Bytes::from(vec![7; size]);
             a.handle.send(b.key, lane, bytes.clone()).unwrap();
             b.handle.send(a.key, lane, bytes.clone()).unwrap();
             for node in [&mut a, &mut b] {
                 let got = node.wait("frame", |event| match event {
-                    Event::Frame {
-                        lane: on, bytes, ..
-                    } => Some((on, bytes)),
+                    Event::Frame { lane: on, bytes, .. } => Some((on, bytes)),
                     _ => None,
                 });
                 assert_eq!(got.await, (lane, bytes.clone()));
@@ -41,13 +36,7 @@ async fn two_nodes_exchange_frames_on_both_lanes() {
 async fn frames_of_a_lane_arrive_in_order() {
     let (a, mut b) = pair((1, 2)).await;
     for n in 0..900u32 {
-        a.handle
-            .send(
-                b.key,
-                Lane::Control,
-                Bytes::copy_from_slice(&n.to_be_bytes()),
-            )
-            .unwrap();
+        a.handle.send(b.key, Lane::Control, Bytes::copy_from_slice(&n.to_be_bytes())).unwrap();
     }
     for n in 0..900u32 {
         let got = b.wait("frame", |event| match event {
@@ -61,26 +50,13 @@ async fn frames_of_a_lane_arrive_in_order() {
 #[tokio::test]
 async fn oversize_is_refused_at_the_sender_and_costs_nothing() {
     let (a, mut b) = pair((1, 2)).await;
-    for (lane, bytes_max) in [
-        (Lane::Control, CONTROL_FRAME_BYTES_MAX),
-        (Lane::Bulk, BULK_FRAME_BYTES_MAX),
-    ] {
+    for (lane, bytes_max) in [(Lane::Control, CONTROL_FRAME_BYTES_MAX), (Lane::Bulk, BULK_FRAME_BYTES_MAX)] {
         let result = a.handle.send(b.key, lane, vec![0; bytes_max + 1].into());
-        assert_eq!(
-            result,
-            Err(SendError::TooLarge {
-                bytes: bytes_max + 1,
-                bytes_max
-            })
-        );
+        assert_eq!(result, Err(SendError::TooLarge { bytes: bytes_max + 1, bytes_max }));
     }
-    let result = a
-        .handle
-        .publish(Topic::Log, vec![0; GOSSIP_BYTES_MAX + 1].into());
+    let result = a.handle.publish(Topic::Log, vec![0; GOSSIP_BYTES_MAX + 1].into());
     assert!(matches!(result, Err(PublishError::TooLarge { .. })));
-    a.handle
-        .send(b.key, Lane::Control, "still here".into())
-        .unwrap();
+    a.handle.send(b.key, Lane::Control, "still here".into()).unwrap();
     b.wait_frame(b"still here").await;
 }
 
@@ -88,10 +64,7 @@ async fn oversize_is_refused_at_the_sender_and_costs_nothing() {
 async fn peer_without_a_link_cannot_be_sent_to() {
     let a = Node::start(config(1));
     let stranger = starling_net::PeerKey::from_seed([9; 32]);
-    assert_eq!(
-        a.handle.send(stranger, Lane::Control, Bytes::new()),
-        Err(SendError::NotLinked)
-    );
+    assert_eq!(a.handle.send(stranger, Lane::Control, Bytes::new()), Err(SendError::NotLinked));
     // Nobody hears it, which is no error.
     a.handle.publish(Topic::Log, "alone".into()).unwrap();
 }
@@ -102,34 +75,18 @@ async fn three_nodes_find_each_other_through_one_and_gossip() {
     let second = Node::start(joining(2, &[first.addr]));
     let third = Node::start(joining(3, &[first.addr]));
     let mut nodes = [first, second, third];
-    eventually("two links at each of three nodes", || {
-        nodes.iter().all(|node| node.handle.linked().len() == 2)
-    })
-    .await;
-    eventually("one connection per pair", || {
-        nodes
-            .iter()
-            .all(|node| node.handle.stats().connections == 2)
-    })
-    .await;
+    eventually("two links at each of three nodes", || nodes.iter().all(|node| node.handle.linked().len() == 2)).await;
+    eventually("one connection per pair", || nodes.iter().all(|node| node.handle.stats().connections == 2)).await;
 
     for from in 0..nodes.len() {
-        for (topic, size) in [
-            (Topic::Log, 100),
-            (Topic::Presence, 10),
-            (Topic::Log, GOSSIP_BYTES_MAX),
-        ] {
+        for (topic, size) in [(Topic::Log, 100), (Topic::Presence, 10), (Topic::Log, GOSSIP_BYTES_MAX)] {
             let bytes = Bytes::from(vec![u8::try_from(from).unwrap(); size]);
             for to in (0..nodes.len()).filter(|to| *to != from) {
                 hear(&mut nodes, (from, to), topic, &bytes).await;
             }
         }
     }
-    assert!(
-        nodes
-            .iter()
-            .all(|node| node.handle.stats().connections == 2)
-    );
+    assert!(nodes.iter().all(|node| node.handle.stats().connections == 2));
 }
 
 /// Gossips until it is heard: the first messages of a new link may be lost by design.
@@ -143,12 +100,7 @@ async fn hear(nodes: &mut [Node], (from, to): (usize, usize), topic: Topic, byte
         }
     };
     let heard = nodes[to].wait("gossip", |event| match event {
-        Event::Gossip {
-            topic: about,
-            tag,
-            bytes: got,
-            ..
-        } if about == topic && got == *bytes => Some(tag),
+        Event::Gossip { topic: about, tag, bytes: got, .. } if about == topic && got == *bytes => Some(tag),
         _ => None,
     });
     let tag = tokio::select! {
@@ -165,14 +117,8 @@ async fn nodes_that_dial_each_other_at_once_keep_one_connection() {
     b.handle.hint(a.addr, None);
     a.wait_up(b.key).await;
     b.wait_up(a.key).await;
-    eventually("one connection", || {
-        a.handle.stats().connections == 1 && b.handle.stats().connections == 1
-    })
-    .await;
-    eventually("a link at both ends", || {
-        !a.handle.linked().is_empty() && !b.handle.linked().is_empty()
-    })
-    .await;
+    eventually("one connection", || a.handle.stats().connections == 1 && b.handle.stats().connections == 1).await;
+    eventually("a link at both ends", || !a.handle.linked().is_empty() && !b.handle.linked().is_empty()).await;
     a.handle.send(b.key, Lane::Control, "one".into()).unwrap();
     b.wait_frame(b"one").await;
 }
@@ -188,13 +134,9 @@ async fn quic_links_members_and_refuses_strangers() {
     let mut b = Node::start(over_quic(joining(2, &[a.addr])));
     a.wait_up(b.key).await;
     b.wait_up(a.key).await;
-    a.handle
-        .send(b.key, Lane::Bulk, vec![5; BULK_FRAME_BYTES_MAX].into())
-        .unwrap();
+    a.handle.send(b.key, Lane::Bulk, vec![5; BULK_FRAME_BYTES_MAX].into()).unwrap();
     b.wait_frame(&vec![5; BULK_FRAME_BYTES_MAX]).await;
-    b.handle
-        .send(a.key, Lane::Control, "answer".into())
-        .unwrap();
+    b.handle.send(a.key, Lane::Control, "answer".into()).unwrap();
     a.wait_frame(b"answer").await;
 
     let mut stranger = over_quic(joining(3, &[a.addr]));
@@ -209,10 +151,7 @@ async fn quic_links_members_and_refuses_strangers() {
     }
     let (b_key, b_addr) = (b.key, b.addr);
     b.kill();
-    a.wait("end of the link", |event| {
-        matches!(event, Event::LinkDown { .. }).then_some(())
-    })
-    .await;
+    a.wait("end of the link", |event| matches!(event, Event::LinkDown { .. }).then_some(())).await;
     let mut again = over_quic(config(2));
     again.listen = vec![b_addr];
     let _b = Node::start(again);

@@ -27,10 +27,7 @@ async fn wrong_secret_is_refused_and_told_at_both_ends() {
     let mut b = Node::start(stranger);
     assert_eq!(a.wait("refusal", refused).await, RefusedReason::WrongSecret);
     assert_eq!(b.wait("refusal", refused).await, RefusedReason::WrongSecret);
-    eventually("a second attempt is refused too", || {
-        a.handle.stats().refused >= 2
-    })
-    .await;
+    eventually("a second attempt is refused too", || a.handle.stats().refused >= 2).await;
     assert!(a.handle.linked().is_empty() && b.handle.linked().is_empty());
 }
 
@@ -48,14 +45,8 @@ async fn other_cluster_with_the_same_secret_is_refused() {
 async fn copy_of_a_node_is_told_from_the_node_itself() {
     let mut a = Node::start(config(1));
     let mut b = Node::start(joining(1, &[a.addr]));
-    assert_eq!(
-        a.wait("refusal", refused).await,
-        RefusedReason::SameIdentity
-    );
-    assert_eq!(
-        b.wait("refusal", refused).await,
-        RefusedReason::SameIdentity
-    );
+    assert_eq!(a.wait("refusal", refused).await, RefusedReason::SameIdentity);
+    assert_eq!(b.wait("refusal", refused).await, RefusedReason::SameIdentity);
 }
 
 #[tokio::test]
@@ -63,13 +54,7 @@ async fn garbage_on_the_port_changes_nothing() {
     let (a, mut b) = pair((1, 2)).await;
     let zeros = vec![0; 100_000];
     let ones = vec![255; 100_000];
-    let hostile: [&[u8]; 5] = [
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"",
-        &zeros,
-        &ones,
-        b"\x13/multistream/1.0.0\n",
-    ];
+    let hostile: [&[u8]; 5] = [b"GET / HTTP/1.1\r\n\r\n", b"", &zeros, &ones, b"\x13/multistream/1.0.0\n"];
     for bytes in hostile {
         let mut stream = TcpStream::connect(a.addr).await.unwrap();
         // It may be cut off before it has said everything.
@@ -90,18 +75,11 @@ async fn garbage_on_the_port_changes_nothing() {
     let mut c = Node::start(joining(3, &[a.addr]));
     c.wait_up(a.key).await;
 
-    a.handle
-        .send(b.key, Lane::Control, "undisturbed".into())
-        .unwrap();
+    a.handle.send(b.key, Lane::Control, "undisturbed".into()).unwrap();
     let heard = b.wait("frame", |event| match event {
         Event::Frame { bytes, .. } => Some(bytes),
         Event::LinkDown { peer, reason } => panic!("lost {peer}: {reason:?}"),
         _ => None,
     });
-    assert_eq!(
-        tokio::time::timeout(Duration::from_secs(5), heard)
-            .await
-            .unwrap(),
-        "undisturbed"
-    );
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), heard).await.unwrap(), "undisturbed");
 }

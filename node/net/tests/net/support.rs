@@ -44,24 +44,14 @@ pub(crate) fn joining(seed: u8, join: &[SocketAddr]) -> Config {
 
 impl Node {
     pub(crate) fn start(config: Config) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let key = PeerKey::from_seed(config.seed);
         let (handle, events) = {
             let _entered = runtime.enter();
             start(config).unwrap()
         };
         let addr = handle.listening()[0];
-        Self {
-            handle,
-            events,
-            key,
-            addr,
-            runtime: Some(runtime),
-        }
+        Self { handle, events, key, addr, runtime: Some(runtime) }
     }
 
     /// Drops everything at once, as `kill -9` would.
@@ -72,11 +62,7 @@ impl Node {
     }
 
     /// The first event that `pick` takes; others are dropped.
-    pub(crate) async fn wait<T>(
-        &mut self,
-        what: &str,
-        mut pick: impl FnMut(Event) -> Option<T>,
-    ) -> T {
+    pub(crate) async fn wait<T>(&mut self, what: &str, mut pick: impl FnMut(Event) -> Option<T>) -> T {
         let found = async {
             loop {
                 let event = self.events.recv().await.expect("the network runs");
@@ -171,11 +157,7 @@ impl Wire {
                 halves.spawn(forward(far.0, near.1, state.clone(), born));
             }
         });
-        Self {
-            addr,
-            state: cut,
-            _forwarder: forwarder,
-        }
+        Self { addr, state: cut, _forwarder: forwarder }
     }
 
     /// Stops everything.
@@ -194,12 +176,7 @@ impl Wire {
     }
 }
 
-async fn forward(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut state: watch::Receiver<Cut>,
-    born: Cut,
-) {
+async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::Receiver<Cut>, born: Cut) {
     let flows = |cut: &Cut| match cut {
         Cut::Nothing => true,
         Cut::Everything => false,

@@ -34,9 +34,8 @@ async fn raw(node: &Node, bytes: &[u8], then: Then) -> String {
 /// Status and body of one request.
 async fn ask(node: &Node, line: &str, headers: &str, body: &str) -> (u16, String) {
     let length = body.len();
-    let request = format!(
-        "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
-    );
+    let request =
+        format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}");
     let answer = raw(node, request.as_bytes(), Then::Listen).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head[9..12].parse().unwrap(), body.to_owned())
@@ -56,38 +55,23 @@ async fn post(node: &Node, path: &str, body: &Value) -> (u16, Value) {
 async fn job_lives_its_life_over_http() {
     let node = Node::start().await;
     let (status, reply) = post(&node, "/v1/submit", &json!({"command": ["echo", "hi"]})).await;
-    assert_eq!(
-        (status, &reply["job"], &reply["acked"]),
-        (200, &json!("wren-1"), &json!("local"))
-    );
+    assert_eq!((status, &reply["job"], &reply["acked"]), (200, &json!("wren-1"), &json!("local")));
     let (status, body) = get(&node, "/v1/jobs/wren-1/wait").await;
-    assert!(
-        status == 200 && body.contains(r#""state":"done""#),
-        "{body}"
-    );
+    assert!(status == 200 && body.contains(r#""state":"done""#), "{body}");
     let (status, body) = get(&node, "/v1/jobs/wren-1/logs?format=text").await;
     assert!(status == 200 && body.contains("echo hi"), "{body}");
     let (_, body) = get(&node, "/v1/jobs/wren-1/logs").await;
     assert!(body.contains(r#""data":"ZWNobyBoaQo=""#), "{body}");
     let (status, body) = get(&node, "/v1/jobs?states=done&limit=5").await;
     assert!(status == 200 && body.contains(r#""total":1"#), "{body}");
-    for path in [
-        "/v1/jobs/wren-1",
-        "/v1/jobs/wren-1/explain",
-        "/v1/nodes",
-        "/v1/info",
-        "/v1/doctor",
-    ] {
+    for path in ["/v1/jobs/wren-1", "/v1/jobs/wren-1/explain", "/v1/nodes", "/v1/info", "/v1/doctor"] {
         let (status, body) = get(&node, path).await;
         assert!(status == 200 && body.contains("wren"), "{path}: {body}");
     }
     let (status, body) = get(&node, "/v1/events?job=wren-1").await;
     assert!(status == 200 && body.contains(r#""kind":"Seal""#), "{body}");
     let (status, reply) = post(&node, "/v1/jobs/wren-1/cancel", &json!({})).await;
-    assert_eq!(
-        (status, &reply["results"][0]["note"]),
-        (200, &json!("already DONE"))
-    );
+    assert_eq!((status, &reply["results"][0]["note"]), (200, &json!("already DONE")));
     assert_eq!(get(&node, "/healthz").await.0, 200);
 }
 
@@ -95,15 +79,9 @@ async fn job_lives_its_life_over_http() {
 async fn wrong_requests_get_json_with_the_right_status() {
     let node = Node::start().await;
     let (status, reply) = post(&node, "/v1/submit", &json!({"command": []})).await;
-    assert_eq!(
-        (status, &reply["violations"][0]["field"]),
-        (400, &json!("command"))
-    );
+    assert_eq!((status, &reply["violations"][0]["field"]), (400, &json!("command")));
     let (status, reply) = post(&node, "/v1/submit", &json!({"comand": ["true"]})).await;
-    assert!(
-        status == 400 && reply["error"].to_string().contains("comand"),
-        "{reply}"
-    );
+    assert!(status == 400 && reply["error"].to_string().contains("comand"), "{reply}");
     let cases = [
         ("GET /v1/jobs/wren-9", "", 404),
         ("GET /v1/jobs/wren-9/wait", "", 404),
@@ -112,11 +90,7 @@ async fn wrong_requests_get_json_with_the_right_status() {
         ("GET /v1/jobs?states=odd", "", 400),
         ("GET /v1/submit", "", 405),
         ("POST /v1/submit", "", 415),
-        (
-            "POST /v1/submit",
-            "content-type: application/json\r\norigin: http://evil\r\n",
-            403,
-        ),
+        ("POST /v1/submit", "content-type: application/json\r\norigin: http://evil\r\n", 403),
     ];
     for (line, headers, expected) in cases {
         let (status, body) = ask(&node, line, headers, "").await;

@@ -5,9 +5,7 @@
 use starling_core::facts::view;
 use starling_core::ids::GrantId;
 use starling_proto::Word as _;
-use starling_proto::v1::{
-    CancelRequest, IndexRange, LogChunk, LogsRequest, SubmitRequest, WaitRequest,
-};
+use starling_proto::v1::{CancelRequest, IndexRange, LogChunk, LogsRequest, SubmitRequest, WaitRequest};
 use tonic::{Code, Streaming};
 
 use super::calls::{command, submitted};
@@ -16,67 +14,30 @@ use crate::exec::output::{Stream, path};
 use crate::output::Place;
 
 async fn next(stream: &mut Streaming<LogChunk>) -> Option<LogChunk> {
-    tokio::time::timeout(DEADLINE, stream.message())
-        .await
-        .unwrap()
-        .unwrap()
+    tokio::time::timeout(DEADLINE, stream.message()).await.unwrap().unwrap()
 }
 
 #[tokio::test]
 async fn followed_logs_end_with_the_job_and_carry_true_offsets() {
     let mut node = Node::start().await;
     let array = vec![IndexRange { start: 3, end: 5 }];
-    let job = submitted(
-        &mut node,
-        SubmitRequest {
-            array,
-            ..command(&["echo", "hi"])
-        },
-    )
-    .await
-    .job;
-    let request = LogsRequest {
-        job: job.clone(),
-        follow: true,
-        ..Default::default()
-    };
+    let job = submitted(&mut node, SubmitRequest { array, ..command(&["echo", "hi"]) }).await.job;
+    let request = LogsRequest { job: job.clone(), follow: true, ..Default::default() };
     let mut stream = node.client.logs(request).await.unwrap().into_inner();
     let mut seen = Vec::new();
-    while let Some(chunk) = tokio::time::timeout(DEADLINE, stream.message())
-        .await
-        .unwrap()
-        .unwrap()
-    {
-        assert_eq!(
-            (chunk.offset, chunk.node.as_str(), chunk.stream().word()),
-            (0, "wren", "out")
-        );
+    while let Some(chunk) = tokio::time::timeout(DEADLINE, stream.message()).await.unwrap().unwrap() {
+        assert_eq!((chunk.offset, chunk.node.as_str(), chunk.stream().word()), (0, "wren", "out"));
         seen.push((chunk.task, String::from_utf8(chunk.data).unwrap()));
     }
     seen.sort();
     assert_eq!(seen, [3, 4, 5].map(|task| (task, "echo hi\n".to_owned())));
-    let request = LogsRequest {
-        job: job.clone(),
-        task: Some(4),
-        offset: 5,
-        ..Default::default()
-    };
+    let request = LogsRequest { job: job.clone(), task: Some(4), offset: 5, ..Default::default() };
     let mut stream = node.client.logs(request).await.unwrap().into_inner();
     let chunk = stream.message().await.unwrap().unwrap();
-    assert_eq!(
-        (chunk.task, chunk.offset, chunk.data.as_slice()),
-        (4, 5, b"hi\n".as_slice())
-    );
+    assert_eq!((chunk.task, chunk.offset, chunk.data.as_slice()), (4, 5, b"hi\n".as_slice()));
     assert!(stream.message().await.unwrap().is_none());
-    let request = LogsRequest {
-        job,
-        task: Some(9),
-        ..Default::default()
-    };
-    assert_eq!(
-        node.client.logs(request).await.unwrap_err().code(),
-        Code::InvalidArgument
-    );
+    let request = LogsRequest { job, task: Some(9), ..Default::default() };
+    assert_eq!(node.client.logs(request).await.unwrap_err().code(), Code::InvalidArgument);
 }
 
 /// Where task 0 of the newest job writes, once it runs.
@@ -84,10 +45,7 @@ async fn running_place(node: &Node) -> Place {
     let find = |machine: &mut starling_core::machine::Machine, _now| {
         let (job, facts) = machine.facts().jobs().next_back()?;
         let grant = view::latest_run(facts, 0)?.grant;
-        Some(Place {
-            grant: GrantId { job, no: grant },
-            task: 0,
-        })
+        Some(Place { grant: GrantId { job, no: grant }, task: 0 })
     };
     let running = async {
         loop {
@@ -103,11 +61,7 @@ async fn running_place(node: &Node) -> Place {
 async fn growing_output_of_a_running_task_is_followed_in_order() {
     let mut node = Node::start().await;
     let job = submitted(&mut node, command(&["hold"])).await.job;
-    let request = LogsRequest {
-        job: job.clone(),
-        follow: true,
-        ..Default::default()
-    };
+    let request = LogsRequest { job: job.clone(), follow: true, ..Default::default() };
     let mut stream = node.client.logs(request).await.unwrap().into_inner();
     let prefix = node.files.prefix(&running_place(&node).await);
     std::fs::create_dir_all(prefix.parent().unwrap()).unwrap();
@@ -117,18 +71,12 @@ async fn growing_output_of_a_running_task_is_followed_in_order() {
         std::fs::write(path(&prefix, Stream::Err), &whole[..end]).unwrap();
         while got.len() < end {
             let chunk = next(&mut stream).await.unwrap();
-            assert_eq!(
-                (chunk.offset, chunk.stream().word()),
-                (got.len() as u64, "err")
-            );
+            assert_eq!((chunk.offset, chunk.stream().word()), (got.len() as u64, "err"));
             got.extend(chunk.data);
         }
         assert!(got == whole[..end], "bytes differ before {end}");
     }
-    let cancel = CancelRequest {
-        jobs: vec![job],
-        ..Default::default()
-    };
+    let cancel = CancelRequest { jobs: vec![job], ..Default::default() };
     node.client.cancel(cancel).await.unwrap();
     assert!(next(&mut stream).await.is_none());
 }
@@ -136,30 +84,15 @@ async fn growing_output_of_a_running_task_is_followed_in_order() {
 #[tokio::test]
 async fn output_out_of_reach_is_said_and_the_owners_copy_is_given() {
     for (reach, bytes, note) in [
-        (
-            Reach::Nothing,
-            0,
-            "log unreachable: node wren does not answer",
-        ),
-        (
-            Reach::Tails,
-            65_536,
-            "full log unreachable: node wren does not answer; last 64 KiB from the owner",
-        ),
+        (Reach::Nothing, 0, "log unreachable: node wren does not answer"),
+        (Reach::Tails, 65_536, "full log unreachable: node wren does not answer; last 64 KiB from the owner"),
     ] {
         let mut node = Node::with_output(reach).await;
         let job = submitted(&mut node, command(&["echo", "hi"])).await.job;
-        let wait = WaitRequest {
-            jobs: vec![job.clone()],
-            progress: false,
-        };
+        let wait = WaitRequest { jobs: vec![job.clone()], progress: false };
         let mut ended = node.client.wait(wait).await.unwrap().into_inner();
         ended.message().await.unwrap().unwrap();
-        let request = LogsRequest {
-            job,
-            follow: true,
-            ..Default::default()
-        };
+        let request = LogsRequest { job, follow: true, ..Default::default() };
         let mut stream = node.client.logs(request).await.unwrap().into_inner();
         let chunk = next(&mut stream).await.unwrap();
         assert_eq!((chunk.data.len(), chunk.note.as_str()), (bytes, note));

@@ -77,10 +77,7 @@ impl World {
             }
             ["exit", code] => self.end(spawn.run, Outcome::Exit(code.parse().unwrap())),
             words => {
-                let place = Place {
-                    grant: spawn.grant,
-                    task: spawn.task,
-                };
+                let place = Place { grant: spawn.grant, task: spawn.task };
                 let prefix = self.files.prefix(&place);
                 std::fs::create_dir_all(prefix.parent().unwrap()).unwrap();
                 std::fs::write(path(&prefix, Stream::Out), words.join(" ") + "\n").unwrap();
@@ -107,11 +104,7 @@ pub(super) enum Reach {
 
 /// Output as far as `reach` says; `me` is the node that runs the tasks.
 fn outputs(me: NodeId, files: Files, reach: Reach) -> Outputs {
-    let here = if reach == Reach::Here {
-        me
-    } else {
-        NodeId([9; 32])
-    };
+    let here = if reach == Reach::Here { me } else { NodeId([9; 32]) };
     let answering: Arc<OnceLock<Remote>> = Arc::default();
     let remote = Remote::new(Box::new({
         let answering = Arc::clone(&answering);
@@ -152,26 +145,19 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::start();
         let (handle, queue) = driver::channel(clock);
-        let total = Resources {
-            cpu_milli: 2_000,
-            mem_bytes: 1 << 30,
-        };
+        let total = Resources { cpu_milli: 2_000, mem_bytes: 1 << 30 };
         let signer = Signer::from_seed(&[1; 32]);
-        let identity = Identity {
-            signer,
-            secret: [7; 32],
-            boot: 1,
-        };
-        let recovery = Recovery::new(Config::new("wren", total), Registry::built_in(), identity);
+        let identity = Identity { signer, secret: [7; 32], boot: 1 };
+        let recovery = Recovery::new(
+            Config { version: "1.2.3".into(), ..Config::new("wren", total) },
+            Registry::built_in(),
+            identity,
+        );
         let machine = recovery.finish(clock.now());
         let me = machine.me();
         let (files, log) = (Files::under(dir.path()), Log::default());
-        let world = World {
-            handle: handle.clone(),
-            files: files.clone(),
-            log: Arc::clone(&log),
-            held: BTreeSet::new(),
-        };
+        let world =
+            World { handle: handle.clone(), files: files.clone(), log: Arc::clone(&log), held: BTreeSet::new() };
         let driver = std::thread::spawn(move || driver::run(machine, queue, world));
         let outputs = outputs(me, files.clone(), reach);
         let ctx = context(handle.clone(), outputs, log, dir.path());
@@ -182,9 +168,7 @@ impl Node {
         let mut serving = JoinSet::new();
         let path = socket.clone();
         serving.spawn(async move {
-            serve(ctx, tcp, path, async { drop(stopped.await) })
-                .await
-                .unwrap();
+            serve(ctx, tcp, path, async { drop(stopped.await) }).await.unwrap();
         });
         let bound = async {
             while !socket.exists() {
@@ -193,25 +177,13 @@ impl Node {
         };
         tokio::time::timeout(DEADLINE, bound).await.unwrap();
         let client = connect(&socket).await;
-        Self {
-            files,
-            client,
-            http,
-            socket,
-            handle,
-            stop: Some(stop),
-            serving,
-            driver: Some(driver),
-            _dir: dir,
-        }
+        Self { files, client, http, socket, handle, stop: Some(stop), serving, driver: Some(driver), _dir: dir }
     }
 
     /// Stops serving; the driver goes on.
     pub(super) async fn stop_serving(&mut self) {
         drop(self.stop.take());
-        tokio::time::timeout(DEADLINE, self.serving.join_next())
-            .await
-            .unwrap();
+        tokio::time::timeout(DEADLINE, self.serving.join_next()).await.unwrap();
     }
 }
 
@@ -235,15 +207,10 @@ fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path) -> Context {
             loopback_only: true,
             started: Instant::now(),
         },
-        storage: Arc::new(|| StorageStats {
-            free_disk_bytes: 5 << 30,
-            state: "ok".to_owned(),
-        }),
+        storage: Arc::new(|| StorageStats { free_disk_bytes: 5 << 30, state: "ok".to_owned() }),
         history: Arc::new(move |of, from, _max| {
             let log = log.lock().unwrap();
-            let wanted = |batch: &&SignedBatch| {
-                batch.header().log == of && batch.header().last_seq() >= from
-            };
+            let wanted = |batch: &&SignedBatch| batch.header().log == of && batch.header().last_seq() >= from;
             // A few at a time, so that readers have to come back.
             let some = log.iter().filter(wanted).take(3);
             Ok(some.map(|batch| batch.bytes().to_vec().into()).collect())

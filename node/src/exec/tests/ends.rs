@@ -25,20 +25,11 @@ fn missing_program_is_127_and_named() {
     let rig = Rig::new();
     let (code, reason) = rig.refused(rig.task(1, &["no-such-program", "x"]));
     assert_eq!(code, 127);
-    assert!(
-        reason.contains("command not found: no-such-program") && reason.contains("PATH="),
-        "{reason}"
-    );
+    assert!(reason.contains("command not found: no-such-program") && reason.contains("PATH="), "{reason}");
     let (code, reason) = rig.refused(rig.task(2, &["./no/such"]));
-    assert_eq!(
-        (code, reason.as_str()),
-        (127, "command not found: ./no/such")
-    );
+    assert_eq!((code, reason.as_str()), (127, "command not found: ./no/such"));
     let (code, reason) = rig.refused(rig.task(3, &["/bin/true/x"]));
-    assert_eq!(
-        (code, reason.as_str()),
-        (127, "command not found: /bin/true/x")
-    );
+    assert_eq!((code, reason.as_str()), (127, "command not found: /bin/true/x"));
     assert_eq!(rig.refused(rig.task(4, &[])).0, 127);
     assert_eq!(rig.refused(rig.task(5, &[""])).0, 127);
     assert_eq!(rig.executor.running(), 0);
@@ -49,11 +40,7 @@ fn missing_program_is_127_and_named() {
 fn script(dir: &Path, text: &str, mode: u32) -> PathBuf {
     let path = dir.join(format!("script-{mode:o}-{}", text.len()));
     let write = r#"printf %s "$1" > "$2" && chmod "$3" "$2""#;
-    let status = Command::new("sh")
-        .args(["-c", write, "sh", text])
-        .arg(&path)
-        .arg(format!("{mode:o}"))
-        .status();
+    let status = Command::new("sh").args(["-c", write, "sh", text]).arg(&path).arg(format!("{mode:o}")).status();
     assert!(status.unwrap().success());
     path
 }
@@ -64,17 +51,11 @@ fn program_that_cannot_be_executed_is_126_with_the_cause() {
     let dir = rig.tmp.path();
     let refused = |path: &Path| rig.refused(rig.task(1, &[path.to_str().unwrap()]));
     let (code, reason) = refused(&script(dir, "#!/bin/sh\n", 0o644));
-    assert!(
-        code == 126 && reason.contains("script-644-10 is not executable"),
-        "{reason}"
-    );
+    assert!(code == 126 && reason.contains("script-644-10 is not executable"), "{reason}");
     let (code, reason) = refused(dir);
     assert!(code == 126 && reason.contains("is a directory"), "{reason}");
     let (code, reason) = refused(&script(dir, "#!/no/such/interpreter\n", 0o755));
-    assert!(
-        code == 126 && reason.contains("the interpreter"),
-        "{reason}"
-    );
+    assert!(code == 126 && reason.contains("the interpreter"), "{reason}");
     let (code, reason) = refused(&script(dir, "echo no line\n", 0o755));
     assert!(code == 126 && reason.contains("#! line"), "{reason}");
     let mut launch = rig.task(2, &["script-644-10"]);
@@ -92,20 +73,13 @@ fn bad_working_directory_is_named() {
     assert!(code == 126 && reason.contains("/no/such/dir"), "{reason}");
     launch.cwd = Some("/bin/true".into());
     let (code, reason) = rig.refused(launch);
-    assert!(
-        code == 126 && reason.contains("/bin/true is not a directory"),
-        "{reason}"
-    );
+    assert!(code == 126 && reason.contains("/bin/true is not a directory"), "{reason}");
 }
 
 #[test]
 fn values_that_no_process_can_be_given_are_refused() {
     let rig = Rig::new();
-    assert!(
-        rig.refused(rig.task(1, &["echo", "a\0b"]))
-            .1
-            .contains("zero byte")
-    );
+    assert!(rig.refused(rig.task(1, &["echo", "a\0b"])).1.contains("zero byte"));
     let mut launch = rig.task(2, &["true"]);
     launch.env = vec![("A=B".into(), "c".into())];
     assert!(rig.refused(launch).1.contains("A=B"));
@@ -117,18 +91,10 @@ fn values_that_no_process_can_be_given_are_refused() {
 fn environment_is_clean_but_for_the_basics_and_what_was_given() {
     let rig = Rig::new();
     let mut launch = rig.task(1, &["env"]);
-    launch.env = vec![
-        ("GIVEN".into(), "one\ntwo".into()),
-        ("HOME".into(), "/given".into()),
-    ];
+    launch.env = vec![("GIVEN".into(), "one\ntwo".into()), ("HOME".into(), "/given".into())];
     rig.run(launch);
     let text = rig.text(1, Stream::Out);
-    assert!(
-        text.contains("GIVEN=one\ntwo\n")
-            && text.contains("HOME=/given\n")
-            && text.contains("PATH="),
-        "{text}"
-    );
+    assert!(text.contains("GIVEN=one\ntwo\n") && text.contains("HOME=/given\n") && text.contains("PATH="), "{text}");
     assert!(!text.contains("CARGO"), "{text}");
 }
 
@@ -138,18 +104,12 @@ fn directory_argv0_and_relative_programs_are_the_tasks_own() {
     let dir = fs::canonicalize(rig.tmp.path()).unwrap();
     let path = script(&dir, "#!/bin/sh\npwd; echo $0\n", 0o700);
     let name = path.file_name().unwrap().to_str().unwrap();
-    for (run, argv0, path) in [
-        (1, format!("./{name}"), "/bin"),
-        (2, name.to_owned(), "nowhere:.:/bin"),
-    ] {
+    for (run, argv0, path) in [(1, format!("./{name}"), "/bin"), (2, name.to_owned(), "nowhere:.:/bin")] {
         let mut launch = rig.task(run, &[&argv0]);
         launch.cwd = Some(dir.clone());
         launch.env = vec![("PATH".into(), path.into())];
         assert_eq!(rig.run(launch).end, End::Exit(0));
-        assert_eq!(
-            rig.text(run, Stream::Out),
-            format!("{}\n./{name}\n", dir.display())
-        );
+        assert_eq!(rig.text(run, Stream::Out), format!("{}\n./{name}\n", dir.display()));
     }
     rig.run(rig.task(3, &["sh", "-c", "tr '\\0' ' ' < /proc/$$/cmdline"]));
     assert!(rig.text(3, Stream::Out).starts_with("sh -c "));
@@ -158,14 +118,9 @@ fn directory_argv0_and_relative_programs_are_the_tasks_own() {
 #[test]
 fn usage_of_a_longer_task_is_known() {
     let rig = Rig::new();
-    let usage = rig
-        .run(rig.sh(1, "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"))
-        .usage;
+    let usage = rig.run(rig.sh(1, "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done")).usage;
     let cpu = usage.cpu.unwrap();
-    assert!(
-        usage.wall_ms >= 50 && cpu.user_ms + cpu.sys_ms >= 30,
-        "{usage:?}"
-    );
+    assert!(usage.wall_ms >= 50 && cpu.user_ms + cpu.sys_ms >= 30, "{usage:?}");
     assert!(usage.max_rss_kib.unwrap() > 100, "{usage:?}");
     // CPU of a child that was waited for counts.
     let script = "sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; true";
@@ -192,11 +147,7 @@ fn many_tasks_are_each_started_and_ended_once() {
     assert_eq!(seen.len(), 500);
     rig.executor.shutdown();
     assert!(rig.events.try_recv().is_err());
-    assert_eq!(
-        fs::read_dir(rig.tmp.path()).unwrap().count(),
-        0,
-        "silent tasks make no files"
-    );
+    assert_eq!(fs::read_dir(rig.tmp.path()).unwrap().count(), 0, "silent tasks make no files");
 }
 
 #[test]
@@ -215,9 +166,6 @@ fn no_more_tasks_run_at_once_than_threads_are_allowed() {
         rig.started();
     }
     rig.executor.shutdown();
-    assert_eq!(
-        (rig.ended().end, rig.ended().end, rig.ended().end),
-        (End::Signal(9), End::Signal(9), End::Signal(9))
-    );
+    assert_eq!((rig.ended().end, rig.ended().end, rig.ended().end), (End::Signal(9), End::Signal(9), End::Signal(9)));
     assert!(pids.iter().all(|pid| !lives(*pid)));
 }

@@ -15,12 +15,7 @@ const KEY: TaskKey = TaskKey { run: 1 };
 fn start(rig: &Rig, script: &str, count: usize) -> Vec<u32> {
     rig.executor.launch(rig.sh(1, script));
     rig.started();
-    let pids = || -> Vec<u32> {
-        rig.text(1, Stream::Out)
-            .lines()
-            .map_while(|line| line.parse().ok())
-            .collect()
-    };
+    let pids = || -> Vec<u32> { rig.text(1, Stream::Out).lines().map_while(|line| line.parse().ok()).collect() };
     rig.until("the pids", || pids().len() == count);
     pids()
 }
@@ -32,21 +27,15 @@ fn gentle_kill_ends_the_whole_group_with_sigterm() {
     let begin = Instant::now();
     rig.executor.kill(KEY, Kill::Gentle);
     assert_eq!(rig.ended().end, End::Signal(15));
-    assert!(
-        begin.elapsed() < Duration::from_secs(4),
-        "no need to wait for the grace"
-    );
+    assert!(begin.elapsed() < Duration::from_secs(4), "no need to wait for the grace");
     rig.until("the group's death", || pids.iter().all(|pid| !lives(*pid)));
 }
 
 #[test]
 fn hard_kill_ends_a_group_that_ignores_sigterm() {
     let rig = Rig::new();
-    let pids = start(
-        &rig,
-        "trap '' TERM; sh -c 'echo $$; while :; do sleep 1; done' & echo $$; while :; do sleep 1; done",
-        2,
-    );
+    let pids =
+        start(&rig, "trap '' TERM; sh -c 'echo $$; while :; do sleep 1; done' & echo $$; while :; do sleep 1; done", 2);
     rig.executor.kill(KEY, Kill::Hard);
     assert_eq!(rig.ended().end, End::Signal(9));
     rig.until("the group's death", || pids.iter().all(|pid| !lives(*pid)));
@@ -60,10 +49,7 @@ fn gentle_kill_becomes_hard_after_the_grace() {
     rig.executor.kill(KEY, Kill::Gentle);
     assert_eq!(rig.ended().end, End::Signal(9));
     let took = begin.elapsed();
-    assert!(
-        took >= Duration::from_millis(4900) && took < Duration::from_secs(20),
-        "{took:?}"
-    );
+    assert!(took >= Duration::from_millis(4900) && took < Duration::from_secs(20), "{took:?}");
     assert!(!lives(pids[0]));
 }
 
@@ -74,21 +60,13 @@ fn gentle_kill_lets_a_grandchild_finish_its_last_words() {
     start(&rig, script, 1);
     rig.executor.kill(KEY, Kill::Gentle);
     assert_eq!(rig.ended().end, End::Signal(15));
-    assert!(
-        rig.text(1, Stream::Out).ends_with("saved\n"),
-        "{}",
-        rig.text(1, Stream::Out)
-    );
+    assert!(rig.text(1, Stream::Out).ends_with("saved\n"), "{}", rig.text(1, Stream::Out));
 }
 
 #[test]
 fn task_may_answer_sigterm_with_an_exit_code() {
     let rig = Rig::new();
-    start(
-        &rig,
-        "trap 'exit 42' TERM; echo $$; while :; do sleep 0.05; done",
-        1,
-    );
+    start(&rig, "trap 'exit 42' TERM; echo $$; while :; do sleep 0.05; done", 1);
     rig.executor.kill(KEY, Kill::Gentle);
     assert_eq!(rig.ended().end, End::Exit(42));
 }
@@ -102,11 +80,7 @@ fn task_killed_while_it_waits_never_starts() {
     rig.executor.kill(KEY, Kill::Gentle);
     let ended = rig.ended();
     assert_eq!(ended.key, KEY);
-    assert!(
-        matches!(ended.end, End::NotStarted { code: 143, .. }),
-        "{}",
-        ended.end
-    );
+    assert!(matches!(ended.end, End::NotStarted { code: 143, .. }), "{}", ended.end);
     rig.executor.kill(TaskKey { run: 0 }, Kill::Hard);
     assert_eq!(rig.ended().end, End::Signal(9));
 }
@@ -121,10 +95,7 @@ fn kill_races_the_start_and_always_wins() {
             ExecEvent::Started { .. } => rig.ended().end,
             ExecEvent::Ended { end, .. } => end,
         };
-        assert!(
-            matches!(end, End::Signal(9) | End::NotStarted { code: 137, .. }),
-            "{end}"
-        );
+        assert!(matches!(end, End::Signal(9) | End::NotStarted { code: 137, .. }), "{end}");
     }
     rig.executor.kill(KEY, Kill::Hard);
     assert_eq!(rig.executor.running(), 0);
@@ -139,21 +110,11 @@ fn shutdown_ends_everything_and_refuses_more() {
     let pids = [rig.started(), rig.started()];
     rig.executor.shutdown();
     assert!(pids.iter().all(|pid| !lives(*pid)));
-    let mut ends: Vec<_> = (0..4)
-        .map(|_| rig.ended())
-        .map(|ended| (ended.key.run, ended.end.to_string()))
-        .collect();
+    let mut ends: Vec<_> = (0..4).map(|_| rig.ended()).map(|ended| (ended.key.run, ended.end.to_string())).collect();
     ends.sort();
     let waited = "not started (137): it was killed before it started";
-    assert_eq!(
-        ends.iter().map(|(_, end)| end.as_str()).collect::<Vec<_>>(),
-        ["signal 9", "signal 9", waited, waited]
-    );
-    assert!(
-        rig.refused(rig.task(9, &["true"]))
-            .1
-            .contains("shutting down")
-    );
+    assert_eq!(ends.iter().map(|(_, end)| end.as_str()).collect::<Vec<_>>(), ["signal 9", "signal 9", waited, waited]);
+    assert!(rig.refused(rig.task(9, &["true"])).1.contains("shutting down"));
 }
 
 #[test]
@@ -162,21 +123,13 @@ fn orphans_with_the_exact_mark_are_killed_with_their_groups() {
     let mark = |value: &str| format!("STARLING_RUN_OWNER={}", owner(value));
     let spawn = |value: &str, script: &str| {
         let mut command = Command::new("sh");
-        command
-            .args(["-c", script])
-            .env("STARLING_RUN_OWNER", owner(value))
-            .process_group(0)
-            .spawn()
-            .unwrap()
+        command.args(["-c", script]).env("STARLING_RUN_OWNER", owner(value)).process_group(0).spawn().unwrap()
     };
     // The second process of the group has dropped the mark: it goes with its group.
     let mut orphan = spawn("dead", "env -u STARLING_RUN_OWNER sleep 100 & sleep 100");
     let mut other = spawn("dead-or-alive", "sleep 100");
     let killed = kill_orphans(&mark("dead"));
-    assert!(
-        killed.contains(&orphan.id()) && !killed.contains(&other.id()),
-        "{killed:?}"
-    );
+    assert!(killed.contains(&orphan.id()) && !killed.contains(&other.id()), "{killed:?}");
     assert_eq!(orphan.wait().unwrap().signal(), Some(9));
     assert_eq!(other.try_wait().unwrap(), None);
     assert_eq!(kill_orphans(&mark("dead")), [0_u32; 0]);

@@ -43,11 +43,7 @@ impl Rig {
         // The sender is shared by the workers, as the driver's is.
         let tx = std::sync::Mutex::new(tx);
         let on_event = Box::new(move |event| drop(tx.lock().unwrap().send(event)));
-        Self {
-            executor: Executor::start(on_event, Options { threads_max }),
-            events,
-            tmp: tempfile::tempdir().unwrap(),
-        }
+        Self { executor: Executor::start(on_event, Options { threads_max }), events, tmp: tempfile::tempdir().unwrap() }
     }
 
     fn prefix(&self, run: u64) -> PathBuf {
@@ -71,9 +67,7 @@ impl Rig {
     }
 
     fn event(&self) -> ExecEvent {
-        self.events
-            .recv_timeout(DEADLINE)
-            .expect("an event before the deadline")
+        self.events.recv_timeout(DEADLINE).expect("an event before the deadline")
     }
 
     fn started(&self) -> u32 {
@@ -85,20 +79,9 @@ impl Rig {
 
     fn ended(&self) -> Ended {
         match self.event() {
-            ExecEvent::Ended {
-                key,
-                end,
-                usage,
-                out_len,
-                err_len,
-                truncated,
-            } => Ended {
-                key,
-                end,
-                usage,
-                lens: (out_len, err_len),
-                truncated,
-            },
+            ExecEvent::Ended { key, end, usage, out_len, err_len, truncated } => {
+                Ended { key, end, usage, lens: (out_len, err_len), truncated }
+            }
             other @ ExecEvent::Started { .. } => panic!("{other:?}"),
         }
     }
@@ -135,9 +118,8 @@ impl Rig {
 
 fn lives(pid: u32) -> bool {
     // A zombie is dead; whoever inherited it may reap it late.
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        super::usage::fields_after_name(&stat).and_then(|mut fields| fields.next()) != Some("Z")
-    })
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| super::usage::fields_after_name(&stat).and_then(|mut fields| fields.next()) != Some("Z"))
 }
 
 fn exists(path: &Path) -> bool {

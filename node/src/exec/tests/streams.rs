@@ -10,9 +10,7 @@ use super::*;
 #[test]
 fn a_megabyte_of_input_comes_back_through_cat() {
     let rig = Rig::new();
-    let input: Vec<u8> = (0..1_u32 << 20)
-        .map(|n| u8::try_from(n % 251).unwrap())
-        .collect();
+    let input: Vec<u8> = (0..1_u32 << 20).map(|n| u8::try_from(n % 251).unwrap()).collect();
     let mut launch = rig.task(1, &["cat"]);
     launch.stdin = Some(Bytes::from(input.clone()));
     let ended = rig.run(launch);
@@ -36,22 +34,14 @@ fn input_that_nobody_reads_is_no_error_and_without_input_there_is_none() {
 #[test]
 fn both_streams_are_kept_apart_whatever_their_order_and_size() {
     let rig = Rig::new();
-    let script = "for i in 1 2 3; do head -c 100000 /dev/zero | tr '\\0' e >&2; head -c 100000 /dev/zero | tr '\\0' o; done";
+    let script =
+        "for i in 1 2 3; do head -c 100000 /dev/zero | tr '\\0' e >&2; head -c 100000 /dev/zero | tr '\\0' o; done";
     let ended = rig.run(rig.sh(1, script));
-    assert_eq!(
-        (ended.end, ended.lens, ended.truncated),
-        (End::Exit(0), (300_000, 300_000), Truncated::default())
-    );
+    assert_eq!((ended.end, ended.lens, ended.truncated), (End::Exit(0), (300_000, 300_000), Truncated::default()));
     assert_eq!(rig.text(1, Stream::Out), "o".repeat(300_000));
     assert_eq!(rig.text(1, Stream::Err), "e".repeat(300_000));
     rig.run(rig.sh(2, "echo out; echo err >&2; exit 7"));
-    assert_eq!(
-        (
-            rig.text(2, Stream::Out).as_str(),
-            rig.text(2, Stream::Err).as_str()
-        ),
-        ("out\n", "err\n")
-    );
+    assert_eq!((rig.text(2, Stream::Out).as_str(), rig.text(2, Stream::Err).as_str()), ("out\n", "err\n"));
 }
 
 #[test]
@@ -66,10 +56,7 @@ fn silent_stream_has_no_file_and_reads_as_empty() {
 #[test]
 fn output_over_the_cap_keeps_the_beginning_and_says_what_is_missing() {
     let rig = Rig::new();
-    let mut launch = rig.sh(
-        1,
-        "head -c 500000 /dev/zero | tr '\\0' x; printf 1234567890 >&2",
-    );
+    let mut launch = rig.sh(1, "head -c 500000 /dev/zero | tr '\\0' x; printf 1234567890 >&2");
     launch.cap_bytes = 10;
     let ended = rig.run(launch);
     let text = "xxxxxxxxxx\n[starling: 499990 bytes dropped, cap is 10]\n";
@@ -77,20 +64,11 @@ fn output_over_the_cap_keeps_the_beginning_and_says_what_is_missing() {
     assert_eq!(rig.text(1, Stream::Err), "1234567890");
     assert_eq!(ended.end, End::Exit(0));
     assert_eq!(ended.lens, (text.len() as u64, 10));
-    assert_eq!(
-        ended.truncated,
-        Truncated {
-            out_bytes: 499_990,
-            err_bytes: 0
-        }
-    );
+    assert_eq!(ended.truncated, Truncated { out_bytes: 499_990, err_bytes: 0 });
     let mut launch = rig.sh(2, "echo x");
     launch.cap_bytes = 0;
     rig.run(launch);
-    assert_eq!(
-        rig.text(2, Stream::Out),
-        "[starling: 2 bytes dropped, cap is 0]\n"
-    );
+    assert_eq!(rig.text(2, Stream::Out), "[starling: 2 bytes dropped, cap is 0]\n");
 }
 
 #[test]
@@ -99,17 +77,13 @@ fn output_that_cannot_be_written_is_counted_and_the_task_goes_on() {
     let mut launch = rig.sh(1, "head -c 200000 /dev/zero; exit 3");
     launch.out = "/no/such/dir/prefix".into();
     let ended = rig.run(launch);
-    assert_eq!(
-        (ended.end, ended.lens.0, ended.truncated.out_bytes),
-        (End::Exit(3), 0, 200_000)
-    );
+    assert_eq!((ended.end, ended.lens.0, ended.truncated.out_bytes), (End::Exit(3), 0, 200_000));
 }
 
 #[test]
 fn output_is_readable_in_pieces_and_while_the_task_runs() {
     let rig = Rig::new();
-    rig.executor
-        .launch(rig.sh(1, "echo 0123456789; read line; echo end"));
+    rig.executor.launch(rig.sh(1, "echo 0123456789; read line; echo end"));
     rig.started();
     rig.ended();
     let mut launch = rig.sh(2, "echo 0123456789; exec sleep 100");

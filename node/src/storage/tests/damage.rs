@@ -59,11 +59,7 @@ fn log_torn_at_any_byte_keeps_every_whole_record() {
         };
         // A torn header is always reported; zeros behind the last whole record look like reserved space.
         let silent = good > 0 && bytes[good..cut].iter().all(|byte| *byte == 0);
-        let torn = log
-            .recovery
-            .torn
-            .as_ref()
-            .map(|torn| (torn.offset, torn.bytes_cut));
+        let torn = log.recovery.torn.as_ref().map(|torn| (torn.offset, torn.bytes_cut));
         let expected = (!silent).then_some((good as u64, (cut - good) as u64));
         assert_eq!(torn, expected, "cut at {cut}");
         log.put(vec![local("after")]);
@@ -95,11 +91,7 @@ fn zeros_behind_the_last_record_are_cut_without_alarm() {
     file.write_all_at(&half[..12], len).unwrap();
     file.set_len(len + 5000).unwrap();
     let log = Log::open(tmp.path());
-    let torn = log
-        .recovery
-        .torn
-        .as_ref()
-        .map(|torn| (torn.offset, torn.bytes_cut));
+    let torn = log.recovery.torn.as_ref().map(|torn| (torn.offset, torn.bytes_cut));
     assert_eq!(torn, Some((len, 5000)));
     assert_eq!(log.recovered(), written);
 }
@@ -126,10 +118,7 @@ fn flipped_bit_is_refused_or_costs_no_more_than_the_last_group() {
             Err(Error::Version { .. }) => assert!((8..12).contains(&at)),
             Err(other) => panic!("flip at {at}: {other}"),
             Ok(log) => {
-                assert!(
-                    !before_last_group && log.recovery.torn.is_some(),
-                    "flip at {at}"
-                );
+                assert!(!before_last_group && log.recovery.torn.is_some(), "flip at {at}");
                 let whole = ends.iter().filter(|end| **end <= at).count();
                 assert_eq!(log.recovered(), written[..whole]);
             }
@@ -142,14 +131,10 @@ fn flipped_bit_is_refused_or_costs_no_more_than_the_last_group() {
 fn pages_of_an_unfinished_group_written_out_of_order_are_a_torn_tail() {
     let tmp = fast_dir();
     let written = sample(tmp.path());
-    let file = fs::File::options()
-        .write(true)
-        .open(first_segment(tmp.path()))
-        .unwrap();
+    let file = fs::File::options().write(true).open(first_segment(tmp.path())).unwrap();
     // The third record of the last group never reached the disk, the ones behind it did.
     let ends = ends(&written);
-    file.write_all_at(&vec![0; ends[92] - ends[91]], ends[91] as u64)
-        .unwrap();
+    file.write_all_at(&vec![0; ends[92] - ends[91]], ends[91] as u64).unwrap();
     let log = Log::open(tmp.path());
     assert!(log.recovery.torn.is_some());
     assert_eq!(log.recovered(), written[..92]);
@@ -168,12 +153,7 @@ fn batch_that_contains_a_forged_frame_cannot_make_a_tear_look_like_damage() {
     drop(log);
     let path = first_segment(tmp.path());
     let len = path.metadata().unwrap().len();
-    fs::File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_len(len - 1)
-        .unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(len - 1).unwrap();
     let log = Log::open(tmp.path());
     assert!(log.recovery.torn.is_some());
     assert_eq!(log.recovered(), [local("good")]);
@@ -182,10 +162,7 @@ fn batch_that_contains_a_forged_frame_cannot_make_a_tear_look_like_damage() {
 #[test]
 fn damage_in_a_finished_segment_is_refused_with_the_next_step() {
     let tmp = fast_dir();
-    let options = Options {
-        segment_bytes: 1,
-        ..Options::default()
-    };
+    let options = Options { segment_bytes: 1, ..Options::default() };
     let log = Log::open_with(tmp.path(), options).unwrap();
     for n in 0..3 {
         log.put(vec![local(&format!("{n}"))]);
@@ -194,40 +171,18 @@ fn damage_in_a_finished_segment_is_refused_with_the_next_step() {
     let second = tmp.path().join("00000002.log");
     let bytes = fs::read(&second).unwrap();
     fs::write(&second, &bytes[..bytes.len() - 1]).unwrap();
-    let text = Log::open_with(tmp.path(), options)
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        text.contains("00000002.log is damaged at byte 24")
-            && text.contains("empty data directory"),
-        "{text}"
-    );
+    let text = Log::open_with(tmp.path(), options).err().unwrap().to_string();
+    assert!(text.contains("00000002.log is damaged at byte 24") && text.contains("empty data directory"), "{text}");
     // Zeros are welcome at the end of the log only.
     fs::write(&second, [&bytes[..], &[0; 100]].concat()).unwrap();
-    assert!(matches!(
-        Log::open_with(tmp.path(), options),
-        Err(Error::Corrupt { .. })
-    ));
+    assert!(matches!(Log::open_with(tmp.path(), options), Err(Error::Corrupt { .. })));
     fs::remove_file(&second).unwrap();
-    let text = Log::open_with(tmp.path(), options)
-        .err()
-        .unwrap()
-        .to_string();
+    let text = Log::open_with(tmp.path(), options).err().unwrap().to_string();
     assert!(text.contains("00000002.log is missing"), "{text}");
     fs::write(&second, &bytes).unwrap();
-    assert_eq!(
-        Log::open_with(tmp.path(), options)
-            .unwrap()
-            .recovered()
-            .len(),
-        3
-    );
+    assert_eq!(Log::open_with(tmp.path(), options).unwrap().recovered().len(), 3);
     fs::remove_file(first_segment(tmp.path())).unwrap();
-    assert!(matches!(
-        Log::open_with(tmp.path(), options),
-        Err(Error::Missing { .. })
-    ));
+    assert!(matches!(Log::open_with(tmp.path(), options), Err(Error::Missing { .. })));
 }
 
 #[test]
@@ -241,10 +196,7 @@ fn segment_torn_while_it_was_created_is_made_again() {
     assert!(log.recovery.torn.is_some() && !log.recovery.clean);
     log.put(vec![local("new")]);
     drop(log);
-    assert_eq!(
-        Log::open(tmp.path()).recovered(),
-        [local("kept"), Record::Clean, local("new")]
-    );
+    assert_eq!(Log::open(tmp.path()).recovered(), [local("kept"), Record::Clean, local("new")]);
 }
 
 #[test]
@@ -256,19 +208,10 @@ fn foreign_file_and_later_format_are_refused() {
     bytes[8] = 9;
     bytes.push(0);
     fs::write(&path, &bytes).unwrap();
-    let text = Log::open_with(tmp.path(), Options::default())
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        text.contains("log format 9") && text.contains("reads format 1"),
-        "{text}"
-    );
+    let text = Log::open_with(tmp.path(), Options::default()).err().unwrap().to_string();
+    assert!(text.contains("log format 9") && text.contains("reads format 1"), "{text}");
     fs::write(&path, "a diary, not a log, and longer than a header").unwrap();
-    assert!(matches!(
-        Log::open_with(tmp.path(), Options::default()),
-        Err(Error::Corrupt { offset: 0, .. })
-    ));
+    assert!(matches!(Log::open_with(tmp.path(), Options::default()), Err(Error::Corrupt { offset: 0, .. })));
 }
 
 #[test]
@@ -278,14 +221,6 @@ fn batch_damaged_while_the_store_is_open_is_not_served() {
     log.put(vec![batch(key(1, 1), 1, 1, "some bytes")]);
     let path = first_segment(tmp.path());
     let len = log.store.stats().bytes;
-    fs::File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .write_all_at(b"X", len - 3)
-        .unwrap();
-    assert!(matches!(
-        log.store.read(key(1, 1), 1, 99),
-        Err(Error::Corrupt { .. })
-    ));
+    fs::File::options().write(true).open(&path).unwrap().write_all_at(b"X", len - 3).unwrap();
+    assert!(matches!(log.store.read(key(1, 1), 1, 99), Err(Error::Corrupt { .. })));
 }

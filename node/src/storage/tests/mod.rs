@@ -20,9 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A directory in memory where there is one: these tests open thousands of logs, and syncs say nothing there.
 fn fast_dir() -> TempDir {
-    tempfile::tempdir_in("/dev/shm")
-        .or_else(|_| tempfile::tempdir())
-        .unwrap()
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 struct Log {
@@ -40,11 +38,7 @@ impl Log {
         let (tx, done) = channel();
         let on_done = Box::new(move |completion| drop(tx.send(completion)));
         let (store, recovery) = Store::open(dir, options, on_done)?;
-        Ok(Self {
-            store,
-            recovery,
-            done,
-        })
+        Ok(Self { store, recovery, done })
     }
 
     /// Writes one group and waits until it is durable.
@@ -59,19 +53,11 @@ impl Log {
 }
 
 fn key(node: u8, epoch: u64) -> LogKey {
-    LogKey {
-        node: [node; 32],
-        epoch,
-    }
+    LogKey { node: [node; 32], epoch }
 }
 
 fn batch(log: LogKey, first_seq: u64, count: u32, text: &str) -> Record {
-    Record::Batch {
-        log,
-        first_seq,
-        count,
-        bytes: Bytes::copy_from_slice(text.as_bytes()),
-    }
+    Record::Batch { log, first_seq, count, bytes: Bytes::copy_from_slice(text.as_bytes()) }
 }
 
 fn local(text: &str) -> Record {
@@ -88,36 +74,20 @@ fn empty_directory_opens_with_nothing_and_private_modes() {
     let tmp = fast_dir();
     let dir = tmp.path().join("a/b");
     let log = Log::open(&dir);
-    assert_eq!(
-        (log.recovery.records, log.recovery.clean, &log.recovery.torn),
-        (0, false, &None)
-    );
+    assert_eq!((log.recovery.records, log.recovery.clean, &log.recovery.torn), (0, false, &None));
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!(
-        (
-            mode(&dir),
-            mode(&first_segment(&dir)),
-            mode(&dir.join("lock"))
-        ),
-        (0o700, 0o600, 0o600)
-    );
+    assert_eq!((mode(&dir), mode(&first_segment(&dir)), mode(&dir.join("lock"))), (0o700, 0o600, 0o600));
     assert!(log.store.stats().free_disk_bytes.unwrap() > 0);
 }
 
 #[test]
 fn all_kinds_come_back_in_write_order_across_segments() {
     let tmp = fast_dir();
-    let options = Options {
-        segment_bytes: 300,
-        ..Options::default()
-    };
+    let options = Options { segment_bytes: 300, ..Options::default() };
     let log = Log::open_with(tmp.path(), options).unwrap();
     let mut written = Vec::new();
     for n in 0..50 {
-        let group = vec![
-            batch(key(1, 7), 1 + 2 * n, 2, &format!("batch {n}")),
-            local(&format!("note {n}")),
-        ];
+        let group = vec![batch(key(1, 7), 1 + 2 * n, 2, &format!("batch {n}")), local(&format!("note {n}"))];
         written.extend(group.clone());
         log.put(group);
     }
@@ -130,10 +100,7 @@ fn all_kinds_come_back_in_write_order_across_segments() {
     let log = Log::open_with(tmp.path(), options).unwrap();
     assert!(log.recovery.clean);
     assert_eq!(log.recovery.records, 101);
-    assert_eq!(
-        (log.store.stats().bytes, log.store.stats().segments),
-        (stats.bytes, stats.segments)
-    );
+    assert_eq!((log.store.stats().bytes, log.store.stats().segments), (stats.bytes, stats.segments));
     let all = log.store.read(key(1, 7), 1, usize::MAX).unwrap();
     assert_eq!(all.len(), 50);
     assert_eq!(log.recovered(), written);
@@ -157,18 +124,9 @@ fn read_gives_whole_batches_from_the_one_that_holds_the_seq() {
     let texts = ["one-two-three", "four", "five-six", "nine"];
     // Seqs 7 and 8 are missing; the last two arrive out of order.
     let group = [(1, 3, 0), (4, 1, 1), (9, 1, 3), (5, 2, 2)];
-    log.put(
-        group
-            .map(|(seq, count, text)| batch(author, seq, count, texts[text]))
-            .to_vec(),
-    );
+    log.put(group.map(|(seq, count, text)| batch(author, seq, count, texts[text])).to_vec());
     let read = |from, max| -> Vec<u64> {
-        log.store
-            .read(author, from, max)
-            .unwrap()
-            .into_iter()
-            .map(|(seq, _)| seq)
-            .collect()
+        log.store.read(author, from, max).unwrap().into_iter().map(|(seq, _)| seq).collect()
     };
     assert_eq!(read(0, usize::MAX), [1, 4, 5, 9]);
     assert_eq!(read(3, usize::MAX), [1, 4, 5, 9]);
@@ -180,31 +138,19 @@ fn read_gives_whole_batches_from_the_one_that_holds_the_seq() {
     assert_eq!(read(1, 17), [1, 4]);
     assert_eq!(read(1, 16), [1]);
     assert_eq!(log.store.read(key(4, 1), 1, 9).unwrap(), []);
-    assert_eq!(
-        &log.store.reader().read(author, 6, 1).unwrap()[0].1[..],
-        b"five-six"
-    );
+    assert_eq!(&log.store.reader().read(author, 6, 1).unwrap()[0].1[..], b"five-six");
 }
 
 #[test]
 fn forked_batch_is_kept_on_disk_but_reads_show_the_first() {
     let tmp = fast_dir();
     let log = Log::open(tmp.path());
-    let both = vec![
-        batch(key(1, 1), 1, 2, "first"),
-        batch(key(1, 1), 1, 2, "other"),
-    ];
+    let both = vec![batch(key(1, 1), 1, 2, "first"), batch(key(1, 1), 1, 2, "other")];
     log.put(both.clone());
-    assert_eq!(
-        &log.store.read(key(1, 1), 1, 99).unwrap()[0].1[..],
-        b"first"
-    );
+    assert_eq!(&log.store.read(key(1, 1), 1, 99).unwrap()[0].1[..], b"first");
     drop(log);
     let log = Log::open(tmp.path());
-    assert_eq!(
-        &log.store.read(key(1, 1), 1, 99).unwrap()[0].1[..],
-        b"first"
-    );
+    assert_eq!(&log.store.read(key(1, 1), 1, 99).unwrap()[0].1[..], b"first");
     assert_eq!(log.recovered(), both);
 }
 
@@ -212,10 +158,7 @@ fn forked_batch_is_kept_on_disk_but_reads_show_the_first() {
 fn overlapping_branches_are_both_found() {
     let tmp = fast_dir();
     let log = Log::open(tmp.path());
-    log.put(vec![
-        batch(key(1, 1), 1, 10, "long"),
-        batch(key(1, 1), 2, 2, "short"),
-    ]);
+    log.put(vec![batch(key(1, 1), 1, 10, "long"), batch(key(1, 1), 2, 2, "short")]);
     let read = log.store.read(key(1, 1), 5, 99).unwrap();
     assert_eq!(read.len(), 1);
     assert_eq!(&read[0].1[..], b"long");
@@ -225,18 +168,10 @@ fn overlapping_branches_are_both_found() {
 fn second_opener_is_told_who_holds_the_directory() {
     let tmp = fast_dir();
     let log = Log::open(tmp.path());
-    let error = Log::open_with(tmp.path(), Options::default())
-        .err()
-        .unwrap();
+    let error = Log::open_with(tmp.path(), Options::default()).err().unwrap();
     let text = error.to_string();
-    assert!(
-        matches!(error, Error::InUse { pid: Some(pid), .. } if pid == std::process::id()),
-        "{text}"
-    );
-    assert!(
-        text.contains("in use by process") && text.contains("another directory"),
-        "{text}"
-    );
+    assert!(matches!(error, Error::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{text}");
+    assert!(text.contains("in use by process") && text.contains("another directory"), "{text}");
     drop(log);
     Log::open(tmp.path());
 }

@@ -1,0 +1,225 @@
+//! Puts a node together: log, keys, network, processes, driver, API.
+//!
+//! Invariants: parts start in the order log, ports, processes, threads, driver; nothing is announced before the log is open and the ports are bound.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use starling_core::config::Config as CoreConfig;
+use starling_core::event::{Signer, cluster_id};
+use starling_core::ids::{ClusterId, NodeId};
+use starling_core::machine::{Identity, Input, Machine};
+use starling_core::resources::Resources;
+use starling_net::{Lane, PeerKey};
+use tracing::warn;
+
+use super::edges::{RealEdges, Runs, Serve};
+use super::home::{self, Home};
+use super::ingress::{self, Ingress};
+use super::node::Node;
+use super::rendezvous::Rendezvous;
+use super::{discovery, ports, recover, stats, tell};
+use crate::api;
+use crate::config::{Config, secret};
+use crate::driver::{self, Clock, Handle, Queue};
+use crate::exec::{self, Executor};
+use crate::output::{Files, Outputs, Remote};
+use crate::storage::{Reader, Store};
+use crate::wire::{self, Control};
+
+/// Pulls that wait to be served from disk.
+const SERVES: usize = 64;
+
+/// What is known once the log has been read.
+struct Opened {
+    dir: PathBuf,
+    name: String,
+    seed: [u8; 32],
+    signer: Signer,
+    cluster: ClusterId,
+    cluster_secret: [u8; 32],
+    rendezvous: Rendezvous,
+    store: Store,
+    machine: Machine,
+    offers: Resources,
+    handle: Handle,
+    queue: Queue,
+}
+
+/// Starts everything but the API.
+///
+/// # Errors
+/// If the data directory, the log, or a port cannot be had.
+pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow::Result<Node> {
+    let _entered = runtime.enter();
+    let started = Instant::now();
+    let opened = open(config)?;
+    let (net, events) = ports::listen(config, opened.seed, opened.cluster.0, opened.cluster_secret)?;
+    let api_listener = ports::bind_api(config, runtime)?;
+    let api_addr = api_listener.local_addr().context("reading the API's address")?.to_string();
+    let (me, files, runs) = (opened.signer.node(), Files::under(&opened.dir), Runs::default());
+    let remote = remote(&net);
+    let handle = opened.handle.clone();
+    let ends = tell::ends(handle.clone(), me, files.clone(), runs.clone(), net.clone());
+    let exec = Arc::new(Executor::start(ends, exec::Options::default()));
+    let reader = opened.store.reader();
+    let about = api::About {
+        name: opened.name.clone(),
+        data_dir: opened.dir.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        loopback_only: config.loopback_only(),
+        started,
+    };
+    let api = context(&handle, about, me, &files, &remote, &reader);
+    let (serve, serves) = sync_channel(SERVES);
+    let ingress = Ingress {
+        handle: handle.clone(),
+        net: net.clone(),
+        cluster: opened.cluster,
+        files: files.clone(),
+        remote,
+        api: api_addr.clone(),
+        runtime: runtime.clone(),
+    };
+    let mut stop = Vec::new();
+    let mut threads = vec![
+        spawn("ingress", move || ingress.run(events))?,
+        serving(serves, reader, &net)?,
+        discovering(opened.rendezvous, &opened.name, &net, &mut stop)?,
+        monitoring(&handle, &mut stop)?,
+    ];
+    let links = net.listening().iter().map(ToString::to_string).collect();
+    handle.input(Input::Addresses { api: api_addr, links });
+    let edges = RealEdges {
+        store: opened.store,
+        net: net.clone(),
+        exec: Arc::clone(&exec),
+        serve,
+        signer: opened.signer,
+        files,
+        runs,
+        handle: handle.clone(),
+        made: BTreeSet::new(),
+    };
+    let (machine, queue) = (opened.machine, opened.queue);
+    threads.push(spawn("driver", move || driver::run(machine, queue, edges))?);
+    let (name, dir, offers) = (opened.name, opened.dir, opened.offers);
+    let loopback_only = config.loopback_only();
+    Ok(Node { name, dir, offers, loopback_only, handle, net, exec, api, api_listener, stop, threads })
+}
+
+/// Opens the data directory and reads the log.
+fn open(config: &Config) -> anyhow::Result<Opened> {
+    let clock = Clock::start();
+    let (handle, queue) = driver::channel(clock);
+    let home = home::open(config, || tell::writes(handle.clone()))?;
+    let signer = Signer::from_seed(&home.seed);
+    let me = signer.node();
+    let meeting = &config.rendezvous.value;
+    let at = || format!("opening the rendezvous directory {}", meeting.display());
+    // The open cluster is named after the directory, so it must exist first.
+    std::fs::create_dir_all(meeting).with_context(at)?;
+    let cluster_secret = config.secret.unwrap_or_else(|| secret::open(meeting));
+    let cluster = cluster_id(&cluster_secret);
+    let rendezvous = Rendezvous::open(meeting, &cluster, &me).with_context(at)?;
+    let name = home.name(config, &rendezvous)?;
+    let offers = offers(config)?;
+    let Home { dir, seed, store, recovery } = home;
+    let clean = recovery.clean;
+    let identity = Identity { signer: signer.clone(), secret: cluster_secret, boot: rand::random() };
+    let core = CoreConfig { version: env!("CARGO_PKG_VERSION").into(), ..CoreConfig::new(&name, offers) };
+    let machine = recover::recover(core, identity, recovery, &clock)?;
+    if !clean {
+        stop_orphans(&me);
+    }
+    Ok(Opened { dir, name, seed, signer, cluster, cluster_secret, rendezvous, store, machine, offers, handle, queue })
+}
+
+/// After a crash: tasks of the previous run will be granted again, so their processes must not go on.
+fn stop_orphans(me: &NodeId) {
+    let killed = exec::orphans::kill_orphans(&format!("STARLING_RUN_OWNER={}", me.to_hex()));
+    if !killed.is_empty() {
+        warn!(processes = killed.len(), "stopped tasks that a previous run of this node had left behind");
+    }
+}
+
+fn remote(net: &starling_net::Handle) -> Remote {
+    let net = net.clone();
+    Remote::new(Box::new(move |to, id, fetch| {
+        let frame = wire::encode(&Control::Fetch { id, fetch });
+        net.send(PeerKey(to.0), Lane::Control, frame).is_ok()
+    }))
+}
+
+fn context(
+    handle: &Handle,
+    about: api::About,
+    me: NodeId,
+    files: &Files,
+    remote: &Remote,
+    reader: &Reader,
+) -> api::Context {
+    let storage = storage_stats(&about.data_dir);
+    let reader = reader.clone();
+    let history: api::ReadHistory =
+        Arc::new(move |log, from, max_bytes| ingress::history(&reader, &log, from.0, max_bytes));
+    let outputs = Outputs::new(me, files.clone(), remote.clone());
+    api::Context { handle: handle.clone(), outputs, about, storage, history }
+}
+
+fn storage_stats(dir: &Path) -> api::ReadStorage {
+    let dir = dir.to_owned();
+    Arc::new(move || {
+        let stats = rustix::fs::statvfs(&dir).ok();
+        let free = stats.map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+        api::StorageStats { free_disk_bytes: free.unwrap_or(0), state: "ok".to_owned() }
+    })
+}
+
+fn serving(serves: Receiver<Serve>, reader: Reader, net: &starling_net::Handle) -> anyhow::Result<JoinHandle<()>> {
+    let net = net.clone();
+    spawn("serve", move || ingress::serve(&serves, &reader, &net))
+}
+
+fn discovering(
+    rendezvous: Rendezvous,
+    name: &str,
+    net: &starling_net::Handle,
+    stop: &mut Vec<SyncSender<()>>,
+) -> anyhow::Result<JoinHandle<()>> {
+    let (net, name, stopped) = (net.clone(), name.to_owned(), stopper(stop));
+    spawn("discovery", move || {
+        discovery::run(&rendezvous, &name, &net, &stopped);
+    })
+}
+
+fn monitoring(handle: &Handle, stop: &mut Vec<SyncSender<()>>) -> anyhow::Result<JoinHandle<()>> {
+    let (handle, stopped) = (handle.clone(), stopper(stop));
+    spawn("monitor", move || stats::run(&handle, &stopped))
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
+    let builder = thread::Builder::new().name(name.to_owned());
+    builder.spawn(body).with_context(|| format!("starting the {name} thread"))
+}
+
+/// Something to drop when a helper thread should end.
+fn stopper(stop: &mut Vec<SyncSender<()>>) -> Receiver<()> {
+    let (tx, rx) = sync_channel(1);
+    stop.push(tx);
+    rx
+}
+
+fn offers(config: &Config) -> anyhow::Result<Resources> {
+    let hardware = stats::hardware().context("looking at this machine's memory; set --cpus and --mem")?;
+    let (cpus, mem) = (config.cpus_milli.value, config.mem_bytes.value);
+    Ok(Resources {
+        cpu_milli: cpus.unwrap_or(hardware.cpu_milli),
+        mem_bytes: mem.unwrap_or(hardware.mem_bytes / 10 * 9),
+    })
+}

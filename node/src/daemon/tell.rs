@@ -1,0 +1,54 @@
+//! Telling the driver: of finished writes and of ended processes; and the owner of the last output.
+
+use starling_core::ids::{NodeId, WriteId};
+use starling_core::machine::Input;
+use starling_net::{Lane, PeerKey};
+
+use super::edges::{self, Runs};
+use super::home;
+use crate::driver::Handle;
+use crate::exec::output::Stream;
+use crate::exec::{self, ExecEvent};
+use crate::output::{Files, Place, TAIL_BYTES, Which};
+use crate::wire::{self, Bulk};
+
+/// For the store: every write's end becomes an input.
+pub(super) fn writes(handle: Handle) -> home::OnDone {
+    Box::new(move |completion| {
+        let write = WriteId(completion.id);
+        handle.input(match completion.result {
+            Ok(()) => Input::Durable(write),
+            Err(error) => Input::WriteFailed { write, reason: error.to_string() },
+        });
+    })
+}
+
+/// Tells the driver of ends, and the job's owner of the last output.
+pub(super) fn ends(handle: Handle, me: NodeId, files: Files, runs: Runs, net: starling_net::Handle) -> exec::OnEvent {
+    Box::new(move |event| {
+        let Some((run, outcome)) = edges::ended(&event) else {
+            return;
+        };
+        if let ExecEvent::Ended { out_len, err_len, .. } = event
+            && let Some(place) = runs.take(run.0)
+            && place.grant.job.log.node != me
+        {
+            for (stream, len) in [(Stream::Out, out_len), (Stream::Err, err_len)] {
+                if len > 0 {
+                    send_tail(&files, &place, stream, len, &net);
+                }
+            }
+        }
+        handle.input(Input::TaskEnded { run, outcome });
+    })
+}
+
+fn send_tail(files: &Files, place: &Place, stream: Stream, len: u64, net: &starling_net::Handle) {
+    let from = len.saturating_sub(TAIL_BYTES);
+    let size = usize::try_from(TAIL_BYTES).unwrap_or(usize::MAX);
+    if let Ok((data, _)) = files.read(Which::Full, place, stream, from, size) {
+        let frame = wire::encode(&Bulk::Tail { place: *place, out: stream == Stream::Out, data: data.as_ref().into() });
+        // Without a link the owner has no copy, which `logs` says.
+        let _unsent = net.send(PeerKey(place.grant.job.log.node.0), Lane::Bulk, frame);
+    }
+}
