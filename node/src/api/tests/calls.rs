@@ -204,10 +204,15 @@ async fn events_are_read_from_the_past_and_followed() {
     let mut stream = node.client.events(follow).await.unwrap().into_inner();
     assert_eq!(stream.message().await.unwrap().unwrap().kind, "Seal");
     submitted(&mut node, command(&["echo", "x"])).await;
-    for kind in ["SubmitJob", "Grant", "JobStarted", "JobFinished", "Seal"] {
+    let mut kinds = Vec::new();
+    while kinds.last().is_none_or(|last| last != "Seal") {
         let event = tokio::time::timeout(DEADLINE, stream.message()).await.unwrap().unwrap().unwrap();
-        assert_eq!((event.kind.as_str(), event.job.as_str()), (kind, "wren-6"));
+        assert_eq!(event.job, "wren-6");
+        if event.kind != "JobStarted" {
+            kinds.push(event.kind);
+        }
     }
+    assert_eq!(kinds, ["SubmitJob", "Grant", "JobFinished", "Seal"]);
 }
 
 async fn collect(node: &mut Node, request: EventsRequest) -> Vec<String> {
