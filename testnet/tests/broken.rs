@@ -9,16 +9,15 @@ const SEEDS: u64 = 20;
 /// Breaks a rule and expects invariant `number` to be the one that is reported.
 fn check(number: u8, sabotage: Sabotage, faults: Faults) {
     let mut seen = Vec::new();
-    for seed in 1..=SEEDS {
+    let caught = (1..=SEEDS).any(|seed| {
         let options = Options { sabotage, faults, ..Options::draw(seed) };
-        if let Some(failure) = run_seed(options, Repeats::Twice).failure {
-            if failure.violation.number == number {
-                return;
-            }
+        let number_seen = run_seed(options, Repeats::Twice).failure.map(|failure| {
             seen.push(failure.violation.to_string());
-        }
-    }
-    panic!("{sabotage:?} was not seen by invariant {number} in {SEEDS} seeds; seen instead: {seen:?}");
+            failure.violation.number
+        });
+        number_seen == Some(number)
+    });
+    assert!(caught, "{sabotage:?} was not seen by invariant {number} in {SEEDS} seeds; seen instead: {seen:?}");
 }
 
 fn crashes() -> Faults {

@@ -32,6 +32,8 @@ pub(super) struct Outbox {
     started: BTreeMap<GrantId, IntervalSet>,
     finished: BTreeMap<(GrantId, Outcome), IntervalSet>,
     seals: BTreeMap<(JobId, Outcome), IntervalSet>,
+    /// Whether something in `finished`, `seals` or `remote` is waited for, for instance the end of a job with a single task.
+    pub(super) awaited: bool,
     pub(super) notes: Vec<Note>,
     pub(super) remote: Vec<SignedBatch>,
     pub(super) remote_bytes: usize,
@@ -79,7 +81,9 @@ impl Outbox {
         let _ = self.seals.entry((job, outcome)).or_default().union_with(tasks);
     }
 
-    pub(super) fn push_remote(&mut self, batch: SignedBatch) {
+    /// Another node's batch; `awaited` if somebody here or there waits for what it says.
+    pub(super) fn push_remote(&mut self, batch: SignedBatch, awaited: Urgency) {
+        self.awaited |= awaited == Urgency::Urgent;
         self.remote_bytes += batch.bytes().len();
         self.remote.push(batch);
     }
@@ -91,8 +95,8 @@ impl Outbox {
 
     /// Whether anybody waits for what is in here.
     pub(super) fn urgency(&self) -> Urgency {
-        let background = self.events.is_empty() && self.notes.is_empty() && self.remote.is_empty() && !self.marker;
-        if background { Urgency::Background } else { Urgency::Urgent }
+        let background = self.events.is_empty() && self.notes.is_empty() && !self.marker;
+        if background && !self.awaited { Urgency::Background } else { Urgency::Urgent }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -106,6 +110,7 @@ impl Outbox {
 
     /// Takes this node's events, merged, in the order: statements, starts, ends, seals.
     pub(super) fn drain_own(&mut self, clock: &mut HlcClock, wall: Wall) -> Vec<Event> {
+        self.awaited = false;
         let mut events = core::mem::take(&mut self.events);
         let finished = core::mem::take(&mut self.finished);
         let mut started = core::mem::take(&mut self.started);

@@ -4,11 +4,12 @@
 
 use super::Machine;
 use super::io::{AckLevel, Effect, Notice};
-use crate::event::SignedBatch;
+use super::pace::Urgency;
+use crate::event::{Entry, Event, SignedBatch};
 use crate::ids::{Epoch, LogId, NodeId, Seq};
 use crate::limits;
 use crate::log::Ingest;
-use crate::namespace::monitor;
+use crate::namespace::{batch, monitor, sys};
 use crate::schedule::Presence;
 use crate::sync::Message;
 use crate::time::{Hlc, Now};
@@ -26,7 +27,10 @@ impl Machine {
         }
         match self.logs.ingest(batch) {
             Ingest::Ready(batches) => {
-                batches.into_iter().for_each(|batch| self.outbox.push_remote(batch));
+                for batch in batches {
+                    let urgency = self.urgency_of(&batch);
+                    self.outbox.push_remote(batch, urgency);
+                }
                 self.note_own_log(log);
             }
             Ingest::Gap { .. } => {
@@ -34,12 +38,26 @@ impl Machine {
                 self.pull_missing(now, from, log);
             }
             Ingest::Fork(batch) => {
-                self.outbox.push_remote(batch);
+                self.outbox.push_remote(batch, Urgency::Urgent);
                 self.note_own_log(log);
                 self.effects.push(Effect::Notice(Notice::Forked(log)));
             }
             Ingest::Duplicate | Ingest::NotAdmitted | Ingest::Overfull => {}
         }
+    }
+
+    /// Reports and seals of arrays may gather before they are written; whatever else a batch says, somebody waits for.
+    fn urgency_of(&self, batch: &SignedBatch) -> Urgency {
+        let may_gather = |event: &Event| {
+            let is_report = event.ctx.grant.is_some() && event.ns == batch::NAME;
+            let is_seal = event.ns == sys::NAME && event.kind == sys::SEAL;
+            (is_report || is_seal) && event.ctx.job.is_none_or(|job| !self.is_single(&job))
+        };
+        let all_gather = batch.entries().all(|(_, entry)| match entry {
+            Entry::Event(event) => may_gather(event),
+            Entry::Unread(_) => true,
+        });
+        if all_gather { Urgency::Background } else { Urgency::Urgent }
     }
 
     /// A peer showed new events under this node's own name: a restored backup or a cloned disk. That epoch is frozen; the next event opens another (DESIGN L3).

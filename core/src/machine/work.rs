@@ -68,7 +68,10 @@ impl Machine {
                     let hlc = self.clock.tick(now.wall);
                     self.outbox.push(sys::void(hlc, grant));
                 }
-                Decision::Seal { job, tasks, outcome } => self.outbox.push_seal(job, &tasks, outcome),
+                Decision::Seal { job, tasks, outcome } => {
+                    self.outbox.awaited |= self.is_single(&job);
+                    self.outbox.push_seal(job, &tasks, outcome);
+                }
             }
         }
     }
@@ -141,7 +144,13 @@ impl Machine {
         }
     }
 
+    pub(super) fn is_single(&self, job: &JobId) -> bool {
+        let submit = self.facts.job(job).and_then(|job| job.submit.as_ref());
+        submit.is_some_and(|submit| submit.tasks.len() == 1)
+    }
+
     fn report(&mut self, ended: Ended) {
+        self.outbox.awaited |= self.is_single(&ended.grant.job);
         self.outbox.push_finished(ended.grant, &ended.tasks, ended.outcome);
     }
 

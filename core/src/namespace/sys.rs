@@ -16,7 +16,8 @@ pub const NAME: &str = "sys";
 const ADMIT: &str = "Admit";
 const GRANT: &str = "Grant";
 const VOID: &str = "Void";
-const SEAL: &str = "Seal";
+/// Final outcomes.
+pub const SEAL: &str = "Seal";
 const CANCEL: &str = "Cancel";
 
 /// The namespace.

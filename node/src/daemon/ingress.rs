@@ -19,6 +19,9 @@ use crate::output::{self, Files, Remote};
 use crate::storage::Reader;
 use crate::wire::{self, Bulk, Control};
 
+/// With so few links every peer is in the author's gossip mesh.
+const FULL_MESH: usize = 5;
+
 /// What the network's events are turned into.
 #[derive(Debug)]
 pub(super) struct Ingress {
@@ -61,11 +64,12 @@ impl Ingress {
                 self.handle.input(Input::LinkDown(node(peer)))
             }
             Event::Gossip { topic, from, tag, bytes } => {
+                let from = node(from);
                 let input = match topic {
-                    Topic::Log => self.open_batch(&bytes).map(|batch| Input::Batch { from: node(from), batch }),
+                    Topic::Log => self.open_batch(&bytes).map(|batch| Input::Batch { from, batch }),
                     Topic::Presence => self.open_presence(&bytes),
                 };
-                self.net.verdict(tag, if input.is_some() { Verdict::Accept } else { Verdict::Reject });
+                self.net.verdict(tag, input.as_ref().map_or(Verdict::Reject, |input| self.judge(input)));
                 input.is_none_or(|input| self.handle.input(input))
             }
             Event::Frame { peer, lane: Lane::Control, bytes } => self.control(node(peer), &bytes),
@@ -80,6 +84,19 @@ impl Ingress {
                 let links = self.net.listening().iter().map(ToString::to_string).collect();
                 self.handle.input(Input::Addresses { api: self.api.clone(), links })
             }
+        }
+    }
+
+    /// In a small cluster the author has sent its batch to everybody; passing it on would double the traffic. Should one of the others not be linked to the
+    /// author, anti-entropy brings it within a second.
+    fn judge(&self, input: &Input) -> Verdict {
+        match input {
+            Input::Batch { from, batch }
+                if batch.header().log.node == *from && self.net.linked().len() <= FULL_MESH =>
+            {
+                Verdict::Ignore
+            }
+            _ => Verdict::Accept,
         }
     }
 

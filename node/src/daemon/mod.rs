@@ -48,8 +48,10 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
 fn up(args: &UpArgs) -> anyhow::Result<()> {
     let config = Config::resolve(args)?;
     telemetry::init(&config.log_level.value)?;
+    // Links and the API are light; a node must leave the cores to its tasks.
+    let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4));
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(workers)
         .enable_all()
         .build()
         .context("starting the runtime")?;

@@ -22,12 +22,7 @@ pub(super) fn figures(binary: &Path) -> anyhow::Result<Vec<Figure>> {
     let discovery = start.elapsed().as_secs_f64() * 1_000.0;
     let idle = idle(&cluster)?;
     let single = submit_wait(&cluster)?;
-    let runtime = load::runtime()?;
-    let mut visible = runtime.block_on(async {
-        let mut at = api::connect(&cluster, 1).await?;
-        let others = [api::connect(&cluster, 2).await?, api::connect(&cluster, 3).await?];
-        api::visibility(&mut at, others, 300).await
-    })?;
+    let mut visible = visibility(&cluster)?;
     // Floors before and after, since machines drift.
     let floor_before = spawn_floor();
     let array = array_true(&cluster)?;
@@ -42,6 +37,15 @@ pub(super) fn figures(binary: &Path) -> anyhow::Result<Vec<Figure>> {
         Figure::new("rss_idle_mib", idle.rss_mib, "MiB", Beside::Target(60.0)),
         Figure::new("cpu_idle_pct", idle.cpu_pct, "% of core", Beside::Target(1.0)),
     ])
+}
+
+/// The clients are gone when this returns, so that their streams do not weigh on what follows.
+fn visibility(cluster: &Cluster) -> anyhow::Result<Vec<f64>> {
+    load::runtime()?.block_on(async {
+        let mut at = api::connect(cluster, 1).await?;
+        let others = [api::connect(cluster, 2).await?, api::connect(cluster, 3).await?];
+        api::visibility(&mut at, others, 300).await
+    })
 }
 
 /// The whole command, on an idle cluster.

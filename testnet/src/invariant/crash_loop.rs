@@ -16,5 +16,6 @@ pub(crate) fn look(seat: Seat, before: &(u64, Vec<Frontier>), after: &(u64, Vec<
     let held: BTreeMap<_, _> = before.1.iter().flat_map(Frontier::tips).collect();
     let minted = after.1.iter().flat_map(Frontier::tips).find(|(log, tip)| held.get(log) != Some(tip));
     let (log, tip) = minted?;
-    Some(Violation::new(24, format!("{log:?} has {} events after three crashes of {seat:?} at rest", tip.len)))
+    let had = held.get(log).map_or(0, |tip| tip.len.0);
+    Some(Violation::new(24, format!("{log:?} had {had} events, {} after three crashes of {seat:?} at rest", tip.len)))
 }

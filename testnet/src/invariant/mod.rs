@@ -133,7 +133,7 @@ impl Rules {
             return found;
         }
         self.extra_starts.on_batch(batch);
-        found.or(self.one_seal.look(batch))
+        found.or_else(|| self.one_seal.look(batch))
     }
 
     /// A machine made a step.

@@ -11,7 +11,7 @@ use starling_core::lattice::IntervalSet;
 use starling_core::machine::{AckLevel, Command, Input, Reply, Submission};
 use starling_core::rng::Rng;
 
-use super::world::{Event, Seat, World, outcome};
+use super::world::{Event, Seat, World};
 
 /// The clients' ledger.
 #[derive(Debug, Default)]
@@ -127,5 +127,15 @@ impl World {
             }
             Reply::Submitted { .. } | Reply::Cancelled | Reply::Error(_) => {}
         }
+    }
+}
+
+/// Outcomes that a process can have by itself.
+fn outcome(draw: u64) -> Outcome {
+    match draw % 20 {
+        0 => Outcome::Exit(1),
+        1 => Outcome::Signal(11),
+        2 => Outcome::NotStarted(127, "no such file or directory".into()),
+        _ => Outcome::Exit(0),
     }
 }

@@ -12,8 +12,9 @@ use starling_core::sync::Message;
 use starling_core::time::Hlc;
 
 use super::network::{Origin, Packet};
+use super::node::signer;
 use super::options::Sabotage;
-use super::world::{Event, SECRET, Seat, World, signer};
+use super::world::{Event, SECRET, Seat, World};
 
 /// A namespace that only hostile events use.
 const STRANGE: &str = "strange";

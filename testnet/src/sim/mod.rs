@@ -10,6 +10,7 @@ mod disk;
 mod faults;
 mod hostile;
 mod network;
+mod node;
 mod options;
 mod outside;
 mod process;

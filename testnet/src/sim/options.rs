@@ -188,7 +188,7 @@ impl Options {
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x5357_4152_4d00_0001);
         let nodes = 2 + usize::try_from(rng.below(6)).unwrap_or(0);
-        let faults = if seed % 8 == 0 { Faults::NONE } else { Faults::draw(&mut rng) };
+        let faults = if seed.is_multiple_of(8) { Faults::NONE } else { Faults::draw(&mut rng) };
         Self {
             seed,
             nodes,

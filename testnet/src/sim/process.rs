@@ -60,7 +60,7 @@ impl Processes {
         Some(process)
     }
 
-    /// Somebody stops it: it will end by a signal, unless it `ignores` that.
+    /// Somebody stops it: it will end by a signal.
     pub(crate) fn kill(&mut self, seat: Seat, run: RunId) {
         if let Some(process) = self.running.get_mut(&(seat, run)) {
             process.outcome = Outcome::Signal(15);

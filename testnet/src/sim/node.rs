@@ -1,0 +1,179 @@
+//! One node of the world over all its lives: starting from its disk, crashing, standing still.
+//!
+//! Invariants: nothing but the disk outlives a crash; what happens to a node that stands still happens when it goes on, in order.
+
+use starling_core::config::Config;
+use starling_core::event::{SignedBatch, Signer};
+use starling_core::ids::NodeId;
+use starling_core::machine::{Identity, Input, Machine, Record, Recovery};
+use starling_core::namespace::Registry;
+use starling_core::resources::Resources;
+use starling_core::rng::Rng;
+use starling_core::time::{Mono, Now, Wall};
+
+use super::disk::Disk;
+use super::options::{Options, PerMille, Sabotage};
+use super::world::{Event, SECRET, Seat, World};
+use crate::invariant::Violation;
+
+/// The wall clock at the start of every run.
+const WALL_START_MS: u64 = 1_790_000_000_000;
+
+/// One node over all its lives.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) total: Resources,
+    pub(crate) machine: Option<Machine>,
+    pub(crate) disk: Disk,
+    pub(crate) life: u32,
+    pub(crate) paused_until: Mono,
+    /// What happened to it while it stood still.
+    deferred: Vec<Event>,
+    /// How far its wall clock is off, and by how much per million milliseconds it runs wrong.
+    pub(crate) wall_ms: i64,
+    pub(crate) drift: i64,
+    /// Where its monotonic clock began.
+    pub(crate) origin: u64,
+    pub(crate) armed: Mono,
+}
+
+impl Node {
+    pub(crate) fn new(options: &Options, seat: usize, rng: &mut Rng) -> Self {
+        let cores = 1 + rng.below(4);
+        let mut drift = || {
+            if options.faults.clock_drift > PerMille(0) { rng.below(200) } else { 0 }
+        };
+        let drift = i64::try_from(drift()).unwrap_or(0) - i64::try_from(drift()).unwrap_or(0);
+        Self {
+            id: signer(options.seed, seat).node(),
+            total: Resources { cpu_milli: cores * 1_000, mem_bytes: 1 << 30 },
+            machine: None,
+            disk: Disk::default(),
+            life: 0,
+            paused_until: Mono(0),
+            deferred: Vec::new(),
+            wall_ms: 0,
+            drift: drift * i64::from(options.faults.clock_drift.0),
+            origin: 0,
+            armed: Mono(0),
+        }
+    }
+
+    /// What its clocks show.
+    pub(crate) fn clock(&self, now: Mono) -> Now {
+        let passed = i64::try_from(now.0).unwrap_or(i64::MAX);
+        let wall = i64::try_from(WALL_START_MS).unwrap_or(0) + passed + self.wall_ms + passed * self.drift / 1_000_000;
+        Now { mono: Mono(now.0 + self.origin), wall: Wall(u64::try_from(wall).unwrap_or(0)) }
+    }
+}
+
+impl World {
+    /// Starts a process of a node that is down: reads its disk, as the daemon does.
+    pub(crate) fn start(&mut self, seat: Seat) {
+        if self.node(seat).machine.is_some() {
+            return;
+        }
+        let identity = self.identity(seat);
+        let total = match self.options.sabotage {
+            Sabotage::Overcommit => Resources::default().plus(&self.node(seat).total, 2),
+            _ => self.node(seat).total,
+        };
+        let mut recovery = Recovery::new(Config::new(&format!("bird{}", seat.0), total), self.registry(seat), identity);
+        let clean = matches!(self.node(seat).disk.records().last(), Some(Record::CleanShutdown));
+        for index in 0..self.node(seat).disk.records().len() {
+            let record = self.reread(seat, index);
+            recovery.record(record);
+        }
+        if self.options.sabotage == Sabotage::SecondWriter {
+            recovery.record(Record::CleanShutdown);
+        }
+        let origin = self.rng.below(1_000_000);
+        let node = self.node_mut(seat);
+        node.origin = origin;
+        node.life += 1;
+        let machine = recovery.finish(Now { mono: Mono(origin), wall: Wall(0) });
+        let frontier = machine.frontier().clone();
+        node.machine = Some(machine);
+        let (id, life) = (node.id, node.life);
+        if clean {
+            self.rules.one_writer.hand_over(&id, life);
+        }
+        let found = self.rules.frontier_grows.look(seat, &frontier);
+        self.broken(found);
+        self.trace.mix(&[31, self.now.0, seat.0 as u64]);
+        self.trace.line(self.now, || format!("{seat:?} starts, life {life}"));
+        self.step(seat, Input::Tick);
+        self.refresh_pairs_of(seat);
+    }
+
+    fn identity(&mut self, seat: Seat) -> Identity {
+        let boot = if self.options.sabotage == Sabotage::Unseeded { super::outside::draw() } else { self.rng.number() };
+        Identity { signer: signer(self.options.seed, seat.0), secret: SECRET, boot }
+    }
+
+    pub(crate) fn registry(&self, seat: Seat) -> Registry {
+        let mut registry = Registry::built_in();
+        if self.options.sabotage == Sabotage::SkewedDelta && seat == Seat(0) {
+            registry.add(Box::new(super::hostile::Skewed::default()));
+        }
+        registry
+    }
+
+    /// A record as it comes back from the disk, sometimes through its bytes.
+    fn reread(&mut self, seat: Seat, index: usize) -> Record {
+        let record = self.node(seat).disk.records()[index].clone();
+        match record {
+            Record::Batch(batch) if self.options.as_bytes.hits(&mut self.rng) => {
+                let again = SignedBatch::open_own(batch.bytes(), &self.cluster).ok();
+                if again.is_none() {
+                    self.broken(Some(Violation::new(16, "an own batch does not read back from disk".into())));
+                }
+                Record::Batch(again.unwrap_or(batch))
+            }
+            Record::Batch(_) | Record::Note(_) | Record::CleanShutdown => record,
+        }
+    }
+
+    /// Power off: whatever was in memory is gone.
+    pub(crate) fn crash(&mut self, seat: Seat) {
+        if self.node(seat).machine.is_none() {
+            return;
+        }
+        let mut rng = self.rng.clone();
+        let (id, life) = (self.node(seat).id, self.node(seat).life);
+        let survivors = self.node_mut(seat).disk.crash(&mut rng);
+        self.rng = rng;
+        self.on_committed(seat, life, &survivors);
+        if self.options.sabotage == Sabotage::LosesDurable {
+            self.node_mut(seat).disk.forget(8);
+        }
+        self.node_mut(seat).machine = None;
+        self.processes.crash(seat);
+        self.stopping.remove(&seat);
+        self.rules.extra_starts.on_crash(&id);
+        self.trace.mix(&[32, self.now.0, seat.0 as u64, survivors.len() as u64]);
+        self.trace.line(self.now, || format!("{seat:?} crashes, {} records of its write survive", survivors.len()));
+        self.refresh_pairs_of(seat);
+    }
+
+    pub(crate) fn defer(&mut self, seat: Seat, event: Event) {
+        self.node_mut(seat).deferred.push(event);
+    }
+
+    /// A node that stood still goes on, with everything that it missed.
+    pub(crate) fn resume(&mut self, seat: Seat) {
+        if self.node(seat).paused_until <= self.now {
+            for event in std::mem::take(&mut self.node_mut(seat).deferred) {
+                self.after(0, event);
+            }
+        }
+    }
+}
+
+pub(crate) fn signer(seed: u64, number: usize) -> Signer {
+    let mut rng = Rng::new(seed.rotate_left(17) ^ (number as u64) << 48 ^ 0x004b_4559);
+    let mut bytes = [0; 32];
+    bytes.chunks_exact_mut(8).for_each(|chunk| chunk.copy_from_slice(&rng.number().to_le_bytes()));
+    Signer::from_seed(&bytes)
+}
