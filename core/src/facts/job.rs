@@ -108,7 +108,7 @@ impl Submit {
             retries: spec.uint("retries").and_then(|count| u16::try_from(count).ok()).unwrap_or(0),
             timeout_ms: spec.uint("timeout_ms").unwrap_or(0),
             request: spec.bytes("request").map(<[u8]>::to_vec).unwrap_or_default(),
-            spec: minicbor::to_vec(spec).expect("writing to memory cannot fail"),
+            spec: compact(spec),
         }
     }
 
@@ -123,6 +123,13 @@ impl Submit {
     pub fn wanted_node(&self) -> Option<SmolStr> {
         self.spec().text("node").cloned()
     }
+}
+
+/// The canonical bytes in no more memory than they need: queued jobs are many.
+fn compact(spec: &WorkSpec) -> Vec<u8> {
+    let mut bytes = minicbor::to_vec(spec).expect("writing to memory cannot fail");
+    bytes.shrink_to_fit();
+    bytes
 }
 
 /// The owner's words of a grant.

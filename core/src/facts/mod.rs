@@ -57,8 +57,8 @@ struct Slot {
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     nodes: BTreeMap<NodeId, NodeInfo>,
-    /// By log, so that a job costs an 8-byte key.
-    jobs: BTreeMap<LogId, BTreeMap<JobNo, Slot>>,
+    /// By log, so that a job costs an 8-byte key; boxed, because a tree's nodes are half empty.
+    jobs: BTreeMap<LogId, BTreeMap<JobNo, Box<Slot>>>,
     /// A set for each position, because an author that forked may have written two different things there.
     opaque: BTreeMap<Dot, BTreeSet<Vec<u8>>>,
     /// Jobs whose digest is out of date.
@@ -124,7 +124,7 @@ impl Facts {
     fn join_job(&mut self, id: JobId, job: Job) -> Change {
         match self.jobs.entry(id.log).or_default().entry(id.no) {
             btree_map::Entry::Vacant(entry) => {
-                entry.insert(Slot { job, digest: None });
+                entry.insert(Box::new(Slot { job, digest: None }));
                 self.stale.push(id);
                 return Change::Grew;
             }

@@ -44,8 +44,8 @@ pub(super) struct Owned {
     pub(super) sealed: IntervalSet,
     retries: u16,
     all: IntervalSet,
-    /// Tasks to grant, by the attempt they are on.
-    ready: BTreeMap<Attempt, IntervalSet>,
+    /// Tasks to grant, by the attempt they are on, ascending. Mostly one entry, and queued jobs are many: a vector costs a tenth of a tree.
+    ready: Vec<(Attempt, IntervalSet)>,
     delayed: Vec<(Mono, Attempt, IntervalSet)>,
     /// How often a task failed by itself; lost attempts do not count against the user's budget.
     failures: BTreeMap<u32, u16>,
@@ -65,7 +65,7 @@ impl Owned {
             open: BTreeMap::new(),
             retries: submit.retries,
             all: submit.tasks.clone(),
-            ready: BTreeMap::new(),
+            ready: Vec::new(),
             delayed: Vec::new(),
             failures: BTreeMap::new(),
             task_ms: None,
@@ -105,28 +105,35 @@ impl Owned {
 
     pub(super) fn make_ready(&mut self, attempt: Attempt, tasks: &IntervalSet) {
         if !tasks.is_empty() {
-            let _ = self.ready.entry(attempt).or_default().union_with(tasks);
+            match self.ready.binary_search_by_key(&attempt, |(attempt, _)| *attempt) {
+                Ok(found) => {
+                    let _ = self.ready[found].1.union_with(tasks);
+                }
+                Err(place) => {
+                    self.ready.reserve_exact(1);
+                    self.ready.insert(place, (attempt, tasks.clone()));
+                }
+            }
         }
     }
 
     pub(super) fn ready_remove(&mut self, tasks: &IntervalSet) {
-        for ready in self.ready.values_mut() {
+        for (_, ready) in &mut self.ready {
             ready.subtract(tasks);
         }
-        self.ready.retain(|_, ready| !ready.is_empty());
+        self.ready.retain(|(_, ready)| !ready.is_empty());
     }
 
     pub(super) fn ready_len(&self) -> u64 {
-        self.ready.values().map(IntervalSet::len).sum()
+        self.ready.iter().map(|(_, ready)| ready.len()).sum()
     }
 
     /// Takes up to `count` tasks of one attempt, the lowest attempt first.
     pub(super) fn take_ready(&mut self, count: u64) -> Option<(Attempt, IntervalSet)> {
-        let mut first = self.ready.first_entry()?;
-        let attempt = *first.key();
-        let tasks = first.get_mut().take_first(count);
-        if first.get().is_empty() {
-            first.remove();
+        let (attempt, ready) = self.ready.first_mut()?;
+        let (attempt, tasks) = (*attempt, ready.take_first(count));
+        if ready.is_empty() {
+            self.ready.remove(0);
         }
         (!tasks.is_empty()).then_some((attempt, tasks))
     }
@@ -134,7 +141,7 @@ impl Owned {
     /// Everything that waits, ready or delayed.
     pub(super) fn take_waiting(&mut self) -> IntervalSet {
         let mut all = IntervalSet::new();
-        for tasks in core::mem::take(&mut self.ready).into_values() {
+        for (_, tasks) in core::mem::take(&mut self.ready) {
             let _ = all.union_with(&tasks);
         }
         for (_, _, tasks) in core::mem::take(&mut self.delayed) {

@@ -76,7 +76,8 @@ impl Room {
 /// The owner's books.
 #[derive(Debug, Default)]
 pub struct Owner {
-    pub(super) jobs: BTreeMap<JobId, Owned>,
+    /// Boxed, because a tree's nodes are half empty.
+    pub(super) jobs: BTreeMap<JobId, Box<Owned>>,
     /// Jobs with tasks ready to be granted, most urgent first.
     pub(super) queue: BTreeSet<(core::cmp::Reverse<i32>, JobId)>,
     /// Jobs that no candidate could ever take, kept out of the way of those that can be placed.
@@ -107,7 +108,7 @@ impl Owner {
             if job.is_sealed() {
                 return;
             }
-            self.jobs.insert(id, Owned::new(submit, job));
+            self.jobs.insert(id, Box::new(Owned::new(submit, job)));
             // A task that was granted again later is no longer the earlier grant's to decide.
             let mut later = IntervalSet::new();
             for (no, grant) in job.grants.iter().rev() {
@@ -428,7 +429,7 @@ impl Owner {
             .iter()
             .take(limits::PLACE_SCAN_MAX)
             .filter_map(|(_, id)| self.jobs.get(id))
-            .map(Owned::ready_len)
+            .map(|owned| owned.ready_len())
             .sum()
     }
 

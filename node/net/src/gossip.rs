@@ -99,6 +99,9 @@ pub(crate) fn behaviour(topics: &Topics) -> Result<Behaviour, Error> {
         .mesh_n_high(12)
         .mesh_outbound_min(2)
         .gossip_lazy(6)
+        // What gossip misses is pulled by digest, so old messages need not be kept for asking.
+        .history_length(2)
+        .history_gossip(1)
         .heartbeat_initial_delay(Duration::from_millis(100))
         .heartbeat_interval(Duration::from_secs(1))
         // A pruned neighbour may be wanted again soon: clusters are small and links come and go.
