@@ -95,19 +95,14 @@ impl Machine {
             self.place(now);
         }
         self.place_due = false;
-        let mut decisions = Vec::new();
         for pending in self.owner.offers_due(now.mono, self.config.offer_retry_ms) {
             let offer = Offer { grant: pending.grant, attempt: pending.attempt, tasks: pending.tasks };
             if pending.node == self.me {
                 self.on_offer(now, self.me, offer);
             } else if self.sync.is_linked(&pending.node) {
                 self.effects.push(Effect::Send { to: pending.node, message: Message::Offer(offer) });
-            } else {
-                self.owner.on_unreachable(now.mono, pending.grant, self.config.dead_ms, &mut decisions);
             }
         }
-        self.place_due |= !decisions.is_empty();
-        self.decide(now, decisions);
         self.effects.extend(self.executor.overdue(now.mono).into_iter().map(Effect::Kill));
         if !self.stopping {
             self.start_tasks(now);

@@ -31,11 +31,6 @@ impl Open {
         let size = left.len();
         Self { node, attempt, left, accepted, since, size }
     }
-
-    /// Time since the grant.
-    pub(super) fn waited_ms(&self, now: Mono) -> u64 {
-        now.since_ms(self.since)
-    }
 }
 
 #[derive(Debug)]

@@ -330,36 +330,22 @@ impl Owner {
     /// A node is dead: what it had not reported is granted again as the next attempt.
     pub fn on_dead(&mut self, now: Mono, node: &NodeId, decisions: &mut Vec<Decision>) {
         for grant in self.by_node.remove(node).unwrap_or_default() {
-            self.give_up(now, grant, decisions);
+            let Some(owned) = self.jobs.get_mut(&grant.job) else {
+                continue;
+            };
+            let Some(open) = owned.open.get(&grant.no).cloned() else {
+                continue;
+            };
+            decisions.push(Decision::Void(grant));
+            owned.settle(now, &open.left, &Outcome::Lost, open.attempt, |tasks, outcome| {
+                decisions.push(Decision::Seal { job: grant.job, tasks, outcome });
+            });
+            if let Some(due) = owned.next_due() {
+                self.delayed.insert((due, grant.job));
+            }
+            self.after_void(grant, decisions);
         }
         self.rooms.remove(node);
-    }
-
-    /// The executor lives but is not linked to this node, so the offer cannot reach it, or its answer this node. After `patience_ms` its tasks are granted again
-    /// as the next attempt, for it may have accepted them.
-    pub fn on_unreachable(&mut self, now: Mono, grant: GrantId, patience_ms: u64, decisions: &mut Vec<Decision>) {
-        let open = self.jobs.get(&grant.job).and_then(|owned| owned.open.get(&grant.no));
-        if open.is_some_and(|open| !open.accepted && open.waited_ms(now) >= patience_ms) {
-            self.give_up(now, grant, decisions);
-        }
-    }
-
-    /// Withdraws a grant whose tasks may have started.
-    fn give_up(&mut self, now: Mono, grant: GrantId, decisions: &mut Vec<Decision>) {
-        let Some(owned) = self.jobs.get_mut(&grant.job) else {
-            return;
-        };
-        let Some(open) = owned.open.get(&grant.no).cloned() else {
-            return;
-        };
-        decisions.push(Decision::Void(grant));
-        owned.settle(now, &open.left, &Outcome::Lost, open.attempt, |tasks, outcome| {
-            decisions.push(Decision::Seal { job: grant.job, tasks, outcome });
-        });
-        if let Some(due) = owned.next_due() {
-            self.delayed.insert((due, grant.job));
-        }
-        self.after_void(grant, decisions);
     }
 
     fn after_void(&mut self, grant: GrantId, decisions: &mut Vec<Decision>) {

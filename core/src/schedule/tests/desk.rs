@@ -115,14 +115,6 @@ impl Desk {
         self.write(decisions);
     }
 
-    /// The link to the grant's executor is down, for six seconds at most.
-    pub(super) fn unreachable(&mut self, grant: u32) {
-        let mut decisions = Vec::new();
-        let grant = GrantId { job: job_id(1, 1), no: grant_no(grant) };
-        self.owner.on_unreachable(Mono(self.now), grant, 6_000, &mut decisions);
-        self.write(decisions);
-    }
-
     pub(super) fn cancel(&mut self, job: u64) {
         let cancel = Cancel { hlc: hlc(5), by: node(3) };
         self.fold(job_id(1, job), Job::cancelled(cancel), None);

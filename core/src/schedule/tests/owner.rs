@@ -165,27 +165,6 @@ fn tasks_of_a_dead_node_go_out_again_as_the_next_attempt() {
 }
 
 #[test]
-fn tasks_offered_over_a_link_that_stays_down_go_elsewhere_as_the_next_attempt() {
-    let mut desk = Desk::new(&[2]);
-    desk.submit(1, tasks(1, 2), &command());
-    desk.place();
-    desk.candidates.clear();
-    desk.join(3);
-    desk.at(5_999);
-    desk.unreachable(1);
-    desk.check(&expect![[r#"
-        grant 1.1 tasks 1-2 attempt 1 to node 2
-    "#]]);
-    desk.at(6_000);
-    desk.unreachable(1);
-    desk.place();
-    desk.check(&expect![[r#"
-        void 1.1
-        grant 1.2 tasks 1-2 attempt 2 to node 3
-    "#]]);
-}
-
-#[test]
 fn a_late_success_of_a_withdrawn_grant_spares_the_retry() {
     let mut desk = Desk::new(&[2]);
     desk.submit(1, tasks(1, 2), &command());
