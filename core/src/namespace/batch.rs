@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 
 use super::{Durability, FieldReq, FieldType, Namespace, NamespaceSpec, opaque};
 use crate::event::{Event, SysContext, Value, WorkSpec};
-use crate::facts::{Delta, Job, Outcome, Run, Submit};
+use crate::facts::{Delta, Handler, Job, Outcome, Run, Submit};
 use crate::ids::{Dot, GrantId, JobId, NodeId};
 use crate::lattice::{IntervalSet, Max, Min, VecMap};
 use crate::limits;
@@ -66,7 +66,9 @@ impl Namespace for Batch {
         };
         match (event.kind.as_str(), event.ver) {
             // A job lies in its owner's log; nobody else can submit under that id.
-            (SUBMIT, 1) if id.log == dot.log => Delta::Job(id, Box::new(Job::submitted(submission(event)))),
+            (SUBMIT, 1) if id.log == dot.log => {
+                Delta::Job(id, Box::new(Job::submitted(Submit::new(event, Handler::Process))))
+            }
             (SUBMIT, 1) => Delta::Nothing,
             (STARTED, 1) => report(id, dot, event, VecMap::default()),
             (FINISHED, 1) => match outcome_of(&event.spec) {
@@ -76,10 +78,6 @@ impl Namespace for Batch {
             _ => opaque(dot, event),
         }
     }
-}
-
-fn submission(event: &Event) -> Submit {
-    Submit::new(event.hlc, event.ns.clone(), event.ctx.priority, event.ctx.tasks.clone(), &event.spec)
 }
 
 fn report(id: JobId, dot: Dot, event: &Event, ended: VecMap<Outcome, IntervalSet>) -> Delta {
@@ -93,7 +91,7 @@ fn report(id: JobId, dot: Dot, event: &Event, ended: VecMap<Outcome, IntervalSet
         Some((Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut, _)) | None => event.ctx.tasks.clone(),
     };
     let first_start = if started.is_empty() { Min::default() } else { Min::new(event.hlc) };
-    let run = Run { started, ended, first_start, last_end };
+    let run = Run { started, ended, first_start, last_end, extra: None };
     Delta::Job(id, Box::new(Job::reported(no, dot.log.node, run)))
 }
 

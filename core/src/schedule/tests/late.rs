@@ -24,7 +24,7 @@ fn no(no: u32) -> GrantNo {
 
 fn submit(tasks: u32, retries: i32) -> Submit {
     let spec = WorkSpec::new().with("retries", crate::event::Value::int(retries));
-    Submit::new(Hlc::default(), "batch".into(), 0, IntervalSet::from_range(1, tasks), &spec)
+    crate::testing::submit(IntervalSet::from_range(1, tasks), &spec)
 }
 
 fn granted(grant: u32, node: NodeId, attempt: u16, tasks: IntervalSet) -> Job {
