@@ -109,12 +109,17 @@ pub struct Machine {
     /// Whether capacity or the queue changed since the last placement.
     place_due: bool,
     stopping: bool,
+    /// The clean-shutdown marker is on disk: nothing may follow it.
+    stopped: bool,
     effects: Vec<Effect>,
 }
 
 impl Machine {
-    /// Takes in what happened, decides, and says what to do.
+    /// Takes in what happened, decides, and says what to do. After `Notice::Stopped` nothing is taken in: a record behind the clean-shutdown marker would undo it.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        if self.stopped {
+            return refused(input);
+        }
         match input {
             Input::Tick => {}
             Input::Batch { from, batch } => self.on_batch(now, from, batch),
@@ -137,6 +142,9 @@ impl Machine {
                 self.stopping = true;
                 self.outbox.marker = true;
             }
+        }
+        if self.stopped {
+            return core::mem::take(&mut self.effects);
         }
         self.on_time(now);
         self.settle(now);
@@ -239,4 +247,12 @@ impl Machine {
     pub fn own_log(&self) -> LogId {
         LogId { node: self.me, epoch: self.epoch }
     }
+}
+
+/// What a Machine that has stopped says: no to commands.
+fn refused(input: Input) -> Vec<Effect> {
+    let Input::Command { request, .. } = input else {
+        return Vec::new();
+    };
+    vec![Effect::Reply { request, reply: Reply::Error(CommandError::ShuttingDown) }]
 }

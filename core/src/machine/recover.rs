@@ -117,6 +117,7 @@ impl Recovery {
             asked: BTreeMap::new(),
             place_due: true,
             stopping: false,
+            stopped: false,
             effects: Vec::new(),
             config: self.config,
             registry: self.registry,

@@ -122,7 +122,10 @@ impl Machine {
                     self.effects.push(Effect::Notice(Notice::Folded(batch)));
                 }
                 Record::Note(Note::Accepted { grant, .. }) => self.on_accept_durable(now, grant),
-                Record::CleanShutdown => self.effects.push(Effect::Notice(Notice::Stopped)),
+                Record::CleanShutdown => {
+                    self.stopped = true;
+                    self.effects.push(Effect::Notice(Notice::Stopped));
+                }
             }
         }
         for (author, (log, len)) in have {

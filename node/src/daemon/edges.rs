@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use starling_core::event::Signer;
@@ -35,19 +35,28 @@ pub(super) struct Serve {
     pub(super) from: Seq,
 }
 
-/// Which output belongs to which run, for the thread that sees it end.
+/// The runs whose end the driver wants to hear of, and which output belongs to them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Runs(Arc<Mutex<BTreeMap<u64, Place>>>);
 
 impl Runs {
     fn put(&self, run: u64, place: Place) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(run, place);
+        self.table().insert(run, place);
     }
 
-    /// Forgets a run.
+    /// Forgets a run; `None` if nobody asks for its end any more.
     #[must_use]
     pub(super) fn take(&self, run: u64) -> Option<Place> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&run)
+        self.table().remove(&run)
+    }
+
+    /// From now on ends are the shutdown's doing, and no task's outcome.
+    pub(super) fn forget_all(&self) {
+        self.table().clear();
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<u64, Place>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -29,8 +29,10 @@ pub(super) fn ends(handle: Handle, me: NodeId, files: Files, runs: Runs, net: st
         let Some((run, outcome)) = edges::ended(&event) else {
             return;
         };
+        let Some(place) = runs.take(run.0) else {
+            return;
+        };
         if let ExecEvent::Ended { out_len, err_len, .. } = event
-            && let Some(place) = runs.take(run.0)
             && place.grant.job.log.node != me
         {
             for (stream, len) in [(Stream::Out, out_len), (Stream::Err, err_len)] {

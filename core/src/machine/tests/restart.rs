@@ -52,6 +52,20 @@ impl Host {
 }
 
 #[test]
+fn the_end_of_a_task_that_the_shutdown_killed_is_not_its_outcome() {
+    let mut host = Host::new(1);
+    host.step(1, Input::Tick);
+    host.step(1, command(submission(1, AckLevel::Local)));
+    assert!(host.step(2, Input::Shutdown).contains("notice Stopped"));
+    let on_disk = host.records.len();
+    assert_eq!(host.step(3, Input::TaskEnded { run: RunId(1), outcome: Outcome::Signal(9) }), "");
+    assert_eq!(host.records.len(), on_disk, "nothing follows the marker");
+    let mut host = host.restart(1);
+    let again: String = (1..4).map(|at| host.step(at, Input::Tick)).collect();
+    assert!(again.contains("task 1 attempt 2"), "{again}");
+}
+
+#[test]
 fn an_unclean_stop_opens_a_new_epoch_at_the_first_append_only() {
     let mut host = Host::new(1);
     host.step(1, Input::Tick);
