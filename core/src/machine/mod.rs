@@ -19,7 +19,9 @@ mod write;
 use std::collections::{BTreeMap, VecDeque};
 
 pub use invariants::{Buffer, Violation, buffers, check};
-pub use io::{AckLevel, Command, CommandError, Effect, Input, Note, Notice, Record, Reply, Spawn, Submission};
+pub use io::{
+    AckLevel, Assignment, Command, CommandError, Effect, Input, Note, Notice, Record, Reply, Spawn, Submission, Work,
+};
 pub use recover::Recovery;
 
 use crate::config::Config;
@@ -131,7 +133,9 @@ impl Machine {
             Input::Durable(write) => self.on_durable(now, write),
             Input::WriteFailed { write, reason } => self.on_write_failed(now, write, reason),
             Input::Command { request, command } => self.on_command(now, request, command),
-            Input::TaskEnded { run, outcome } => self.on_task_ended(run, outcome),
+            Input::TaskEnded { run, outcome, usage } => self.on_task_ended(run, outcome, usage),
+            Input::PortOpened { run, port, host } => self.on_port_opened(now, run, port, &host),
+            Input::Relays(relays) => self.on_relays(relays),
             Input::Stats(stats) => self.about.stats = Some(stats),
             Input::Addresses { api, links } => {
                 self.about.api = api;
