@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use super::io::{Note, Record};
+use super::io::{Note, Record, Reply};
 use super::pace::{Pace, Urgency};
 use crate::event::{Event, SignedBatch};
 use crate::facts::{Outcome, Usage};
-use crate::ids::{GrantId, JobId, LogId, WriteId};
+use crate::ids::{GrantId, JobId, LogId, RequestId, WriteId};
 use crate::lattice::{IntervalSet, Lattice as _};
 use crate::namespace::{Voice, sys};
 use crate::schedule::{Ended, FIRST_TERM};
@@ -24,6 +24,8 @@ pub(super) struct InFlight {
     pub(super) write: WriteId,
     pub(super) records: Vec<Record>,
     pub(super) own: Vec<Event>,
+    /// Clients that wait for it, and what they will be told.
+    pub(super) answers: Vec<(RequestId, Reply)>,
 }
 
 /// Tasks of one grant that ended alike.
@@ -37,6 +39,8 @@ struct Finished {
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     events: Vec<Event>,
+    /// Clients that wait for the events, and what they will be told.
+    pub(super) answers: Vec<(RequestId, Reply)>,
     started: BTreeMap<GrantId, (Voice, IntervalSet)>,
     finished: BTreeMap<(GrantId, Outcome), Finished>,
     seals: BTreeMap<(JobId, Outcome), IntervalSet>,
@@ -54,6 +58,12 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn push(&mut self, event: Event) {
         self.events.push(event);
+    }
+
+    /// An event for which a client waits.
+    pub(super) fn push_for(&mut self, event: Event, request: RequestId, reply: Reply) {
+        self.events.push(event);
+        self.answers.push((request, reply));
     }
 
     /// Forgets submissions that wait: their clients are being told that the disk refuses.

@@ -64,7 +64,8 @@ impl Machine {
         }
         let write = self.outbox.next_write();
         self.effects.push(Effect::Write { write, records: records.clone() });
-        self.outbox.in_flight = Some(InFlight { write, records, own });
+        let answers = core::mem::take(&mut self.outbox.answers);
+        self.outbox.in_flight = Some(InFlight { write, records, own, answers });
     }
 
     /// Signs events as batches at the tail of this node's log.
@@ -128,6 +129,8 @@ impl Machine {
                 }
             }
         }
+        let answers = done.answers.into_iter();
+        self.effects.extend(answers.map(|(request, reply)| Effect::Reply { request, reply }));
         for (author, (log, len)) in have {
             if self.sync.is_linked(&author) {
                 self.effects.push(Effect::Send { to: author, message: Message::Have { log, len } });
@@ -144,8 +147,16 @@ impl Machine {
                 if log.node != self.me {
                     self.clock.observe(event.hlc, now.wall);
                 }
-                if let Touched::Job(job) = touched {
-                    self.on_job_touched(now, dot, job, event);
+                match touched {
+                    Touched::Nothing | Touched::Node(_) => {}
+                    Touched::Job(job) => self.on_job_touched(now, dot, job, event),
+                    Touched::Declaration(read) => {
+                        for (dot, event) in read {
+                            if let Some(job) = event.ctx.job {
+                                self.on_job_touched(now, dot, job, &event);
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -195,6 +206,8 @@ impl Machine {
             let reply = Reply::Error(CommandError::DiskRefuses(reason.clone()));
             self.effects.push(Effect::Reply { request: owed.request, reply });
         }
+        // Their events come again, and so does the answer.
+        self.outbox.answers.extend(failed.answers);
         let is_kept = |event: &Event| sys::admission_mac(event).is_none() && !event.is_submission();
         for event in failed.own.into_iter().filter(is_kept) {
             self.outbox.push(event);

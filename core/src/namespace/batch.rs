@@ -71,6 +71,10 @@ impl Namespace for Batch {
         &self.spec
     }
 
+    fn submit_kind(&self) -> Option<&'static str> {
+        Some(SUBMIT)
+    }
+
     fn delta(&self, dot: Dot, event: &Event) -> Delta {
         let Some(id) = event.ctx.job else {
             return if event.ver == 1 { Delta::Nothing } else { opaque(dot, event) };

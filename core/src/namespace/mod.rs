@@ -29,6 +29,20 @@ pub trait Namespace: fmt::Debug + Send + Sync {
     /// Name, schema, durability.
     fn spec(&self) -> &NamespaceSpec;
 
+    /// The kind of event that submits a job; `None` if the namespace has no jobs.
+    fn submit_kind(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Checks a relay's report before it is logged, and says how it ends the task, if it does. A namespace that relays do not serve knows none.
+    ///
+    /// # Errors
+    /// If the kind is none of the namespace's reports, or its spec does not fit.
+    fn check_event(&self, kind: &str, _spec: &WorkSpec) -> Result<Option<Outcome>, EventError> {
+        let namespace = self.spec().name.clone();
+        Err(EventError::Unknown { kind: SmolStr::new(kind), namespace, known: "none".to_owned() })
+    }
+
     /// What `event`, found at `dot`, adds to Facts. Kinds and versions that it does not know are `Delta::Opaque`.
     fn delta(&self, dot: Dot, event: &Event) -> Delta;
 }
@@ -76,6 +90,20 @@ impl Registry {
     /// Their names, in order.
     pub fn names(&self) -> impl Iterator<Item = &SmolStr> {
         self.known.keys()
+    }
+
+    /// Checks a relay's report; see `Namespace::check_event`.
+    ///
+    /// # Errors
+    /// As that, and if the namespace is not known.
+    pub fn check_event(&self, ns: &str, kind: &str, spec: &WorkSpec) -> Result<Option<Outcome>, EventError> {
+        match self.namespace(ns) {
+            Some(namespace) => namespace.check_event(kind, spec),
+            None => {
+                let (kind, namespace) = (SmolStr::new(kind), SmolStr::new(ns));
+                Err(EventError::Unknown { kind, namespace, known: "none".to_owned() })
+            }
+        }
     }
 
     /// What an event adds to Facts.
