@@ -5,7 +5,9 @@
 //! Does not: run anything; executors do (`node::exec`).
 
 pub mod batch;
+pub mod declared;
 pub mod monitor;
+pub mod report;
 mod schema;
 pub mod sys;
 #[cfg(test)]
@@ -14,7 +16,7 @@ mod tests;
 use core::fmt;
 use std::collections::BTreeMap;
 
-pub use schema::{Durability, FieldReq, FieldType, NamespaceSpec, SchemaError};
+pub use schema::{Durability, FieldReq, FieldType, NamespaceSpec, SchemaError, job_fields};
 use smol_str::SmolStr;
 
 use crate::event::Event;
