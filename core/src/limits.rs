@@ -6,6 +6,16 @@
 pub const EVENT_BYTES_MAX: usize = 16 * 1024;
 /// Largest encoded Batch with its signature, bytes.
 pub const BATCH_BYTES_MAX: usize = 64 * 1024;
+/// Largest encoded declaration of a namespace, bytes: it travels in one Event.
+pub const DECLARATION_BYTES_MAX: usize = EVENT_BYTES_MAX / 2;
+/// Bytes of a name in a declaration: of the namespace, a kind, field, phase, register or label.
+pub const DECLARED_NAME_BYTES_MAX: usize = 64;
+/// Bytes of a label's value.
+pub const LABEL_BYTES_MAX: usize = 256;
+/// Phases of a declared namespace.
+pub const PHASES_MAX: usize = 64;
+/// Fields of one schema, and rules, registers and labels of one declaration.
+pub const DECLARED_ITEMS_MAX: usize = 128;
 /// Most Events in one Batch.
 pub const BATCH_EVENTS_MAX: usize = 256;
 /// Bytes a Batch spends beside its events: header, chain hash, signature.
@@ -55,3 +65,4 @@ const _: () = assert!(EVENT_BYTES_MAX + BATCH_OVERHEAD_BYTES < BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX * OUT_OF_ORDER_BATCHES_MAX < OUT_OF_ORDER_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX * 4 <= SYNC_RESPONSE_BYTES_MAX);
 const _: () = assert!(BATCH_EVENTS_MAX * 4 <= OUTBOX_EVENTS_MAX);
+const _: () = assert!(DECLARATION_BYTES_MAX + 1_024 <= EVENT_BYTES_MAX);

@@ -58,7 +58,8 @@ impl Declarations {
     /// Every declaration of a name: versions descending, of one version the earliest registered first.
     #[must_use]
     pub fn called(&self, name: &str) -> Vec<(Hash, &Declared)> {
-        let mut found: Vec<(Hash, &Declared)> = self.iter().filter(|(_, one)| one.declaration.spec.name == name).collect();
+        let mut found: Vec<(Hash, &Declared)> =
+            self.iter().filter(|(_, one)| one.declaration.spec.name == name).collect();
         found.sort_by_key(|(hash, one)| (core::cmp::Reverse(one.declaration.version), one.first, *hash));
         found
     }

@@ -134,11 +134,11 @@ impl Facts {
             Some((event, Arc::clone(declaration)))
         };
         let ready = self.opaque.iter().flat_map(|(dot, all)| {
-            all.iter().filter_map(|bytes| known(bytes).map(|(event, declaration)| (*dot, bytes.clone(), event, declaration)))
+            all.iter()
+                .filter_map(|bytes| known(bytes).map(|(event, declaration)| (*dot, bytes.clone(), event, declaration)))
         });
         for (dot, bytes, event, declaration) in ready.collect::<Vec<_>>() {
-            let delta =
-                if declaration.spec.name == event.ns { declaration.delta(dot, &event) } else { Delta::Nothing };
+            let delta = if declaration.spec.name == event.ns { declaration.delta(dot, &event) } else { Delta::Nothing };
             if matches!(delta, Delta::Opaque(..)) {
                 continue;
             }

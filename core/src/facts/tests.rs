@@ -1,5 +1,6 @@
 //! Facts: the lattice laws of every part, folds in any order, forged statements, and the incremental root.
 
+mod declared;
 mod view;
 
 use proptest::prelude::*;

@@ -8,9 +8,9 @@ use crate::event::{SignedBatch, WorkSpec};
 use crate::facts::{Outcome, Usage};
 use crate::ids::{GrantId, Hash, JobId, LogId, NodeId, RequestId, RunId, Seq, WriteId};
 use crate::lattice::IntervalSet;
-use crate::namespace::{Declaration, DeclarationError, EventError, SchemaError};
 use crate::namespace::batch::Launch;
 use crate::namespace::simulation::Pair;
+use crate::namespace::{Declaration, DeclarationError, EventError, SchemaError};
 use crate::schedule::{Presence, RelaySlots};
 use crate::sync::Message;
 

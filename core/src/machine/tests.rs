@@ -4,6 +4,7 @@ mod disk;
 mod exchange;
 mod hostile;
 mod pair;
+mod relays;
 mod restart;
 mod spread;
 
@@ -42,7 +43,7 @@ fn machine(seed: u8) -> Machine {
 fn submission(tasks: u32, ack: AckLevel) -> Command {
     let spec = WorkSpec::new().with("command", Value::List(vec![Value::text("true")]));
     let tasks = IntervalSet::from_range(1, tasks);
-    Command::Submit(Box::new(Submission { ns: "batch".into(), tasks, priority: 0, spec, ack }))
+    Command::Submit(Box::new(Submission { ns: "batch".into(), kind: "".into(), tasks, priority: 0, spec, ack }))
 }
 
 /// Effects as short lines.

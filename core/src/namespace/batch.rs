@@ -1,16 +1,15 @@
 //! `batch`: a command line, run once per task.
 //!
-//! Kinds: `SubmitJob` by the owner, `JobStarted` and `JobFinished` by executors.
+//! Kinds: `SubmitJob` by the owner, and the executors' standard reports (`report`).
 //! Invariants: each kind and version folds to the same for ever.
 
 use smol_str::SmolStr;
 
-use super::voice::usage_of;
-use super::{Durability, FieldReq, FieldType, Namespace, NamespaceSpec, opaque};
-use crate::event::{Event, SysContext, Value, WorkSpec};
-use crate::facts::{Delta, Extra, Handler, Job, Outcome, Run, Submit, Usage};
+use super::{Durability, FieldReq, FieldType, Namespace, NamespaceSpec, opaque, report, schema};
+use crate::event::{Event, SysContext, WorkSpec};
+use crate::facts::{Delta, Handler, Job, Submit};
 use crate::ids::{Dot, JobId, NodeId};
-use crate::lattice::{IntervalSet, Max, Min, VecMap};
+use crate::lattice::IntervalSet;
 use crate::limits;
 use crate::time::Hlc;
 
@@ -18,8 +17,6 @@ use crate::time::Hlc;
 pub const NAME: &str = "batch";
 /// A submission.
 pub const SUBMIT: &str = "SubmitJob";
-pub(crate) const STARTED: &str = "JobStarted";
-pub(crate) const FINISHED: &str = "JobFinished";
 
 /// The namespace.
 #[derive(Debug)]
@@ -36,7 +33,7 @@ impl Default for Batch {
             FieldReq::optional("stdin", FieldType::Bytes { bytes_max: 8_192 }),
             FieldReq::optional("lines", FieldType::Texts { min: 1, max: 4_096 }),
         ];
-        schema.extend(common_fields());
+        schema.extend(schema::job_fields());
         let spec = NamespaceSpec {
             name: SmolStr::new_static(NAME),
             preemptible: false,
@@ -46,24 +43,6 @@ impl Default for Batch {
         };
         Self { spec }
     }
-}
-
-/// Fields that every namespace with jobs has: the owner and the executors read them.
-pub(crate) fn common_fields() -> Vec<FieldReq> {
-    let text = |bytes_max| FieldType::Text { bytes_max };
-    let at_least_0 = FieldType::Int { min: 0, max: i64::MAX };
-    vec![
-        FieldReq::optional("name", text(128)),
-        // The client's own id for the job, instead of the one that the owner gives.
-        FieldReq::optional("alias", text(128)),
-        // Thousandths of a core, and bytes.
-        FieldReq::optional("cpu", FieldType::Int { min: 0, max: 1_000_000_000 }),
-        FieldReq::optional("memory", at_least_0),
-        FieldReq::optional("retries", FieldType::Int { min: 0, max: i64::from(limits::ATTEMPTS_MAX) - 1 }),
-        FieldReq::optional("timeout_ms", at_least_0),
-        FieldReq::optional("node", text(128)),
-        FieldReq::optional("request", FieldType::Bytes { bytes_max: 64 }),
-    ]
 }
 
 impl Namespace for Batch {
@@ -85,78 +64,8 @@ impl Namespace for Batch {
                 Delta::Job(id, Box::new(Job::submitted(Submit::new(event, Handler::Process))))
             }
             (SUBMIT, 1) => Delta::Nothing,
-            (STARTED, 1) => started(id, dot, event),
-            (FINISHED, 1) => ended(id, dot, event, None),
-            (FINISHED, 2) => ended(id, dot, event, Some(usage_of(&event.spec))),
-            _ => opaque(dot, event),
+            _ => report::delta(dot, event),
         }
-    }
-}
-
-/// An executor's word that tasks of a grant started.
-pub(super) fn started(id: JobId, dot: Dot, event: &Event) -> Delta {
-    report(id, dot, event, VecMap::default(), None)
-}
-
-/// An executor's word that tasks of a grant ended.
-pub(super) fn ended(id: JobId, dot: Dot, event: &Event, usage: Option<Usage>) -> Delta {
-    match outcome_of(&event.spec) {
-        Some(outcome) => report(id, dot, event, VecMap::one(outcome, event.ctx.tasks.clone()), usage),
-        None => Delta::Nothing,
-    }
-}
-
-fn report(id: JobId, dot: Dot, event: &Event, ended: VecMap<Outcome, IntervalSet>, usage: Option<Usage>) -> Delta {
-    let Some(no) = event.ctx.grant else {
-        return Delta::Nothing;
-    };
-    let last_end = if ended.is_empty() { Max::default() } else { Max::new(event.hlc) };
-    // Whatever ended had started, unless it says that it could not.
-    let started = match ended.iter().next() {
-        Some((Outcome::NotStarted(..) | Outcome::Cancelled | Outcome::Lost, _)) => IntervalSet::new(),
-        Some((Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut, _)) | None => event.ctx.tasks.clone(),
-    };
-    let first_start = if started.is_empty() { Min::default() } else { Min::new(event.hlc) };
-    let run = Run { started, ended, first_start, last_end, extra: None };
-    let run = run.with(Extra { usage: usage.unwrap_or_default(), ..Extra::default() });
-    Delta::Job(id, Box::new(Job::reported(no, dot.log.node, run)))
-}
-
-/// How an outcome is written into a spec.
-#[must_use]
-pub fn outcome_spec(outcome: &Outcome) -> WorkSpec {
-    let spec = WorkSpec::new();
-    match outcome {
-        Outcome::Exit(code) => spec.with("exit", Value::int(*code)),
-        Outcome::Signal(signal) => spec.with("signal", Value::int(*signal)),
-        Outcome::NotStarted(code, reason) => {
-            spec.with("not_started", Value::int(*code)).with("reason", Value::text(reason.clone()))
-        }
-        Outcome::TimedOut => spec.with("timed_out", Value::Bool(true)),
-        Outcome::Cancelled => spec.with("cancelled", Value::Bool(true)),
-        Outcome::Lost => spec.with("lost", Value::Bool(true)),
-    }
-}
-
-/// Reads what `outcome_spec` wrote.
-#[must_use]
-pub fn outcome_of(spec: &WorkSpec) -> Option<Outcome> {
-    let number = |key| spec.int(key).and_then(|number| i32::try_from(number).ok());
-    let says = |key| spec.field(key) == Some(&Value::Bool(true));
-    if let Some(code) = number("exit") {
-        Some(Outcome::Exit(code))
-    } else if let Some(signal) = number("signal") {
-        Some(Outcome::Signal(signal))
-    } else if let Some(code) = number("not_started") {
-        Some(Outcome::NotStarted(code, spec.text("reason").cloned().unwrap_or_default()))
-    } else if says("timed_out") {
-        Some(Outcome::TimedOut)
-    } else if says("cancelled") {
-        Some(Outcome::Cancelled)
-    } else if says("lost") {
-        Some(Outcome::Lost)
-    } else {
-        None
     }
 }
 

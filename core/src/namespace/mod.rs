@@ -5,7 +5,9 @@
 //! Does not: run anything; executors do (`node::exec`).
 
 pub mod batch;
+pub mod declared;
 pub mod monitor;
+pub mod report;
 mod schema;
 pub mod simulation;
 pub mod sys;
@@ -16,12 +18,13 @@ mod voice;
 use core::fmt;
 use std::collections::BTreeMap;
 
-pub use schema::{Durability, FieldReq, FieldType, NamespaceSpec, SchemaError};
+pub use declared::{Declaration, DeclarationError, EventError, Speaker};
+pub use schema::{Durability, FieldReq, FieldType, NamespaceSpec, SchemaError, job_fields};
 use smol_str::SmolStr;
 pub use voice::Voice;
 
-use crate::event::Event;
-use crate::facts::Delta;
+use crate::event::{Event, WorkSpec};
+use crate::facts::{Delta, Outcome};
 use crate::ids::Dot;
 
 /// What events of one name mean.

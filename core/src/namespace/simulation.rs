@@ -6,10 +6,10 @@
 use smol_str::SmolStr;
 
 use super::batch::{self, Launch};
-use super::voice::usage_of;
-use super::{Durability, FieldReq, FieldType, Namespace, NamespaceSpec, opaque};
+use super::report::{self, Reading};
+use super::{Durability, FieldReq, FieldType, Namespace, NamespaceSpec, job_fields, opaque};
 use crate::event::{Event, SysContext, WorkSpec};
-use crate::facts::{Delta, Extra, Handler, Job, Port, Run, Submit};
+use crate::facts::{Delta, Extra, Handler, Job, Port, Run, Submit, Usage};
 use crate::ids::{Dot, JobId, NodeId};
 use crate::lattice::{IntervalSet, Max, VecMap};
 use crate::limits;
@@ -44,7 +44,7 @@ impl Default for Simulation {
             FieldReq::optional("cwd", FieldType::Text { bytes_max: 4_096 }),
             FieldReq::optional("lines", FieldType::Texts { min: 1, max: 4_096 }),
         ];
-        schema.extend(batch::common_fields());
+        schema.extend(job_fields());
         let spec = NamespaceSpec {
             name: SmolStr::new_static(NAME),
             preemptible: false,
@@ -74,10 +74,10 @@ impl Namespace for Simulation {
                 Delta::Job(id, Box::new(Job::submitted(Submit::new(event, Handler::Pair))))
             }
             (SUBMIT, 1) => Delta::Nothing,
-            (STARTED, 1) => batch::started(id, dot, event),
+            (STARTED, 1) => report::told(dot, event, Reading::Run(report::run(event, None))),
             (PORT_ALLOCATED, 1) => allocated(id, dot, event),
-            (FINISHED, 1) => batch::ended(id, dot, event, None),
-            (FINISHED, 2) => batch::ended(id, dot, event, Some(usage_of(&event.spec))),
+            (FINISHED, 1) => report::told(dot, event, report::ended(event, Usage::default())),
+            (FINISHED, 2) => report::told(dot, event, report::ended(event, report::usage_of(&event.spec))),
             _ => opaque(dot, event),
         }
     }

@@ -4,7 +4,7 @@
 
 use smol_str::SmolStr;
 
-use super::{Declaration, Durability, Namespace, NamespaceSpec, batch, opaque};
+use super::{Declaration, Durability, Namespace, NamespaceSpec, opaque, report};
 use crate::event::{Event, SysContext, Value, WorkSpec};
 use crate::facts::{Cancel, Declarations, Delta, Job, NodeInfo, Outcome, Placed, Registration};
 use crate::ids::{Attempt, Dot, GrantId, Hash, JobId, NodeId, Term};
@@ -88,7 +88,7 @@ fn granted(id: JobId, event: &Event) -> Option<(JobId, Job)> {
 
 fn sealed(id: JobId, event: &Event) -> Option<(JobId, Job)> {
     let term = Term(u32::try_from(event.spec.uint("term")?).ok()?);
-    let outcome = batch::outcome_of(&event.spec)?;
+    let outcome = report::outcome_of(&event.spec)?;
     Some((id, Job::sealed(term, outcome, event.ctx.tasks.clone(), event.hlc)))
 }
 
@@ -133,7 +133,7 @@ pub fn void(hlc: Hlc, grant: GrantId) -> Event {
 /// The owner makes outcomes final.
 #[must_use]
 pub fn seal(hlc: Hlc, job: JobId, term: Term, tasks: IntervalSet, outcome: &Outcome) -> Event {
-    let spec = batch::outcome_spec(outcome).with("term", Value::int(term.0));
+    let spec = report::outcome_spec(outcome).with("term", Value::int(term.0));
     event(hlc, SEAL, SysContext { job: Some(job), tasks, ..SysContext::default() }, spec)
 }
 

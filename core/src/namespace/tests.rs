@@ -216,12 +216,12 @@ fn outcomes_survive_their_specs() {
         Outcome::Cancelled,
         Outcome::Lost,
     ] {
-        let spec = batch::outcome_spec(&outcome);
-        assert_eq!(batch::outcome_of(&spec), Some(outcome));
+        let spec = report::outcome_spec(&outcome);
+        assert_eq!(report::outcome_of(&spec), Some(outcome));
     }
-    assert_eq!(batch::outcome_of(&WorkSpec::new()), None);
+    assert_eq!(report::outcome_of(&WorkSpec::new()), None);
     let huge = WorkSpec::new().with("exit", Value::Int(i64::MAX));
-    assert_eq!(batch::outcome_of(&huge), None);
+    assert_eq!(report::outcome_of(&huge), None);
 }
 
 #[test]

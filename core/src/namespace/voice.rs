@@ -6,7 +6,7 @@
 
 use smol_str::SmolStr;
 
-use super::{batch, simulation};
+use super::{batch, report, simulation};
 use crate::event::{Event, SysContext, Value, WorkSpec};
 use crate::facts::{Outcome, Submit, Usage};
 use crate::ids::{GrantId, Hash};
@@ -37,19 +37,19 @@ impl Voice {
     /// Tasks of a grant started.
     #[must_use]
     pub fn started(&self, hlc: Hlc, grant: GrantId, tasks: IntervalSet) -> Event {
-        let kind = if self.ns == simulation::NAME { simulation::STARTED } else { batch::STARTED };
+        let kind = if self.ns == simulation::NAME { simulation::STARTED } else { report::STARTED };
         self.say(hlc, kind, 1, grant, tasks, WorkSpec::new())
     }
 
     /// Tasks of a grant ended alike; `usage` is what all tasks of the grant used so far.
     #[must_use]
     pub fn finished(&self, hlc: Hlc, grant: GrantId, tasks: IntervalSet, outcome: &Outcome, usage: &Usage) -> Event {
-        let kind = if self.ns == simulation::NAME { simulation::FINISHED } else { batch::FINISHED };
-        let spec = batch::outcome_spec(outcome);
+        let kind = if self.ns == simulation::NAME { simulation::FINISHED } else { report::FINISHED };
+        let spec = report::outcome_spec(outcome);
         if *usage == Usage::default() {
             return self.say(hlc, kind, 1, grant, tasks, spec);
         }
-        self.say(hlc, kind, 2, grant, tasks, with_usage(spec, usage))
+        self.say(hlc, kind, 2, grant, tasks, report::with_usage(spec, usage))
     }
 
     /// An environment listens, `simulation` only.
@@ -74,27 +74,5 @@ impl Voice {
             ..SysContext::default()
         };
         Event { hlc, ns: self.ns.clone(), kind: SmolStr::new(kind), ver, ctx, spec }
-    }
-}
-
-fn with_usage(spec: WorkSpec, usage: &Usage) -> WorkSpec {
-    let parts = [
-        ("cpu_user_ms", usage.cpu_user_ms),
-        ("cpu_sys_ms", usage.cpu_sys_ms),
-        ("wall_ms", usage.wall_ms),
-        ("max_rss_bytes", usage.max_rss_bytes),
-    ];
-    parts.into_iter().filter(|(_, value)| *value > 0).fold(spec, |spec, (key, value)| spec.with(key, Value::int(value)))
-}
-
-/// Reads what an end of version 2 says of usage; what it does not name is 0.
-#[must_use]
-pub(super) fn usage_of(spec: &WorkSpec) -> Usage {
-    let part = |key| spec.uint(key).unwrap_or(0);
-    Usage {
-        cpu_user_ms: part("cpu_user_ms"),
-        cpu_sys_ms: part("cpu_sys_ms"),
-        wall_ms: part("wall_ms"),
-        max_rss_bytes: part("max_rss_bytes"),
     }
 }

@@ -131,6 +131,8 @@ pub(crate) fn of_effect(effect: &Effect) -> [u64; 3] {
             let what = match reply {
                 Reply::Submitted { job: id, .. } => job(id),
                 Reply::Cancelled => 1,
+                Reply::Declared { id, fresh } => 3 ^ id.prefix() ^ u64::from(*fresh),
+                Reply::Noted => 4,
                 Reply::Error(_) => 2,
             };
             [28, request.0, what]

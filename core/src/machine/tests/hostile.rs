@@ -121,7 +121,9 @@ fn commands_that_make_no_sense_are_refused_with_a_reason() {
             change(&mut submission);
             Command::Submit(submission)
         }
-        Command::Cancel(_) => panic!("a submission was made"),
+        Command::Cancel(_) | Command::Declare(_) | Command::Report { .. } | Command::Remark { .. } => {
+            panic!("a submission was made")
+        }
     };
     let texts = [
         refused(with(|it| it.ns = "weather".into())),
