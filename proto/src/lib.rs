@@ -58,7 +58,13 @@ words!(Ending {
     NotStarted = "not_started",
     Lost = "lost",
 });
-words!(LogStream { Unknown = "unknown", Out = "out", Err = "err" });
+words!(LogStream {
+    Unknown = "unknown",
+    Out = "out",
+    Err = "err",
+    EnvOut = "env_out",
+    EnvErr = "env_err",
+});
 words!(NodeState {
     Unknown = "unknown",
     Ready = "ready",

@@ -137,6 +137,7 @@ impl RealEdges {
             stdin: spawn.launch.stdin.map(Bytes::from),
             out: self.files.prefix(&place),
             cap_bytes: OUTPUT_CAP_BYTES,
+            env_server: None,
         });
     }
 }
@@ -168,12 +169,13 @@ pub(super) fn log_key(log: &LogId) -> LogKey {
 #[must_use]
 pub(super) fn ended(event: &ExecEvent) -> Option<(RunId, Outcome)> {
     match event {
-        ExecEvent::Started { .. } => None,
+        ExecEvent::Port { .. } | ExecEvent::Started { .. } => None,
         ExecEvent::Ended { key, end, .. } => {
             let outcome = match end {
                 End::Exit(code) => Outcome::Exit(*code),
                 End::Signal(signal) => Outcome::Signal(*signal),
                 End::NotStarted { code, reason } => Outcome::NotStarted(*code, reason.into()),
+                End::EnvLost { reason } => Outcome::NotStarted(126, reason.into()),
             };
             Some((RunId(key.run), outcome))
         }

@@ -29,11 +29,12 @@ pub(super) fn ends(handle: Handle, me: NodeId, files: Files, runs: Runs, net: st
         let Some((run, outcome)) = edges::ended(&event) else {
             return;
         };
-        if let ExecEvent::Ended { out_len, err_len, .. } = event
+        if let ExecEvent::Ended { output, .. } = event
             && let Some(place) = runs.take(run.0)
             && place.grant.job.log.node != me
         {
-            for (stream, len) in [(Stream::Out, out_len), (Stream::Err, err_len)] {
+            for stream in Stream::ALL {
+                let len = output.of(stream).len;
                 if len > 0 {
                     send_tail(&files, &place, stream, len, &net);
                 }
@@ -47,7 +48,7 @@ fn send_tail(files: &Files, place: &Place, stream: Stream, len: u64, net: &starl
     let from = len.saturating_sub(TAIL_BYTES);
     let size = usize::try_from(TAIL_BYTES).unwrap_or(usize::MAX);
     if let Ok((data, _)) = files.read(Which::Full, place, stream, from, size) {
-        let frame = wire::encode(&Bulk::Tail { place: *place, out: stream == Stream::Out, data: data.as_ref().into() });
+        let frame = wire::encode(&Bulk::Tail { place: *place, stream, data: data.as_ref().into() });
         // Without a link the owner has no copy, which `logs` says.
         let _unsent = net.send(PeerKey(place.grant.job.log.node.0), Lane::Bulk, frame);
     }
