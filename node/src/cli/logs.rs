@@ -199,3 +199,21 @@ fn marked(mark: &str, data: &[u8], mid_line: bool) -> Vec<u8> {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_an_env_beside_its_policy_are_marked() {
+        let shown = |prefix, beside, data: &str, mid_line| match mark(3, prefix, beside) {
+            Some(mark) => String::from_utf8(marked(&mark, data.as_bytes(), mid_line)).unwrap(),
+            None => data.to_owned(),
+        };
+        assert_eq!(shown(Prefix::None, false, "a\nb", false), "a\nb");
+        assert_eq!(shown(Prefix::None, true, "a\nb", false), "env| a\nenv| b");
+        assert_eq!(shown(Prefix::None, true, "c\nd\n", true), "c\nenv| d\n");
+        assert_eq!(shown(Prefix::Task, false, "a\n", false), "3| a\n");
+        assert_eq!(shown(Prefix::Task, true, "a\n", false), "3 env| a\n");
+    }
+}

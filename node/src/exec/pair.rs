@@ -117,7 +117,8 @@ impl Pair<'_> {
                 last = found;
             }
             if env.exited.is_some() {
-                let what = given.map_or("gave a port".to_owned(), |port| format!("listened on its port {port}"));
+                let what =
+                    given.map_or_else(|| "gave a port".to_owned(), |port| format!("listened on its port {port}"));
                 return Err(refuse(format!("the env {} before it {what}", words(env.end()))));
             }
             if now >= self.deadline {

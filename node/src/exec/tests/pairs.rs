@@ -283,7 +283,9 @@ fn shutdown_ends_both() {
     rig.executor.launch(pair(&rig, &format!("trap '' TERM; {SERVER}"), "trap '' TERM; sleep 100"));
     port(&rig);
     let policy = rig.started();
+    let begin = Instant::now();
     rig.executor.shutdown();
+    assert!(begin.elapsed() < Duration::from_secs(2), "no grace is waited for");
     assert_eq!(rig.ended().end, End::Signal(9));
     assert!(!lives(policy) && env_pids(&rig).iter().all(|pid| !lives(*pid)));
 }
