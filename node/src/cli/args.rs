@@ -268,7 +268,7 @@ pub struct LogsArgs {
     /// Go on until the job ends
     #[arg(short, long)]
     pub follow: bool,
-    /// Only this stream
+    /// Only this stream; without it a simulation's env is shown on stderr, each line marked `env| `
     #[arg(long, value_name = "STREAM")]
     pub stream: Option<Stream>,
     /// Skip so many bytes of each stream
@@ -279,13 +279,19 @@ pub struct LogsArgs {
     pub prefix: bool,
 }
 
-/// One of a task's two output streams.
+/// One of a task's output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Stream {
     /// Standard output
     Out,
     /// Standard error
     Err,
+    /// Standard output of a simulation's env
+    #[value(alias = "env_out")]
+    EnvOut,
+    /// Standard error of a simulation's env
+    #[value(alias = "env_err")]
+    EnvErr,
 }
 
 #[derive(Debug, Clone, Args)]

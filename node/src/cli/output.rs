@@ -98,9 +98,14 @@ impl Output {
     /// Writes a task's output to the stream it belongs to, untouched.
     pub(crate) fn task_output(&self, stream: LogStream, data: &[u8]) -> Result<(), CliError> {
         match stream {
-            LogStream::Err => write_all(&mut io::stderr().lock(), data),
-            LogStream::Out | LogStream::Unknown => write_out(data),
+            LogStream::Err | LogStream::EnvErr => write_all(&mut io::stderr().lock(), data),
+            LogStream::Out | LogStream::EnvOut | LogStream::Unknown => write_out(data),
         }
+    }
+
+    /// Writes what a task's environment server says beside the task's own output.
+    pub(crate) fn env_output(&self, data: &[u8]) -> Result<(), CliError> {
+        write_all(&mut io::stderr().lock(), data)
     }
 
     /// Says something that is neither data nor an error.

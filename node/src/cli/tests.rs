@@ -12,7 +12,7 @@ use starling_proto::v1::{
 };
 use tonic::{Code, Status};
 
-use super::args::{Cli, Verb};
+use super::args::{Cli, Stream, Verb};
 use super::connect::Target;
 use super::error::{CliError, job_exit_code};
 use super::table::{Block, Cell, Colour, Flush, Table, Tone};
@@ -137,6 +137,17 @@ fn unknown_flag_verb_or_value_is_a_usage_error() {
     }
     assert_eq!(usage_code("starling --help"), 0);
     assert_eq!(usage_code("starling --version"), 0);
+}
+
+#[test]
+fn each_stream_of_a_simulation_can_be_asked_for() {
+    for (word, stream) in
+        [("out", Stream::Out), ("err", Stream::Err), ("env-out", Stream::EnvOut), ("env_err", Stream::EnvErr)]
+    {
+        let Verb::Logs(args) = verb(&format!("starling logs wren-1 --stream {word}")) else { panic!("{word}") };
+        assert_eq!(args.stream, Some(stream));
+    }
+    assert_eq!(usage_code("starling logs wren-1 --stream env"), 2);
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn outputs(me: NodeId, files: Files, reach: Reach) -> Outputs {
     let remote = Remote::new(Box::new({
         let answering = Arc::clone(&answering);
         move |_, id, fetch| {
-            let has_tail = reach == Reach::Tails && fetch.which == Which::Tail && fetch.out;
+            let has_tail = reach == Reach::Tails && fetch.which == Which::Tail && fetch.stream == Stream::Out;
             if has_tail {
                 let from = usize::try_from(fetch.offset.min(TAIL_BYTES)).unwrap();
                 let tail = vec![b'x'; usize::try_from(TAIL_BYTES).unwrap()];
