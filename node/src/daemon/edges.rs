@@ -44,6 +44,13 @@ impl Runs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(run, place);
     }
 
+    /// The job of each task that runs, with what came along. A run that has just ended is left out.
+    #[must_use]
+    pub(super) fn jobs(&self, tasks: Vec<(TaskKey, u32)>) -> Vec<(JobId, u32)> {
+        let runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.into_iter().filter_map(|(key, group)| Some((runs.get(&key.run)?.grant.job, group))).collect()
+    }
+
     /// Forgets a run.
     #[must_use]
     pub(super) fn take(&self, run: u64) -> Option<Place> {
