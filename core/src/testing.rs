@@ -55,7 +55,8 @@ pub(crate) fn command() -> WorkSpec {
 }
 
 pub(crate) fn submit(tasks: IntervalSet, spec: &WorkSpec) -> Submit {
-    Submit::new(hlc(1), "batch".into(), 0, tasks, spec)
+    let event = crate::namespace::batch::submit_job(hlc(1), job_id(1, 1), tasks, 0, spec.clone());
+    Submit::new(&event, crate::facts::Handler::Process)
 }
 
 pub(crate) fn placed(node: NodeId, attempt: u16, tasks: IntervalSet) -> Placed {

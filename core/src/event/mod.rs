@@ -16,7 +16,7 @@ use minicbor::encode::{Encode, Encoder, Error as EncodeError, Write};
 use smol_str::SmolStr;
 pub use value::{Value, WorkSpec};
 
-use crate::ids::{GrantNo, JobId, NodeId};
+use crate::ids::{GrantNo, Hash, JobId, NodeId};
 use crate::lattice::IntervalSet;
 use crate::time::Hlc;
 
@@ -35,6 +35,8 @@ pub struct SysContext {
     pub node: Option<NodeId>,
     /// The job's priority; higher goes first.
     pub priority: i32,
+    /// The declaration that gives the event its meaning, where its namespace is a declared one: the hash of `Declaration::to_bytes`.
+    pub schema: Option<Hash>,
 }
 
 /// A log entry.
@@ -64,6 +66,7 @@ impl<C> Encode<C> for SysContext {
             self.attempt != 0,
             self.node.is_some(),
             self.priority != 0,
+            self.schema.is_some(),
         ];
         e.map(present.iter().filter(|present| **present).count() as u64)?;
         if let Some(job) = &self.job {
@@ -88,6 +91,10 @@ impl<C> Encode<C> for SysContext {
         if self.priority != 0 {
             e.u8(5)?.i32(self.priority)?;
         }
+        if let Some(schema) = &self.schema {
+            e.u8(6)?;
+            schema.encode(e, ctx)?;
+        }
         Ok(())
     }
 }
@@ -110,6 +117,7 @@ impl<'b, C> Decode<'b, C> for SysContext {
                 3 => context.attempt = d.u16()?,
                 4 => context.node = Some(NodeId::decode(d, ctx)?),
                 5 => context.priority = d.i32()?,
+                6 => context.schema = Some(Hash::decode(d, ctx)?),
                 _ => return Err(DecodeError::message("unknown context key")),
             }
         }
@@ -147,6 +155,15 @@ impl Event {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         minicbor::to_vec(self).expect("writing to memory cannot fail")
+    }
+
+    /// Whether this is the submission of a job: a statement about tasks under no grant. Only those of a job's owner count.
+    #[must_use]
+    pub fn is_submission(&self) -> bool {
+        self.ns != crate::namespace::sys::NAME
+            && self.ctx.job.is_some()
+            && self.ctx.grant.is_none()
+            && !self.ctx.tasks.is_empty()
     }
 
     /// Reads canonical bytes.

@@ -246,16 +246,23 @@ fn any_event() -> impl Strategy<Value = Event> {
             no: crate::ids::JobNo(no),
         })
     });
-    let ctx = (job, any_set(), any::<Option<u32>>(), any::<u16>(), any::<Option<[u8; 32]>>(), any::<i32>()).prop_map(
-        |(job, tasks, grant, attempt, node, priority)| SysContext {
+    let ctx = (
+        job,
+        any_set(),
+        any::<Option<u32>>(),
+        any::<u16>(),
+        any::<Option<[u8; 32]>>(),
+        any::<(i32, Option<[u8; 32]>)>(),
+    )
+        .prop_map(|(job, tasks, grant, attempt, node, (priority, schema))| SysContext {
             job,
             tasks,
             grant: grant.map(grant_no),
             attempt,
             node: node.map(NodeId),
             priority,
-        },
-    );
+            schema: schema.map(crate::ids::Hash),
+        });
     let spec: BoxedStrategy<BTreeMap<SmolStr, Value>> =
         prop::collection::btree_map("[a-z]{0,8}".prop_map(SmolStr::from), any_value(), 0..5).boxed();
     (any::<(u64, u32, u16)>(), "[a-z]{0,9}", "[A-Z]{0,9}", ctx, spec).prop_map(

@@ -213,6 +213,12 @@ impl WorkSpec {
     }
 }
 
+impl<'b, C> Decode<'b, C> for Value {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, DecodeError> {
+        decode_value(d, limits::VALUE_DEPTH_MAX)
+    }
+}
+
 impl<C> Encode<C> for WorkSpec {
     fn encode<W: Write>(&self, e: &mut Encoder<W>, ctx: &mut C) -> Result<(), EncodeError<W::Error>> {
         encode_map(&self.0, e, ctx)

@@ -7,8 +7,9 @@
 use minicbor::{Decode, Encode};
 use smol_str::SmolStr;
 
-use crate::event::WorkSpec;
-use crate::ids::{Attempt, GrantNo, NodeId, Term};
+use super::state::State;
+use crate::event::{Event, WorkSpec};
+use crate::ids::{Attempt, GrantNo, Hash, NodeId, Term};
 use crate::lattice::{Change, IntervalSet, Lattice, Max, Min, VecMap, WriteOnce};
 use crate::resources::Resources;
 use crate::time::Hlc;
@@ -56,6 +57,36 @@ impl Outcome {
     }
 }
 
+/// Who runs a job's tasks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Handler {
+    /// The executor itself, one process a task.
+    #[default]
+    #[n(0)]
+    Process,
+    /// The executor itself, an environment and a policy a task.
+    #[n(1)]
+    Pair,
+    /// A relay: a program outside that registered for the job's namespace.
+    #[n(2)]
+    Relay,
+}
+
+/// What only some submissions have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Handling {
+    /// Who runs it.
+    #[n(0)]
+    pub handler: Handler,
+    /// The declaration of its namespace, if that is a declared one.
+    #[n(1)]
+    pub schema: Option<Hash>,
+    /// The name that the client chose for the job; may be empty.
+    #[cbor(n(2), with = "crate::facts::text")]
+    pub alias: SmolStr,
+}
+
 /// A submission, as its owner logged it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Submit {
@@ -89,27 +120,53 @@ pub struct Submit {
     /// The whole spec, encoded: queued jobs are many, and only their executor reads all of it.
     #[cbor(n(9), with = "minicbor::bytes")]
     spec: Vec<u8>,
+    /// Absent where all of it is as in most jobs.
+    #[n(10)]
+    handling: Option<Box<Handling>>,
 }
 
 impl Submit {
-    /// Reads what every job namespace's spec has in common.
+    /// Reads what every job namespace's spec has in common from an event that submits a job. A task that says nothing needs one core, unless a relay runs it.
     #[must_use]
-    pub fn new(hlc: Hlc, ns: SmolStr, priority: i32, tasks: IntervalSet, spec: &WorkSpec) -> Self {
+    pub fn new(event: &Event, handler: Handler) -> Self {
+        let spec = &event.spec;
+        let alias = spec.text("alias").cloned().unwrap_or_default();
+        let handling = Handling { handler, schema: event.ctx.schema, alias };
+        let cpu_milli = if handler == Handler::Relay { 0 } else { 1_000 };
         Self {
-            hlc,
-            ns,
+            hlc: event.hlc,
+            ns: event.ns.clone(),
             name: spec.text("name").cloned().unwrap_or_default(),
-            tasks,
-            priority,
+            tasks: event.ctx.tasks.clone(),
+            priority: event.ctx.priority,
             need: Resources {
-                cpu_milli: spec.uint("cpu").unwrap_or(1_000),
+                cpu_milli: spec.uint("cpu").unwrap_or(cpu_milli),
                 mem_bytes: spec.uint("memory").unwrap_or(0),
             },
             retries: spec.uint("retries").and_then(|count| u16::try_from(count).ok()).unwrap_or(0),
             timeout_ms: spec.uint("timeout_ms").unwrap_or(0),
             request: spec.bytes("request").map(<[u8]>::to_vec).unwrap_or_default(),
             spec: compact(spec),
+            handling: (handling != Handling::default()).then(|| Box::new(handling)),
         }
+    }
+
+    /// Who runs its tasks.
+    #[must_use]
+    pub fn handler(&self) -> Handler {
+        self.handling.as_ref().map(|handling| handling.handler).unwrap_or_default()
+    }
+
+    /// The declaration of its namespace, if that is a declared one.
+    #[must_use]
+    pub fn schema(&self) -> Option<Hash> {
+        self.handling.as_ref().and_then(|handling| handling.schema)
+    }
+
+    /// The name that the client chose for the job, if it chose one.
+    #[must_use]
+    pub fn alias(&self) -> Option<&SmolStr> {
+        self.handling.as_ref().map(|handling| &handling.alias).filter(|alias| !alias.is_empty())
     }
 
     /// The whole spec.
@@ -149,6 +206,81 @@ pub struct Placed {
     pub hlc: Hlc,
 }
 
+/// What the tasks of a grant used so far, added up by their executor. Totals only grow, so the greatest is the latest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Usage {
+    /// CPU time in user mode, milliseconds, all tasks together.
+    #[n(0)]
+    pub cpu_user_ms: u64,
+    /// CPU time in the kernel, milliseconds, all tasks together.
+    #[n(1)]
+    pub cpu_sys_ms: u64,
+    /// From start to end, milliseconds, all tasks together.
+    #[n(2)]
+    pub wall_ms: u64,
+    /// Highest resident size of any one task, bytes; 0 if none was measured.
+    #[n(3)]
+    pub max_rss_bytes: u64,
+}
+
+impl Usage {
+    /// Adds what one more task used.
+    #[must_use]
+    pub fn plus(&self, task: &Self) -> Self {
+        Self {
+            cpu_user_ms: self.cpu_user_ms.saturating_add(task.cpu_user_ms),
+            cpu_sys_ms: self.cpu_sys_ms.saturating_add(task.cpu_sys_ms),
+            wall_ms: self.wall_ms.saturating_add(task.wall_ms),
+            max_rss_bytes: self.max_rss_bytes.max(task.max_rss_bytes),
+        }
+    }
+}
+
+impl Lattice for Usage {
+    fn join(&mut self, other: Self) -> Change {
+        let both = Self {
+            cpu_user_ms: self.cpu_user_ms.max(other.cpu_user_ms),
+            cpu_sys_ms: self.cpu_sys_ms.max(other.cpu_sys_ms),
+            wall_ms: self.wall_ms.max(other.wall_ms),
+            max_rss_bytes: self.max_rss_bytes.max(other.max_rss_bytes),
+        };
+        let grew = both != *self;
+        *self = both;
+        Change::from(grew)
+    }
+}
+
+/// Where a task's environment listens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Port {
+    /// The TCP port.
+    #[n(0)]
+    pub port: u16,
+    /// The host, as the policy was told.
+    #[cbor(n(1), with = "crate::facts::text")]
+    pub host: SmolStr,
+}
+
+/// What only some executors' reports have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Extra {
+    /// What was used.
+    #[n(0)]
+    pub usage: Usage,
+    /// Ports by task (`simulation`).
+    #[n(1)]
+    pub ports: VecMap<u32, Max<Port>>,
+    /// What the rules of a declared namespace made of its events.
+    #[n(2)]
+    pub state: State,
+}
+
+impl Lattice for Extra {
+    fn join(&mut self, other: Self) -> Change {
+        self.usage.join(other.usage).or(self.ports.join(other.ports)).or(self.state.join(other.state))
+    }
+}
+
 /// One executor's words about one grant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Run {
@@ -164,9 +296,37 @@ pub struct Run {
     /// The last end.
     #[n(3)]
     pub last_end: Max<Hlc>,
+    /// Whatever else it says; mostly nothing, and runs are many.
+    #[n(4)]
+    pub extra: Option<Box<Extra>>,
 }
 
 impl Run {
+    /// Adds words of the rarer kinds.
+    #[must_use]
+    pub fn with(mut self, extra: Extra) -> Self {
+        self.extra = (extra != Extra::default()).then(|| Box::new(extra));
+        self
+    }
+
+    /// What it used, if it said.
+    #[must_use]
+    pub fn usage(&self) -> Option<&Usage> {
+        self.extra.as_ref().map(|extra| &extra.usage).filter(|usage| **usage != Usage::default())
+    }
+
+    /// Where a task's environment listened, if it said.
+    #[must_use]
+    pub fn port(&self, task: u32) -> Option<&Port> {
+        self.extra.as_ref()?.ports.lookup(&task)?.0.as_ref()
+    }
+
+    /// What the rules of its namespace made of its words.
+    #[must_use]
+    pub fn state(&self) -> Option<&State> {
+        self.extra.as_ref().map(|extra| &extra.state).filter(|state| !state.is_empty())
+    }
+
     /// Tasks that ended, however.
     #[must_use]
     pub fn all_ended(&self) -> IntervalSet {
@@ -181,7 +341,8 @@ impl Run {
 impl Lattice for Run {
     fn join(&mut self, other: Self) -> Change {
         let parts = self.started.join(other.started).or(self.ended.join(other.ended));
-        parts.or(self.first_start.join(other.first_start)).or(self.last_end.join(other.last_end))
+        let parts = parts.or(self.first_start.join(other.first_start)).or(self.last_end.join(other.last_end));
+        parts.or(self.extra.join(other.extra))
     }
 }
 
@@ -248,13 +409,16 @@ pub struct Job {
     /// The latest seal.
     #[n(4)]
     pub sealed_at: Max<Hlc>,
+    /// What anybody said of the job in its namespace's words, where its rules allow that.
+    #[n(5)]
+    pub remarks: Option<Box<State>>,
 }
 
 impl Lattice for Job {
     fn join(&mut self, other: Self) -> Change {
         let parts = self.submit.join(other.submit).or(self.grants.join(other.grants));
         let parts = parts.or(self.seals.join(other.seals)).or(self.cancel.join(other.cancel));
-        parts.or(self.sealed_at.join(other.sealed_at))
+        parts.or(self.sealed_at.join(other.sealed_at)).or(self.remarks.join(other.remarks))
     }
 }
 
@@ -284,6 +448,12 @@ impl Job {
     pub fn reported(no: GrantNo, by: NodeId, run: Run) -> Self {
         let grant = Grant { runs: VecMap::one(by, run), ..Grant::default() };
         Self { grants: VecMap::one(no, grant), ..Self::default() }
+    }
+
+    /// A word about the job by anybody.
+    #[must_use]
+    pub fn remarked(state: State) -> Self {
+        Self { remarks: Some(Box::new(state)), ..Self::default() }
     }
 
     /// A seal.

@@ -6,6 +6,7 @@
 
 mod job;
 mod roster;
+pub mod state;
 #[cfg(test)]
 mod tests;
 pub(crate) mod text;
@@ -13,7 +14,7 @@ pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 
-pub use job::{Cancel, Grant, Job, Outcome, Placed, Run, Submit};
+pub use job::{Cancel, Extra, Grant, Handler, Handling, Job, Outcome, Placed, Port, Run, Submit, Usage};
 use minicbor::Encoder;
 pub use roster::{Name, NodeInfo};
 

@@ -79,6 +79,20 @@ impl<T: Ord> Lattice for BTreeSet<T> {
     }
 }
 
+/// A part that is mostly absent. Absent is below everything; a present bottom must not be made, it would be unequal to an absent one.
+impl<T: Lattice> Lattice for Option<Box<T>> {
+    fn join(&mut self, other: Self) -> Change {
+        match (self.as_mut(), other) {
+            (_, None) => Change::None,
+            (Some(ours), Some(theirs)) => ours.join(*theirs),
+            (None, theirs @ Some(_)) => {
+                *self = theirs;
+                Change::Grew
+            }
+        }
+    }
+}
+
 /// A statement that is either made or not, and never withdrawn.
 impl Lattice for bool {
     fn join(&mut self, other: Self) -> Change {

@@ -5,12 +5,13 @@
 use smol_str::SmolStr;
 
 use crate::event::{SignedBatch, WorkSpec};
-use crate::facts::Outcome;
+use crate::facts::{Outcome, Usage};
 use crate::ids::{GrantId, JobId, LogId, NodeId, RequestId, RunId, Seq, WriteId};
 use crate::lattice::IntervalSet;
 use crate::namespace::SchemaError;
 use crate::namespace::batch::Launch;
-use crate::schedule::Presence;
+use crate::namespace::simulation::Pair;
+use crate::schedule::{Presence, RelaySlots};
 use crate::sync::Message;
 
 /// What happened.
@@ -66,13 +67,26 @@ pub enum Input {
         /// What.
         command: Command,
     },
-    /// A process started by `Effect::Spawn` ended, or could not start.
+    /// A task started by `Effect::Spawn` ended, or could not start.
     TaskEnded {
         /// Which.
         run: RunId,
         /// How.
         outcome: Outcome,
+        /// What it used.
+        usage: Usage,
     },
+    /// The environment of a simulation listens.
+    PortOpened {
+        /// Whose.
+        run: RunId,
+        /// The TCP port.
+        port: u16,
+        /// The host that the policy is told.
+        host: SmolStr,
+    },
+    /// Which namespaces relays at this node serve now, in place of what was said before.
+    Relays(Vec<RelaySlots>),
     /// A hardware reading, to be sent along with presence.
     Stats(WorkSpec),
     /// Where the API and the links listen, to be told in presence.
@@ -237,7 +251,7 @@ pub enum Effect {
         /// The first event wanted.
         from: Seq,
     },
-    /// Start a process; answer `Input::TaskEnded` when it ends.
+    /// Start a task; answer `Input::TaskEnded` when it ends.
     Spawn(Box<Spawn>),
     /// Stop a process and its group, gently at first.
     Kill(RunId),
@@ -264,7 +278,29 @@ pub struct Spawn {
     /// The attempt.
     pub attempt: u16,
     /// What to run.
-    pub launch: Launch,
+    pub work: Work,
+}
+
+/// What a task consists of.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// One process.
+    Process(Launch),
+    /// An environment and a policy.
+    Pair(Box<Pair>),
+    /// Something that a relay does: hand it over, and end it when the relay says so or is gone.
+    Relay(Box<Assignment>),
+}
+
+/// A task for a relay.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// The namespace.
+    pub ns: SmolStr,
+    /// The job's priority.
+    pub priority: i32,
+    /// The job's fields, defaults filled in.
+    pub spec: WorkSpec,
 }
 
 /// News for local subscribers. Coalesced by them; a question to Facts gives the whole picture.

@@ -11,7 +11,7 @@ use expect_test::{Expect, expect};
 
 use super::*;
 use crate::event::{Value, WorkSpec};
-use crate::facts::Outcome;
+use crate::facts::{Outcome, Usage};
 use crate::ids::{RunId, WriteId};
 use crate::lattice::IntervalSet;
 use crate::resources::Resources;
@@ -169,7 +169,7 @@ fn a_job_runs_from_submission_to_seal_on_one_node() {
     check(
         &mut node,
         5,
-        Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0) },
+        Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0), usage: Usage::default() },
         &expect![[r#"
         write 4: JobFinished 1
     "#]],

@@ -12,7 +12,7 @@ use crate::facts::Touched;
 use crate::ids::{Dot, GrantId, Hash, NodeId, Seq, WriteId};
 use crate::limits;
 use crate::log::Ingest;
-use crate::namespace::{batch, sys};
+use crate::namespace::sys;
 use crate::sync::Message;
 use crate::time::{Mono, Now};
 
@@ -122,7 +122,10 @@ impl Machine {
                     self.effects.push(Effect::Notice(Notice::Folded(batch)));
                 }
                 Record::Note(Note::Accepted { grant, .. }) => self.on_accept_durable(now, grant),
-                Record::CleanShutdown => self.effects.push(Effect::Notice(Notice::Stopped)),
+                Record::CleanShutdown => {
+                    self.stopped = true;
+                    self.effects.push(Effect::Notice(Notice::Stopped));
+                }
             }
         }
         for (author, (log, len)) in have {
@@ -192,7 +195,7 @@ impl Machine {
             let reply = Reply::Error(CommandError::DiskRefuses(reason.clone()));
             self.effects.push(Effect::Reply { request: owed.request, reply });
         }
-        let is_kept = |event: &Event| sys::admission_mac(event).is_none() && event.kind != batch::SUBMIT;
+        let is_kept = |event: &Event| sys::admission_mac(event).is_none() && !event.is_submission();
         for event in failed.own.into_iter().filter(is_kept) {
             self.outbox.push(event);
         }
@@ -222,7 +225,7 @@ impl Machine {
 /// Whether a client may wait for the news that this batch is on a second disk.
 fn holds_submission(batch: &SignedBatch) -> bool {
     batch.entries().any(|(_, entry)| match entry {
-        Entry::Event(event) => event.kind == batch::SUBMIT,
+        Entry::Event(event) => event.is_submission(),
         Entry::Unread(_) => false,
     })
 }

@@ -5,10 +5,11 @@
 
 use smol_str::SmolStr;
 
+use super::voice::usage_of;
 use super::{Durability, FieldReq, FieldType, Namespace, NamespaceSpec, opaque};
 use crate::event::{Event, SysContext, Value, WorkSpec};
-use crate::facts::{Delta, Job, Outcome, Run, Submit};
-use crate::ids::{Dot, GrantId, JobId, NodeId};
+use crate::facts::{Delta, Extra, Handler, Job, Outcome, Run, Submit, Usage};
+use crate::ids::{Dot, JobId, NodeId};
 use crate::lattice::{IntervalSet, Max, Min, VecMap};
 use crate::limits;
 use crate::time::Hlc;
@@ -17,8 +18,8 @@ use crate::time::Hlc;
 pub const NAME: &str = "batch";
 /// A submission.
 pub const SUBMIT: &str = "SubmitJob";
-const STARTED: &str = "JobStarted";
-const FINISHED: &str = "JobFinished";
+pub(crate) const STARTED: &str = "JobStarted";
+pub(crate) const FINISHED: &str = "JobFinished";
 
 /// The namespace.
 #[derive(Debug)]
@@ -28,22 +29,14 @@ pub struct Batch {
 
 impl Default for Batch {
     fn default() -> Self {
-        let text = |bytes_max| FieldType::Text { bytes_max };
-        let at_least_0 = FieldType::Int { min: 0, max: i64::MAX };
-        let schema = vec![
+        let mut schema = vec![
             FieldReq::required("command", FieldType::Texts { min: 1, max: limits::COMMAND_WORDS_MAX }),
-            FieldReq::optional("name", text(128)),
-            FieldReq::optional("cpu", FieldType::Int { min: 0, max: 1_000_000_000 }),
-            FieldReq::optional("memory", at_least_0),
             FieldReq::optional("env", FieldType::TextMap),
-            FieldReq::optional("cwd", text(4_096)),
+            FieldReq::optional("cwd", FieldType::Text { bytes_max: 4_096 }),
             FieldReq::optional("stdin", FieldType::Bytes { bytes_max: 8_192 }),
             FieldReq::optional("lines", FieldType::Texts { min: 1, max: 4_096 }),
-            FieldReq::optional("retries", FieldType::Int { min: 0, max: i64::from(limits::ATTEMPTS_MAX) - 1 }),
-            FieldReq::optional("timeout_ms", at_least_0),
-            FieldReq::optional("node", text(128)),
-            FieldReq::optional("request", FieldType::Bytes { bytes_max: 64 }),
         ];
+        schema.extend(common_fields());
         let spec = NamespaceSpec {
             name: SmolStr::new_static(NAME),
             preemptible: false,
@@ -53,6 +46,24 @@ impl Default for Batch {
         };
         Self { spec }
     }
+}
+
+/// Fields that every namespace with jobs has: the owner and the executors read them.
+pub(crate) fn common_fields() -> Vec<FieldReq> {
+    let text = |bytes_max| FieldType::Text { bytes_max };
+    let at_least_0 = FieldType::Int { min: 0, max: i64::MAX };
+    vec![
+        FieldReq::optional("name", text(128)),
+        // The client's own id for the job, instead of the one that the owner gives.
+        FieldReq::optional("alias", text(128)),
+        // Thousandths of a core, and bytes.
+        FieldReq::optional("cpu", FieldType::Int { min: 0, max: 1_000_000_000 }),
+        FieldReq::optional("memory", at_least_0),
+        FieldReq::optional("retries", FieldType::Int { min: 0, max: i64::from(limits::ATTEMPTS_MAX) - 1 }),
+        FieldReq::optional("timeout_ms", at_least_0),
+        FieldReq::optional("node", text(128)),
+        FieldReq::optional("request", FieldType::Bytes { bytes_max: 64 }),
+    ]
 }
 
 impl Namespace for Batch {
@@ -66,23 +77,32 @@ impl Namespace for Batch {
         };
         match (event.kind.as_str(), event.ver) {
             // A job lies in its owner's log; nobody else can submit under that id.
-            (SUBMIT, 1) if id.log == dot.log => Delta::Job(id, Box::new(Job::submitted(submission(event)))),
+            (SUBMIT, 1) if id.log == dot.log => {
+                Delta::Job(id, Box::new(Job::submitted(Submit::new(event, Handler::Process))))
+            }
             (SUBMIT, 1) => Delta::Nothing,
-            (STARTED, 1) => report(id, dot, event, VecMap::default()),
-            (FINISHED, 1) => match outcome_of(&event.spec) {
-                Some(outcome) => report(id, dot, event, VecMap::one(outcome, event.ctx.tasks.clone())),
-                None => Delta::Nothing,
-            },
+            (STARTED, 1) => started(id, dot, event),
+            (FINISHED, 1) => ended(id, dot, event, None),
+            (FINISHED, 2) => ended(id, dot, event, Some(usage_of(&event.spec))),
             _ => opaque(dot, event),
         }
     }
 }
 
-fn submission(event: &Event) -> Submit {
-    Submit::new(event.hlc, event.ns.clone(), event.ctx.priority, event.ctx.tasks.clone(), &event.spec)
+/// An executor's word that tasks of a grant started.
+pub(super) fn started(id: JobId, dot: Dot, event: &Event) -> Delta {
+    report(id, dot, event, VecMap::default(), None)
 }
 
-fn report(id: JobId, dot: Dot, event: &Event, ended: VecMap<Outcome, IntervalSet>) -> Delta {
+/// An executor's word that tasks of a grant ended.
+pub(super) fn ended(id: JobId, dot: Dot, event: &Event, usage: Option<Usage>) -> Delta {
+    match outcome_of(&event.spec) {
+        Some(outcome) => report(id, dot, event, VecMap::one(outcome, event.ctx.tasks.clone()), usage),
+        None => Delta::Nothing,
+    }
+}
+
+fn report(id: JobId, dot: Dot, event: &Event, ended: VecMap<Outcome, IntervalSet>, usage: Option<Usage>) -> Delta {
     let Some(no) = event.ctx.grant else {
         return Delta::Nothing;
     };
@@ -93,7 +113,8 @@ fn report(id: JobId, dot: Dot, event: &Event, ended: VecMap<Outcome, IntervalSet
         Some((Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut, _)) | None => event.ctx.tasks.clone(),
     };
     let first_start = if started.is_empty() { Min::default() } else { Min::new(event.hlc) };
-    let run = Run { started, ended, first_start, last_end };
+    let run = Run { started, ended, first_start, last_end, extra: None };
+    let run = run.with(Extra { usage: usage.unwrap_or_default(), ..Extra::default() });
     Delta::Job(id, Box::new(Job::reported(no, dot.log.node, run)))
 }
 
@@ -135,28 +156,11 @@ pub fn outcome_of(spec: &WorkSpec) -> Option<Outcome> {
     }
 }
 
-fn event(hlc: Hlc, kind: &'static str, ctx: SysContext, spec: WorkSpec) -> Event {
-    Event { hlc, ns: SmolStr::new_static(NAME), kind: SmolStr::new_static(kind), ver: 1, ctx, spec }
-}
-
 /// A submission under `id`, which must lie in the author's own log.
 #[must_use]
 pub fn submit_job(hlc: Hlc, id: JobId, tasks: IntervalSet, priority: i32, spec: WorkSpec) -> Event {
-    event(hlc, SUBMIT, SysContext { job: Some(id), tasks, priority, ..SysContext::default() }, spec)
-}
-
-/// The executor's word that it started tasks of a grant.
-#[must_use]
-pub fn job_started(hlc: Hlc, grant: GrantId, tasks: IntervalSet) -> Event {
-    let ctx = SysContext { job: Some(grant.job), tasks, grant: Some(grant.no), ..SysContext::default() };
-    event(hlc, STARTED, ctx, WorkSpec::new())
-}
-
-/// The executor's word that tasks of a grant ended.
-#[must_use]
-pub fn job_finished(hlc: Hlc, grant: GrantId, tasks: IntervalSet, outcome: &Outcome) -> Event {
-    let ctx = SysContext { job: Some(grant.job), tasks, grant: Some(grant.no), ..SysContext::default() };
-    event(hlc, FINISHED, ctx, outcome_spec(outcome))
+    let ctx = SysContext { job: Some(id), tasks, priority, ..SysContext::default() };
+    Event { hlc, ns: SmolStr::new_static(NAME), kind: SmolStr::new_static(SUBMIT), ver: 1, ctx, spec }
 }
 
 /// The command line, environment and the rest that an executor needs for one task.

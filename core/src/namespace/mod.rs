@@ -7,15 +7,18 @@
 pub mod batch;
 pub mod monitor;
 mod schema;
+pub mod simulation;
 pub mod sys;
 #[cfg(test)]
 mod tests;
+mod voice;
 
 use core::fmt;
 use std::collections::BTreeMap;
 
 pub use schema::{Durability, FieldReq, FieldType, NamespaceSpec, SchemaError};
 use smol_str::SmolStr;
+pub use voice::Voice;
 
 use crate::event::Event;
 use crate::facts::Delta;
@@ -43,12 +46,13 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// `sys`, `batch` and `monitor`.
+    /// `sys`, `batch`, `simulation` and `monitor`.
     #[must_use]
     pub fn built_in() -> Self {
         let mut registry = Self { known: BTreeMap::new() };
         registry.add(Box::new(sys::Sys::default()));
         registry.add(Box::new(batch::Batch::default()));
+        registry.add(Box::new(simulation::Simulation::default()));
         registry.add(Box::new(monitor::Monitor::default()));
         registry
     }
