@@ -10,6 +10,7 @@ pub mod config;
 pub mod daemon;
 pub mod driver;
 pub mod exec;
+pub mod monitor;
 pub mod output;
 pub mod storage;
 pub mod telemetry;

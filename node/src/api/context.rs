@@ -19,6 +19,7 @@ use tonic::Status;
 use super::status::ApiError;
 use super::stream::Produced;
 use crate::driver::Handle;
+use crate::monitor::History;
 use crate::output::Outputs;
 
 /// Unary calls served at once. Low: bursts are refused. High: a flood takes more memory.
@@ -71,6 +72,8 @@ pub struct Context {
     pub storage: ReadStorage,
     /// The log on disk.
     pub history: ReadHistory,
+    /// The past hour of readings.
+    pub past: History,
 }
 
 impl fmt::Debug for Context {

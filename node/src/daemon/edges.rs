@@ -46,6 +46,13 @@ impl Runs {
         self.table().insert(run, place);
     }
 
+    /// The job of each task that runs, with what came along. A run that has just ended is left out.
+    #[must_use]
+    pub(super) fn jobs(&self, tasks: Vec<(TaskKey, u32)>) -> Vec<(JobId, u32)> {
+        let runs = self.table();
+        tasks.into_iter().filter_map(|(key, group)| Some((runs.get(&key.run)?.grant.job, group))).collect()
+    }
+
     /// Forgets a run; `None` if nobody asks for its end any more.
     #[must_use]
     pub(super) fn take(&self, run: u64) -> Option<Place> {

@@ -206,6 +206,11 @@ impl Executor {
         self.pool.running()
     }
 
+    /// The running tasks and the ids of their process groups, in no order. A group may be gone by the time it is looked at.
+    pub fn groups(&self) -> Vec<(TaskKey, u32)> {
+        self.pool.groups()
+    }
+
     /// Refuses further launches, kills everything hard, and returns when every task's `Ended` was reported.
     ///
     /// Must not be called from the event callback.

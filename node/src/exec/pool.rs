@@ -152,6 +152,12 @@ impl Pool {
         self.locked().tasks.len()
     }
 
+    /// The running tasks, each with its leader, whose id is also the group's.
+    pub(super) fn groups(&self) -> Vec<(TaskKey, u32)> {
+        let id = |pid: Pid| pid.as_raw_pid().unsigned_abs();
+        self.locked().tasks.iter().filter_map(|(key, slot)| Some((*key, id(slot.pid?)))).collect()
+    }
+
     pub(super) fn shutdown(&self) {
         let mut state = self.locked();
         state.closed = true;
