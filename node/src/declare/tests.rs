@@ -241,8 +241,8 @@ fn what_the_check_refuses_is_shown_where_it_stands() {
         "handler = \"relay\"",
         "handler = \"process\"",
         &expect![[r#"
-        line 14, column 2: fields.command: expected a required list of at least 1 text, as handler `process` needs, got no such field
-          [fields.url]"#]],
+        line 7, column 11: handler: expected `relay`, or `process` and a field `command`, got `process` without it
+          handler = "process"           # relay: a program outside | process: `command`, run by the node"#]],
     );
 }
 
