@@ -56,6 +56,8 @@ pub const CHUNK_PER_SLOT_MAX: u32 = 128;
 pub const PLACE_SCAN_MAX: usize = 128;
 /// Nodes whose presence is remembered.
 pub const FLEET_MAX: usize = 4_096;
+/// Declarations that commands may register. Others' are kept whatever their number: acceptance depends on bytes alone.
+pub const DECLARATIONS_MAX: usize = 1_024;
 /// Fork proofs kept.
 pub const FORKS_MAX: usize = 1_024;
 

@@ -4,6 +4,7 @@
 //! the same events, with duplicates, gives equal bytes and equal roots.
 //! Does not: contain anything one node believes alone (liveness is in `schedule::Fleet`).
 
+mod declared;
 mod job;
 mod roster;
 pub mod state;
@@ -13,15 +14,19 @@ pub(crate) mod text;
 pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::sync::Arc;
 
+pub use declared::{Declarations, Declared, Registration};
 pub use job::{Cancel, Extra, Grant, Handler, Handling, Job, Outcome, Placed, Port, Run, Submit, Usage};
 use minicbor::Encoder;
 pub use roster::{Name, NodeInfo};
+use smol_str::SmolStr;
 
-use crate::event::Entry;
+use crate::event::{Entry, Event};
 use crate::ids::{Dot, Hash, JobId, JobNo, LogId, NodeId};
 use crate::lattice::{Change, Lattice};
-use crate::namespace::Registry;
+use crate::namespace::{Registry, opaque};
+use crate::time::Hlc;
 
 /// What one event adds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,12 +37,14 @@ pub enum Delta {
     Node(NodeId, NodeInfo),
     /// Something about a job.
     Job(JobId, Box<Job>),
+    /// A namespace is declared.
+    Declaration(Box<Declarations>),
     /// Of a namespace or version not known here: kept, folded when it is.
     Opaque(Dot, Vec<u8>),
 }
 
 /// What a fold changed, for whoever must look again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touched {
     /// Nothing.
     Nothing,
@@ -45,6 +52,8 @@ pub enum Touched {
     Node(NodeId),
     /// A job.
     Job(JobId),
+    /// A declaration arrived, and with it the meaning of these events, which had been kept.
+    Declaration(Vec<(Dot, Event)>),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +71,9 @@ pub struct Facts {
     jobs: BTreeMap<LogId, BTreeMap<JobNo, Box<Slot>>>,
     /// A set for each position, because an author that forked may have written two different things there.
     opaque: BTreeMap<Dot, BTreeSet<Vec<u8>>>,
+    declarations: Declarations,
+    /// Jobs by the name that their client chose, earliest submitted first; found again from `jobs`.
+    aliases: BTreeMap<SmolStr, BTreeSet<(Hlc, JobId)>>,
     /// Jobs whose digest is out of date.
     stale: Vec<JobId>,
     /// Sum of the digests of all other jobs.
@@ -73,7 +85,10 @@ pub struct Facts {
 impl PartialEq for Facts {
     /// Compares what is known, not what is cached.
     fn eq(&self, other: &Self) -> bool {
-        self.nodes == other.nodes && self.opaque == other.opaque && self.jobs().eq(other.jobs())
+        self.nodes == other.nodes
+            && self.opaque == other.opaque
+            && self.declarations == other.declarations
+            && self.jobs().eq(other.jobs())
     }
 }
 
@@ -89,9 +104,54 @@ impl Facts {
     /// Folds one log entry.
     pub fn fold(&mut self, dot: Dot, entry: &Entry, registry: &Registry) -> Touched {
         match entry {
-            Entry::Event(event) => self.absorb(registry.delta(dot, event)),
+            Entry::Event(event) => {
+                let delta = self.delta(dot, event, registry);
+                self.absorb(delta)
+            }
             Entry::Unread(bytes) => self.absorb(Delta::Opaque(dot, bytes.clone())),
         }
+    }
+
+    /// What an event adds: by the namespaces of this binary, or by the declaration that the event names. A declaration is named by its content, so this
+    /// is a function of the event alone wherever the declaration is known.
+    fn delta(&self, dot: Dot, event: &Event, registry: &Registry) -> Delta {
+        if registry.namespace(&event.ns).is_some() {
+            return registry.delta(dot, event);
+        }
+        match event.ctx.schema.and_then(|hash| self.declarations.by_hash(&hash)) {
+            Some(declaration) if declaration.spec.name == event.ns => declaration.delta(dot, event),
+            Some(_) => Delta::Nothing,
+            None => opaque(dot, event),
+        }
+    }
+
+    /// A declaration has arrived: what was kept for it is folded now.
+    fn unwrap_opaque(&mut self) -> Vec<(Dot, Event)> {
+        let mut read = Vec::new();
+        let known = |bytes: &Vec<u8>| {
+            let event = Event::from_bytes(bytes).ok()?;
+            let declaration = self.declarations.by_hash(&event.ctx.schema?)?;
+            Some((event, Arc::clone(declaration)))
+        };
+        let ready = self.opaque.iter().flat_map(|(dot, all)| {
+            all.iter()
+                .filter_map(|bytes| known(bytes).map(|(event, declaration)| (*dot, bytes.clone(), event, declaration)))
+        });
+        for (dot, bytes, event, declaration) in ready.collect::<Vec<_>>() {
+            let delta = if declaration.spec.name == event.ns { declaration.delta(dot, &event) } else { Delta::Nothing };
+            if matches!(delta, Delta::Opaque(..)) {
+                continue;
+            }
+            if let Some(all) = self.opaque.get_mut(&dot) {
+                all.remove(&bytes);
+                if all.is_empty() {
+                    self.opaque.remove(&dot);
+                }
+            }
+            self.absorb(delta);
+            read.push((dot, event));
+        }
+        read
     }
 
     /// Joins a delta.
@@ -114,6 +174,15 @@ impl Facts {
                     Touched::Nothing
                 }
             }
+            Delta::Declaration(declarations) => {
+                self.rest = None;
+                let before = self.declarations.len();
+                if !self.declarations.join(*declarations).grew() {
+                    return Touched::Nothing;
+                }
+                let is_new = self.declarations.len() > before;
+                Touched::Declaration(if is_new { self.unwrap_opaque() } else { Vec::new() })
+            }
             Delta::Opaque(dot, bytes) => {
                 self.rest = None;
                 self.opaque.entry(dot).or_default().insert(bytes);
@@ -123,6 +192,9 @@ impl Facts {
     }
 
     fn join_job(&mut self, id: JobId, job: Job) -> Change {
+        if let Some((alias, hlc)) = job.submit.as_ref().and_then(|submit| Some((submit.alias()?, submit.hlc))) {
+            self.aliases.entry(alias.clone()).or_default().insert((hlc, id));
+        }
         match self.jobs.entry(id.log).or_default().entry(id.no) {
             btree_map::Entry::Vacant(entry) => {
                 entry.insert(Box::new(Slot { job, digest: None }));
@@ -174,7 +246,8 @@ impl Facts {
     fn sum_of_rest(&self) -> u128 {
         let members = self.nodes.iter().map(|entry| digest_of(&entry));
         let opaque = self.opaque.iter().flat_map(|(dot, all)| all.iter().map(move |bytes| digest_of(&(dot, bytes))));
-        members.chain(opaque).fold(0, u128::wrapping_add)
+        let declared = self.declarations.iter().map(|(hash, one)| digest_of(&(hash, one.first)));
+        members.chain(opaque).chain(declared).fold(0, u128::wrapping_add)
     }
 
     /// The job, if anything is known of it.
@@ -224,6 +297,18 @@ impl Facts {
         self.nodes.len()
     }
 
+    /// The declared namespaces.
+    #[must_use]
+    pub fn declarations(&self) -> &Declarations {
+        &self.declarations
+    }
+
+    /// The job whose client chose this name; of several (submitted on two sides of a partition) the earliest.
+    #[must_use]
+    pub fn job_called(&self, alias: &str) -> Option<JobId> {
+        self.aliases.get(alias)?.first().map(|(_, id)| *id)
+    }
+
     /// Events kept for a version that understands them.
     #[must_use]
     pub fn opaque_count(&self) -> usize {
@@ -236,6 +321,10 @@ impl Facts {
         let mut encoder = Encoder::new(Vec::new());
         let everything = (&self.nodes, self.jobs().collect::<Vec<_>>(), &self.opaque);
         encoder.encode(&everything).expect("writing to memory cannot fail");
+        if self.declarations.is_empty() {
+            return encoder.into_writer();
+        }
+        encoder.encode(&self.declarations).expect("writing to memory cannot fail");
         encoder.into_writer()
     }
 }
@@ -249,7 +338,9 @@ impl Lattice for Facts {
                 change = change.or(self.join_job(JobId { log, no }, slot.job));
             }
         }
-        change.or(self.opaque.join(other.opaque))
+        let change = change.or(self.opaque.join(other.opaque)).or(self.declarations.join(other.declarations));
+        self.unwrap_opaque();
+        change
     }
 }
 

@@ -1,5 +1,6 @@
 //! Facts: the lattice laws of every part, folds in any order, forged statements, and the incremental root.
 
+mod declared;
 mod view;
 
 use proptest::prelude::*;
@@ -8,7 +9,7 @@ use super::*;
 use crate::event::{Event, SysContext, WorkSpec};
 use crate::ids::{Attempt, Epoch, Seq, Term};
 use crate::lattice::laws::check_laws;
-use crate::namespace::{batch, sys};
+use crate::namespace::{Voice, batch, sys};
 use crate::testing::{
     command, ended, grant_id, grant_no, hlc, job_id, joined, log, node, placed, started, submit, tasks,
 };
@@ -125,8 +126,8 @@ fn any_statement() -> impl Strategy<Value = Statement> {
             4 => sys::void(hlc, grant),
             5 => sys::seal(hlc, job, Term(1), set, &outcome),
             6 => sys::cancel(hlc, job),
-            7 => batch::job_started(hlc, grant, set),
-            8 => batch::job_finished(hlc, grant, set, &outcome),
+            7 => Voice::default().started(hlc, grant, set),
+            8 => Voice::default().finished(hlc, grant, set, &outcome, &Usage::default()),
             9 => sys::admit(hlc, Hash::ZERO, if at % 2 == 0 { "wren" } else { "finch" }),
             _ => Event {
                 hlc,

@@ -254,12 +254,15 @@ pub fn find_node(facts: &Facts, text: &str) -> Result<NodeId, FindError> {
     }
 }
 
-/// The job with this name: `<node>-<n>`, where `<node>` is a name, an id, or a unique beginning of either.
+/// The job with this name: the alias that its client chose, or `<node>-<n>`, where `<node>` is a name, an id, or a unique beginning of either.
 ///
 /// # Errors
 /// If there is none, or more than one.
 pub fn find_job(facts: &Facts, text: &str) -> Result<JobId, FindError> {
     let unknown = || FindError::UnknownJob(text.to_owned());
+    if let Some(id) = facts.job_called(text) {
+        return Ok(id);
+    }
     let (node, number) = text.rsplit_once('-').ok_or_else(unknown)?;
     let no = JobNo(number.parse().ok().ok_or_else(unknown)?);
     let jobs_called = |owner: &NodeId| -> Vec<JobId> {

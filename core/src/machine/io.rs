@@ -5,12 +5,13 @@
 use smol_str::SmolStr;
 
 use crate::event::{SignedBatch, WorkSpec};
-use crate::facts::Outcome;
-use crate::ids::{GrantId, JobId, LogId, NodeId, RequestId, RunId, Seq, WriteId};
+use crate::facts::{Outcome, Usage};
+use crate::ids::{GrantId, Hash, JobId, LogId, NodeId, RequestId, RunId, Seq, WriteId};
 use crate::lattice::IntervalSet;
-use crate::namespace::SchemaError;
 use crate::namespace::batch::Launch;
-use crate::schedule::Presence;
+use crate::namespace::simulation::Pair;
+use crate::namespace::{Declaration, DeclarationError, EventError, SchemaError};
+use crate::schedule::{Presence, RelaySlots};
 use crate::sync::Message;
 
 /// What happened.
@@ -66,13 +67,26 @@ pub enum Input {
         /// What.
         command: Command,
     },
-    /// A process started by `Effect::Spawn` ended, or could not start.
+    /// A task started by `Effect::Spawn` ended, or could not start.
     TaskEnded {
         /// Which.
         run: RunId,
         /// How.
         outcome: Outcome,
+        /// What it used.
+        usage: Usage,
     },
+    /// The environment of a simulation listens.
+    PortOpened {
+        /// Whose.
+        run: RunId,
+        /// The TCP port.
+        port: u16,
+        /// The host that the policy is told.
+        host: SmolStr,
+    },
+    /// Which namespaces relays at this node serve now, in place of what was said before.
+    Relays(Vec<RelaySlots>),
     /// A hardware reading, to be sent along with presence.
     Stats(WorkSpec),
     /// Where the API and the links listen, to be told in presence.
@@ -100,6 +114,8 @@ pub enum AckLevel {
 pub struct Submission {
     /// The namespace.
     pub ns: SmolStr,
+    /// The kind of event that submits a job there; empty for the namespace's usual one.
+    pub kind: SmolStr,
     /// The array's indexes.
     pub tasks: IntervalSet,
     /// Higher goes first.
@@ -117,6 +133,26 @@ pub enum Command {
     Submit(Box<Submission>),
     /// Cancel a job, whoever owns it.
     Cancel(JobId),
+    /// Register a namespace.
+    Declare(Box<Declaration>),
+    /// A relay speaks of a task that it was given.
+    Report {
+        /// The task.
+        run: RunId,
+        /// In the namespace's words.
+        kind: SmolStr,
+        /// The kind's fields.
+        spec: WorkSpec,
+    },
+    /// Anybody speaks of a job, where its namespace's rules allow that.
+    Remark {
+        /// The job.
+        job: JobId,
+        /// In the namespace's words.
+        kind: SmolStr,
+        /// The kind's fields.
+        spec: WorkSpec,
+    },
 }
 
 /// Why a command was refused. Nothing changed.
@@ -154,6 +190,41 @@ pub enum CommandError {
     /// Too late.
     #[error("the job has finished")]
     AlreadyFinished,
+    /// The declaration is not one.
+    #[error(transparent)]
+    Declaration(#[from] DeclarationError),
+    /// Another declaration has that name and version.
+    #[error("namespace `{name}` version {version} is registered with another content; raise `version` to change it")]
+    VersionTaken {
+        /// The name.
+        name: SmolStr,
+        /// The version.
+        version: u32,
+    },
+    /// Too many declarations.
+    #[error("{0} namespaces are registered, which is the most that a cluster takes")]
+    TooManyNamespaces(usize),
+    /// The event is not one of the namespace's.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// The namespace has no such kind of submission.
+    #[error("kind `{kind}`: expected {expected}, the kind that submits jobs of namespace `{ns}`")]
+    NotASubmission {
+        /// What was given.
+        kind: SmolStr,
+        /// What is right.
+        expected: String,
+        /// The namespace.
+        ns: SmolStr,
+    },
+    /// The task is not (any more) with a relay of this node.
+    #[error(
+        "this task is not in a relay's hands here: it was reported already, its lease ran out, or it was given to another"
+    )]
+    NotHeld,
+    /// Only the executor may say that.
+    #[error("kind `{0}` is for the relay that holds the task to report; its rule does not say `by = \"anyone\"`")]
+    NotForAnyone(SmolStr),
 }
 
 /// The answer to a command.
@@ -170,6 +241,15 @@ pub enum Reply {
     },
     /// The cancel is in the log.
     Cancelled,
+    /// The namespace is in the log.
+    Declared {
+        /// Its hash.
+        id: Hash,
+        /// False if that very declaration had been registered: nothing was written.
+        fresh: bool,
+    },
+    /// What was said is in the log.
+    Noted,
     /// Refused.
     Error(CommandError),
 }
@@ -237,7 +317,7 @@ pub enum Effect {
         /// The first event wanted.
         from: Seq,
     },
-    /// Start a process; answer `Input::TaskEnded` when it ends.
+    /// Start a task; answer `Input::TaskEnded` when it ends.
     Spawn(Box<Spawn>),
     /// Stop a process and its group, gently at first.
     Kill(RunId),
@@ -264,7 +344,29 @@ pub struct Spawn {
     /// The attempt.
     pub attempt: u16,
     /// What to run.
-    pub launch: Launch,
+    pub work: Work,
+}
+
+/// What a task consists of.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// One process.
+    Process(Launch),
+    /// An environment and a policy.
+    Pair(Box<Pair>),
+    /// Something that a relay does: hand it over, and end it when the relay says so or is gone.
+    Relay(Box<Assignment>),
+}
+
+/// A task for a relay.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// The namespace.
+    pub ns: SmolStr,
+    /// The job's priority.
+    pub priority: i32,
+    /// The job's fields, defaults filled in.
+    pub spec: WorkSpec,
 }
 
 /// News for local subscribers. Coalesced by them; a question to Facts gives the whole picture.

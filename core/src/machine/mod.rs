@@ -19,7 +19,9 @@ mod write;
 use std::collections::{BTreeMap, VecDeque};
 
 pub use invariants::{Buffer, Violation, buffers, check};
-pub use io::{AckLevel, Command, CommandError, Effect, Input, Note, Notice, Record, Reply, Spawn, Submission};
+pub use io::{
+    AckLevel, Assignment, Command, CommandError, Effect, Input, Note, Notice, Record, Reply, Spawn, Submission, Work,
+};
 pub use recover::Recovery;
 
 use crate::config::Config;
@@ -109,12 +111,17 @@ pub struct Machine {
     /// Whether capacity or the queue changed since the last placement.
     place_due: bool,
     stopping: bool,
+    /// The clean-shutdown marker is on disk: nothing may follow it.
+    stopped: bool,
     effects: Vec<Effect>,
 }
 
 impl Machine {
-    /// Takes in what happened, decides, and says what to do.
+    /// Takes in what happened, decides, and says what to do. After `Notice::Stopped` nothing is taken in: a record behind the clean-shutdown marker would undo it.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        if self.stopped {
+            return refused(input);
+        }
         match input {
             Input::Tick => {}
             Input::Batch { from, batch } => self.on_batch(now, from, batch),
@@ -126,7 +133,9 @@ impl Machine {
             Input::Durable(write) => self.on_durable(now, write),
             Input::WriteFailed { write, reason } => self.on_write_failed(now, write, reason),
             Input::Command { request, command } => self.on_command(now, request, command),
-            Input::TaskEnded { run, outcome } => self.on_task_ended(run, outcome),
+            Input::TaskEnded { run, outcome, usage } => self.on_task_ended(run, outcome, usage),
+            Input::PortOpened { run, port, host } => self.on_port_opened(now, run, port, &host),
+            Input::Relays(relays) => self.on_relays(relays),
             Input::Stats(stats) => self.about.stats = Some(stats),
             Input::Addresses { api, links } => {
                 self.about.api = api;
@@ -137,6 +146,9 @@ impl Machine {
                 self.stopping = true;
                 self.outbox.marker = true;
             }
+        }
+        if self.stopped {
+            return core::mem::take(&mut self.effects);
         }
         self.on_time(now);
         self.settle(now);
@@ -239,4 +251,12 @@ impl Machine {
     pub fn own_log(&self) -> LogId {
         LogId { node: self.me, epoch: self.epoch }
     }
+}
+
+/// What a Machine that has stopped says: no to commands.
+fn refused(input: Input) -> Vec<Effect> {
+    let Input::Command { request, .. } = input else {
+        return Vec::new();
+    };
+    vec![Effect::Reply { request, reply: Reply::Error(CommandError::ShuttingDown) }]
 }

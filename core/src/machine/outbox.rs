@@ -6,14 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use super::io::{Note, Record};
+use super::io::{Note, Record, Reply};
 use super::pace::{Pace, Urgency};
 use crate::event::{Event, SignedBatch};
-use crate::facts::Outcome;
-use crate::ids::{GrantId, JobId, LogId, WriteId};
-use crate::lattice::IntervalSet;
-use crate::namespace::{batch, sys};
-use crate::schedule::FIRST_TERM;
+use crate::facts::{Outcome, Usage};
+use crate::ids::{GrantId, JobId, LogId, RequestId, WriteId};
+use crate::lattice::{IntervalSet, Lattice as _};
+use crate::namespace::{Voice, sys};
+use crate::schedule::{Ended, FIRST_TERM};
 use crate::time::{HlcClock, Wall};
 
 /// Ranges in one event; more are split, so that an event stays far below its limit.
@@ -24,13 +24,25 @@ pub(super) struct InFlight {
     pub(super) write: WriteId,
     pub(super) records: Vec<Record>,
     pub(super) own: Vec<Event>,
+    /// Clients that wait for it, and what they will be told.
+    pub(super) answers: Vec<(RequestId, Reply)>,
+}
+
+/// Tasks of one grant that ended alike.
+#[derive(Debug)]
+struct Finished {
+    voice: Voice,
+    tasks: IntervalSet,
+    usage: Usage,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     events: Vec<Event>,
-    started: BTreeMap<GrantId, IntervalSet>,
-    finished: BTreeMap<(GrantId, Outcome), IntervalSet>,
+    /// Clients that wait for the events, and what they will be told.
+    pub(super) answers: Vec<(RequestId, Reply)>,
+    started: BTreeMap<GrantId, (Voice, IntervalSet)>,
+    finished: BTreeMap<(GrantId, Outcome), Finished>,
     seals: BTreeMap<(JobId, Outcome), IntervalSet>,
     /// Whether something in `finished`, `seals` or `remote` is waited for, for instance the end of a job with a single task.
     pub(super) awaited: bool,
@@ -48,18 +60,21 @@ impl Outbox {
         self.events.push(event);
     }
 
+    /// An event for which a client waits.
+    pub(super) fn push_for(&mut self, event: Event, request: RequestId, reply: Reply) {
+        self.events.push(event);
+        self.answers.push((request, reply));
+    }
+
     /// Forgets submissions that wait: their clients are being told that the disk refuses.
     pub(super) fn drop_submissions(&mut self) {
-        self.events.retain(|event| event.kind != batch::SUBMIT);
+        self.events.retain(|event| !event.is_submission());
     }
 
     /// Moves the submissions that wait to the log `home`; returns the ids they had.
     pub(super) fn rehome_submissions(&mut self, home: LogId) -> Vec<JobId> {
-        let waiting = self
-            .events
-            .iter_mut()
-            .filter(|event| event.kind == batch::SUBMIT)
-            .filter_map(|event| event.ctx.job.as_mut());
+        let waiting =
+            self.events.iter_mut().filter(|event| event.is_submission()).filter_map(|event| event.ctx.job.as_mut());
         waiting
             .map(|job| {
                 let old = *job;
@@ -69,12 +84,16 @@ impl Outbox {
             .collect()
     }
 
-    pub(super) fn push_started(&mut self, grant: GrantId, task: u32) {
-        let _ = self.started.entry(grant).or_default().insert(task);
+    pub(super) fn push_started(&mut self, grant: GrantId, voice: Voice, task: u32) {
+        let _ = self.started.entry(grant).or_insert_with(|| (voice, IntervalSet::new())).1.insert(task);
     }
 
-    pub(super) fn push_finished(&mut self, grant: GrantId, tasks: &IntervalSet, outcome: Outcome) {
-        let _ = self.finished.entry((grant, outcome)).or_default().union_with(tasks);
+    pub(super) fn push_finished(&mut self, ended: Ended) {
+        let Ended { grant, voice, tasks, outcome, usage } = ended;
+        let empty = || Finished { voice, tasks: IntervalSet::new(), usage: Usage::default() };
+        let finished = self.finished.entry((grant, outcome)).or_insert_with(empty);
+        let _ = finished.tasks.union_with(&tasks);
+        let _ = finished.usage.join(usage);
     }
 
     pub(super) fn push_seal(&mut self, job: JobId, tasks: &IntervalSet, outcome: Outcome) {
@@ -115,21 +134,21 @@ impl Outbox {
         let finished = core::mem::take(&mut self.finished);
         let mut started = core::mem::take(&mut self.started);
         // A task that started and ended since the last write needs no event of its start: its end says so.
-        for ((grant, outcome), tasks) in &finished {
+        for ((grant, outcome), ended) in &finished {
             if matches!(outcome, Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut)
-                && let Some(starts) = started.get_mut(grant)
+                && let Some((_, starts)) = started.get_mut(grant)
             {
-                starts.subtract(tasks);
+                starts.subtract(&ended.tasks);
             }
         }
-        for (grant, tasks) in started {
+        for (grant, (voice, tasks)) in started {
             for part in split(tasks) {
-                events.push(batch::job_started(clock.tick(wall), grant, part));
+                events.push(voice.started(clock.tick(wall), grant, part));
             }
         }
-        for ((grant, outcome), tasks) in finished {
+        for ((grant, outcome), Finished { voice, tasks, usage }) in finished {
             for part in split(tasks) {
-                events.push(batch::job_finished(clock.tick(wall), grant, part, &outcome));
+                events.push(voice.finished(clock.tick(wall), grant, part, &outcome, &usage));
             }
         }
         for ((job, outcome), tasks) in core::mem::take(&mut self.seals) {

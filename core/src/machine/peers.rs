@@ -9,7 +9,7 @@ use crate::event::{Entry, Event, SignedBatch};
 use crate::ids::{Epoch, LogId, NodeId, Seq};
 use crate::limits;
 use crate::log::Ingest;
-use crate::namespace::{batch, monitor, sys};
+use crate::namespace::{monitor, sys};
 use crate::schedule::Presence;
 use crate::sync::Message;
 use crate::time::{Hlc, Now};
@@ -49,7 +49,7 @@ impl Machine {
     /// Reports and seals of arrays may gather before they are written; whatever else a batch says, somebody waits for.
     fn urgency_of(&self, batch: &SignedBatch) -> Urgency {
         let may_gather = |event: &Event| {
-            let is_report = event.ctx.grant.is_some() && event.ns == batch::NAME;
+            let is_report = event.ctx.grant.is_some() && event.ns != sys::NAME;
             let is_seal = event.ns == sys::NAME && event.kind == sys::SEAL;
             (is_report || is_seal) && event.ctx.job.is_none_or(|job| !self.is_single(&job))
         };
@@ -158,6 +158,7 @@ impl Machine {
             return;
         }
         self.owner.on_room(node, total, free);
+        self.owner.on_word(&node);
         self.place_due = true;
         if backlog > 0 && self.executor.is_idle() && self.sync.is_linked(&node) && !self.stopping {
             self.ask(now, node);
@@ -222,9 +223,11 @@ impl Machine {
             links: self.about.links.clone(),
             accepts: self.disk_refusal().is_none() && !self.stopping,
             version: self.config.version.clone(),
+            relays: self.executor.relays().to_vec(),
             stats: self.about.stats.clone().map(|stats| monitor::hardware_stats(hlc, stats)),
         };
         self.fleet.hear(now.mono, presence.clone());
+        self.owner.on_word(&self.me);
         self.effects.push(Effect::Publish(presence));
         self.place_due = true;
     }

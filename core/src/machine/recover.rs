@@ -10,13 +10,13 @@ use super::outbox::Outbox;
 use super::{About, Disk, Identity, Machine};
 use crate::config::Config;
 use crate::event::{SignedBatch, cluster_id};
-use crate::facts::{Facts, Outcome};
+use crate::facts::{Facts, Outcome, Usage};
 use crate::ids::{Dot, Epoch, GrantId};
 use crate::lattice::IntervalSet;
 use crate::log::{Ingest, LogSet};
-use crate::namespace::Registry;
+use crate::namespace::{Registry, Voice};
 use crate::rng::Rng;
-use crate::schedule::{Executor, Fleet, Owner};
+use crate::schedule::{Ended, Executor, Fleet, Owner};
 use crate::sync::Sync;
 use crate::time::{HlcClock, Now};
 
@@ -117,6 +117,7 @@ impl Recovery {
             asked: BTreeMap::new(),
             place_due: true,
             stopping: false,
+            stopped: false,
             effects: Vec::new(),
             config: self.config,
             registry: self.registry,
@@ -161,7 +162,9 @@ impl Machine {
             }
             // Nobody waits for what was withdrawn or is sealed.
             if !lost.is_empty() && known.is_none_or(|grant| !grant.void) {
-                self.outbox.push_finished(grant, &lost, Outcome::Lost);
+                let voice = job.and_then(|job| job.submit.as_ref()).map(|submit| Voice::of(submit)).unwrap_or_default();
+                let (outcome, usage) = (Outcome::Lost, Usage::default());
+                self.outbox.push_finished(Ended { grant, voice, tasks: lost, outcome, usage });
             }
             self.executor.refuse(grant);
         }

@@ -4,6 +4,7 @@ mod disk;
 mod exchange;
 mod hostile;
 mod pair;
+mod relays;
 mod restart;
 mod spread;
 
@@ -11,7 +12,7 @@ use expect_test::{Expect, expect};
 
 use super::*;
 use crate::event::{Value, WorkSpec};
-use crate::facts::Outcome;
+use crate::facts::{Outcome, Usage};
 use crate::ids::{RunId, WriteId};
 use crate::lattice::IntervalSet;
 use crate::resources::Resources;
@@ -42,7 +43,7 @@ fn machine(seed: u8) -> Machine {
 fn submission(tasks: u32, ack: AckLevel) -> Command {
     let spec = WorkSpec::new().with("command", Value::List(vec![Value::text("true")]));
     let tasks = IntervalSet::from_range(1, tasks);
-    Command::Submit(Box::new(Submission { ns: "batch".into(), tasks, priority: 0, spec, ack }))
+    Command::Submit(Box::new(Submission { ns: "batch".into(), kind: "".into(), tasks, priority: 0, spec, ack }))
 }
 
 /// Effects as short lines.
@@ -169,7 +170,7 @@ fn a_job_runs_from_submission_to_seal_on_one_node() {
     check(
         &mut node,
         5,
-        Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0) },
+        Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0), usage: Usage::default() },
         &expect![[r#"
         write 4: JobFinished 1
     "#]],

@@ -4,15 +4,15 @@
 //! acceptance: the grant in one's own log is one.
 
 use super::Machine;
-use super::io::{Effect, Note, Spawn};
+use super::io::{Assignment, Effect, Note, Spawn, Work};
 use crate::event::Event;
-use crate::facts::Outcome;
+use crate::facts::{Handler, Outcome, Usage};
 use crate::ids::{Dot, GrantId, JobId, NodeId, RunId};
 use crate::limits;
-use crate::namespace::{batch, sys};
-use crate::schedule::{Candidate, Decision, Ended, Health, Offer, Verdict};
+use crate::namespace::{Voice, batch, simulation, sys};
+use crate::schedule::{Candidate, Decision, Ended, Health, Offer, RelaySlots, Verdict};
 use crate::sync::Message;
-use crate::time::Now;
+use crate::time::{Mono, Now};
 
 /// How long an offer waits for its job's submission.
 const PARK_MS: u64 = 5_000;
@@ -37,6 +37,12 @@ impl Machine {
             self.place_due = true;
         }
         let grant = event.ctx.grant.map(|no| GrantId { job: id, no });
+        if event.is_submission() {
+            if dot.log.node == self.me {
+                self.on_submission_durable(dot, id);
+            }
+            self.unpark(now, &id);
+        }
         match (event.ns.as_str(), event.kind.as_str(), grant) {
             (sys::NAME, "Grant", Some(grant)) if id.log.node == self.me => {
                 self.owner.on_granted(now.mono, grant);
@@ -46,12 +52,6 @@ impl Machine {
                 let (kills, dropped) = self.executor.on_cancel(&id);
                 self.effects.extend(kills.into_iter().map(Effect::Kill));
                 dropped.into_iter().for_each(|ended| self.report(ended));
-            }
-            (batch::NAME, batch::SUBMIT, _) => {
-                if dot.log.node == self.me {
-                    self.on_submission_durable(dot, id);
-                }
-                self.unpark(now, &id);
             }
             _ => {}
         }
@@ -116,7 +116,11 @@ impl Machine {
             .fleet
             .live(now.mono)
             .filter(|(node, peer)| usable(node) && peer.presence.accepts)
-            .map(|(node, peer)| Candidate { node: *node, name: peer.presence.name.clone() })
+            .map(|(node, peer)| Candidate {
+                node: *node,
+                name: peer.presence.name.clone(),
+                relays: peer.presence.relays.clone(),
+            })
             .collect();
         let mut decisions = Vec::new();
         self.owner.place(now.mono, &self.me, &candidates, &mut decisions);
@@ -125,23 +129,50 @@ impl Machine {
 
     fn start_tasks(&mut self, now: Now) {
         for start in self.executor.pump(now.mono) {
-            self.outbox.push_started(start.grant, start.task);
-            let launch = batch::launch(&start.submit.spec(), start.task, &self.me);
+            let submit = &start.submit;
+            self.outbox.push_started(start.grant, Voice::of(submit), start.task);
+            let spec = submit.spec();
+            let work = match submit.handler() {
+                Handler::Process => Work::Process(batch::launch(&spec, start.task, &self.me)),
+                Handler::Pair => Work::Pair(Box::new(simulation::pair(&spec, start.task, &self.me))),
+                Handler::Relay => {
+                    let (ns, priority) = (submit.ns.clone(), submit.priority);
+                    Work::Relay(Box::new(Assignment { ns, priority, spec }))
+                }
+            };
             self.effects.push(Effect::Spawn(Box::new(Spawn {
                 run: start.run,
                 grant: start.grant,
                 task: start.task,
                 attempt: start.attempt.0,
-                launch,
+                work,
             })));
         }
     }
 
-    pub(super) fn on_task_ended(&mut self, run: RunId, outcome: Outcome) {
-        if let Some(ended) = self.executor.on_ended(run, outcome) {
+    pub(super) fn on_task_ended(&mut self, run: RunId, outcome: Outcome, usage: Usage) {
+        if let Some(ended) = self.executor.on_ended(run, outcome, usage) {
             self.report(ended);
             self.place_due = true;
         }
+    }
+
+    pub(super) fn on_port_opened(&mut self, now: Now, run: RunId, port: u16, host: &str) {
+        // A run that is over by now has said all that counts.
+        if let Some((grant, task, voice)) = self.executor.run(&run) {
+            let hlc = self.clock.tick(now.wall);
+            self.outbox.push(voice.port_allocated(hlc, grant, task, port, host));
+        }
+    }
+
+    /// What relays here serve has changed. Tasks that wait for one that is gone go back to their owners.
+    pub(super) fn on_relays(&mut self, relays: Vec<RelaySlots>) {
+        for ended in self.executor.set_relays(relays) {
+            self.report(ended);
+        }
+        // Owners should hear of it before the next second.
+        self.about.next_presence = Mono::default();
+        self.place_due = true;
     }
 
     pub(super) fn is_single(&self, job: &JobId) -> bool {
@@ -151,7 +182,7 @@ impl Machine {
 
     fn report(&mut self, ended: Ended) {
         self.outbox.awaited |= self.is_single(&ended.grant.job);
-        self.outbox.push_finished(ended.grant, &ended.tasks, ended.outcome);
+        self.outbox.push_finished(ended);
     }
 
     /// An owner asks this node to run tasks.

@@ -12,7 +12,7 @@ use crate::facts::Touched;
 use crate::ids::{Dot, GrantId, Hash, NodeId, Seq, WriteId};
 use crate::limits;
 use crate::log::Ingest;
-use crate::namespace::{batch, sys};
+use crate::namespace::sys;
 use crate::sync::Message;
 use crate::time::{Mono, Now};
 
@@ -64,7 +64,8 @@ impl Machine {
         }
         let write = self.outbox.next_write();
         self.effects.push(Effect::Write { write, records: records.clone() });
-        self.outbox.in_flight = Some(InFlight { write, records, own });
+        let answers = core::mem::take(&mut self.outbox.answers);
+        self.outbox.in_flight = Some(InFlight { write, records, own, answers });
     }
 
     /// Signs events as batches at the tail of this node's log.
@@ -122,9 +123,14 @@ impl Machine {
                     self.effects.push(Effect::Notice(Notice::Folded(batch)));
                 }
                 Record::Note(Note::Accepted { grant, .. }) => self.on_accept_durable(now, grant),
-                Record::CleanShutdown => self.effects.push(Effect::Notice(Notice::Stopped)),
+                Record::CleanShutdown => {
+                    self.stopped = true;
+                    self.effects.push(Effect::Notice(Notice::Stopped));
+                }
             }
         }
+        let answers = done.answers.into_iter();
+        self.effects.extend(answers.map(|(request, reply)| Effect::Reply { request, reply }));
         for (author, (log, len)) in have {
             if self.sync.is_linked(&author) {
                 self.effects.push(Effect::Send { to: author, message: Message::Have { log, len } });
@@ -141,8 +147,16 @@ impl Machine {
                 if log.node != self.me {
                     self.clock.observe(event.hlc, now.wall);
                 }
-                if let Touched::Job(job) = touched {
-                    self.on_job_touched(now, dot, job, event);
+                match touched {
+                    Touched::Nothing | Touched::Node(_) => {}
+                    Touched::Job(job) => self.on_job_touched(now, dot, job, event),
+                    Touched::Declaration(read) => {
+                        for (dot, event) in read {
+                            if let Some(job) = event.ctx.job {
+                                self.on_job_touched(now, dot, job, &event);
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -192,7 +206,9 @@ impl Machine {
             let reply = Reply::Error(CommandError::DiskRefuses(reason.clone()));
             self.effects.push(Effect::Reply { request: owed.request, reply });
         }
-        let is_kept = |event: &Event| sys::admission_mac(event).is_none() && event.kind != batch::SUBMIT;
+        // Their events come again, and so does the answer.
+        self.outbox.answers.extend(failed.answers);
+        let is_kept = |event: &Event| sys::admission_mac(event).is_none() && !event.is_submission();
         for event in failed.own.into_iter().filter(is_kept) {
             self.outbox.push(event);
         }
@@ -222,7 +238,7 @@ impl Machine {
 /// Whether a client may wait for the news that this batch is on a second disk.
 fn holds_submission(batch: &SignedBatch) -> bool {
     batch.entries().any(|(_, entry)| match entry {
-        Entry::Event(event) => event.kind == batch::SUBMIT,
+        Entry::Event(event) => event.is_submission(),
         Entry::Unread(_) => false,
     })
 }

@@ -7,8 +7,8 @@ use smol_str::SmolStr;
 
 use super::{Durability, FieldReq, FieldType, Namespace, NamespaceSpec, opaque, report, schema};
 use crate::event::{Event, SysContext, WorkSpec};
-use crate::facts::{Delta, Handler, Job, Outcome, Submit};
-use crate::ids::{Dot, GrantId, JobId, NodeId};
+use crate::facts::{Delta, Handler, Job, Submit};
+use crate::ids::{Dot, JobId, NodeId};
 use crate::lattice::IntervalSet;
 use crate::limits;
 use crate::time::Hlc;
@@ -50,6 +50,10 @@ impl Namespace for Batch {
         &self.spec
     }
 
+    fn submit_kind(&self) -> Option<&'static str> {
+        Some(SUBMIT)
+    }
+
     fn delta(&self, dot: Dot, event: &Event) -> Delta {
         let Some(id) = event.ctx.job else {
             return if event.ver == 1 { Delta::Nothing } else { opaque(dot, event) };
@@ -65,28 +69,11 @@ impl Namespace for Batch {
     }
 }
 
-fn event(hlc: Hlc, kind: &'static str, ctx: SysContext, spec: WorkSpec) -> Event {
-    Event { hlc, ns: SmolStr::new_static(NAME), kind: SmolStr::new_static(kind), ver: 1, ctx, spec }
-}
-
 /// A submission under `id`, which must lie in the author's own log.
 #[must_use]
 pub fn submit_job(hlc: Hlc, id: JobId, tasks: IntervalSet, priority: i32, spec: WorkSpec) -> Event {
-    event(hlc, SUBMIT, SysContext { job: Some(id), tasks, priority, ..SysContext::default() }, spec)
-}
-
-/// The executor's word that it started tasks of a grant.
-#[must_use]
-pub fn job_started(hlc: Hlc, grant: GrantId, tasks: IntervalSet) -> Event {
-    let ctx = SysContext { job: Some(grant.job), tasks, grant: Some(grant.no), ..SysContext::default() };
-    event(hlc, report::STARTED, ctx, WorkSpec::new())
-}
-
-/// The executor's word that tasks of a grant ended.
-#[must_use]
-pub fn job_finished(hlc: Hlc, grant: GrantId, tasks: IntervalSet, outcome: &Outcome) -> Event {
-    let ctx = SysContext { job: Some(grant.job), tasks, grant: Some(grant.no), ..SysContext::default() };
-    event(hlc, report::FINISHED, ctx, report::outcome_spec(outcome))
+    let ctx = SysContext { job: Some(id), tasks, priority, ..SysContext::default() };
+    Event { hlc, ns: SmolStr::new_static(NAME), kind: SmolStr::new_static(SUBMIT), ver: 1, ctx, spec }
 }
 
 /// The command line, environment and the rest that an executor needs for one task.

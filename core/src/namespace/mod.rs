@@ -9,24 +9,42 @@ pub mod declared;
 pub mod monitor;
 pub mod report;
 mod schema;
+pub mod simulation;
 pub mod sys;
 #[cfg(test)]
 mod tests;
+mod voice;
 
 use core::fmt;
 use std::collections::BTreeMap;
 
+pub use declared::{Declaration, DeclarationError, EventError, Speaker};
 pub use schema::{Durability, FieldReq, FieldType, NamespaceSpec, SchemaError, job_fields};
 use smol_str::SmolStr;
+pub use voice::Voice;
 
-use crate::event::Event;
-use crate::facts::Delta;
+use crate::event::{Event, WorkSpec};
+use crate::facts::{Delta, Outcome};
 use crate::ids::Dot;
 
 /// What events of one name mean.
 pub trait Namespace: fmt::Debug + Send + Sync {
     /// Name, schema, durability.
     fn spec(&self) -> &NamespaceSpec;
+
+    /// The kind of event that submits a job; `None` if the namespace has no jobs.
+    fn submit_kind(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Checks a relay's report before it is logged, and says how it ends the task, if it does. A namespace that relays do not serve knows none.
+    ///
+    /// # Errors
+    /// If the kind is none of the namespace's reports, or its spec does not fit.
+    fn check_event(&self, kind: &str, _spec: &WorkSpec) -> Result<Option<Outcome>, EventError> {
+        let namespace = self.spec().name.clone();
+        Err(EventError::Unknown { kind: SmolStr::new(kind), namespace, known: "none".to_owned() })
+    }
 
     /// What `event`, found at `dot`, adds to Facts. Kinds and versions that it does not know are `Delta::Opaque`.
     fn delta(&self, dot: Dot, event: &Event) -> Delta;
@@ -45,12 +63,13 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// `sys`, `batch` and `monitor`.
+    /// `sys`, `batch`, `simulation` and `monitor`.
     #[must_use]
     pub fn built_in() -> Self {
         let mut registry = Self { known: BTreeMap::new() };
         registry.add(Box::new(sys::Sys::default()));
         registry.add(Box::new(batch::Batch::default()));
+        registry.add(Box::new(simulation::Simulation::default()));
         registry.add(Box::new(monitor::Monitor::default()));
         registry
     }
@@ -74,6 +93,20 @@ impl Registry {
     /// Their names, in order.
     pub fn names(&self) -> impl Iterator<Item = &SmolStr> {
         self.known.keys()
+    }
+
+    /// Checks a relay's report; see `Namespace::check_event`.
+    ///
+    /// # Errors
+    /// As that, and if the namespace is not known.
+    pub fn check_event(&self, ns: &str, kind: &str, spec: &WorkSpec) -> Result<Option<Outcome>, EventError> {
+        match self.namespace(ns) {
+            Some(namespace) => namespace.check_event(kind, spec),
+            None => {
+                let (kind, namespace) = (SmolStr::new(kind), SmolStr::new(ns));
+                Err(EventError::Unknown { kind, namespace, known: "none".to_owned() })
+            }
+        }
     }
 
     /// What an event adds to Facts.

@@ -4,7 +4,7 @@
 //! Does not: know submissions, nor what a namespace adds to reports.
 
 use crate::event::{Event, Value, WorkSpec};
-use crate::facts::{Delta, Job, Outcome, Run};
+use crate::facts::{Delta, Extra, Job, Outcome, Run, Usage};
 use crate::ids::Dot;
 use crate::lattice::{IntervalSet, Max, Min, VecMap};
 
@@ -49,17 +49,29 @@ pub enum Reading {
 pub fn read(event: &Event) -> Reading {
     match (event.kind.as_str(), event.ver) {
         (STARTED, 1) => Reading::Run(run(event, None)),
-        (FINISHED, 1) => {
-            outcome_of(&event.spec).map_or(Reading::Unfit, |outcome| Reading::Run(run(event, Some(outcome))))
-        }
+        (FINISHED, 1) => ended(event, Usage::default()),
+        (FINISHED, 2) => ended(event, usage_of(&event.spec)),
         _ => Reading::Unknown,
+    }
+}
+
+/// Reads an end, whatever its kind is called, by an executor that used so much.
+pub(super) fn ended(event: &Event, usage: Usage) -> Reading {
+    match outcome_of(&event.spec) {
+        Some(outcome) => Reading::Run(run(event, Some(outcome)).with(Extra { usage, ..Extra::default() })),
+        None => Reading::Unfit,
     }
 }
 
 /// What a standard report adds to Facts; other kinds and versions are `Delta::Opaque`.
 #[must_use]
 pub fn delta(dot: Dot, event: &Event) -> Delta {
-    match (read(event), event.ctx.job, event.ctx.grant) {
+    told(dot, event, read(event))
+}
+
+/// What a report that was read so adds to Facts.
+pub(super) fn told(dot: Dot, event: &Event, reading: Reading) -> Delta {
+    match (reading, event.ctx.job, event.ctx.grant) {
         (Reading::Run(run), Some(id), Some(no)) => Delta::Job(id, Box::new(Job::reported(no, dot.log.node, run))),
         (Reading::Run(_) | Reading::Unfit, _, _) => Delta::Nothing,
         (Reading::Unknown, _, _) => super::opaque(dot, event),
@@ -116,5 +128,28 @@ pub fn outcome_of(spec: &WorkSpec) -> Option<Outcome> {
         Some(Outcome::Lost)
     } else {
         None
+    }
+}
+
+/// Adds what was used to the spec of an end of version 2.
+pub(super) fn with_usage(spec: WorkSpec, usage: &Usage) -> WorkSpec {
+    let parts = [
+        ("cpu_user_ms", usage.cpu_user_ms),
+        ("cpu_sys_ms", usage.cpu_sys_ms),
+        ("wall_ms", usage.wall_ms),
+        ("max_rss_bytes", usage.max_rss_bytes),
+    ];
+    parts.into_iter().filter(|(_, value)| *value > 0).fold(spec, |spec, (key, value)| spec.with(key, Value::int(value)))
+}
+
+/// Reads what an end of version 2 says of usage; what it does not name is 0.
+#[must_use]
+pub(super) fn usage_of(spec: &WorkSpec) -> Usage {
+    let part = |key| spec.uint(key).unwrap_or(0);
+    Usage {
+        cpu_user_ms: part("cpu_user_ms"),
+        cpu_sys_ms: part("cpu_sys_ms"),
+        wall_ms: part("wall_ms"),
+        max_rss_bytes: part("max_rss_bytes"),
     }
 }

@@ -1,12 +1,12 @@
-//! `sys`: the kernel's own kinds: admit, grant, void, seal, cancel.
+//! `sys`: the kernel's own kinds: admit, grant, void, seal, cancel, register a namespace.
 //!
 //! Invariants: a grant, void or seal counts only in the log of the job's owner; a cancel counts from any member; each kind and version folds to the same for ever.
 
 use smol_str::SmolStr;
 
-use super::{Durability, Namespace, NamespaceSpec, opaque, report};
+use super::{Declaration, Durability, Namespace, NamespaceSpec, opaque, report};
 use crate::event::{Event, SysContext, Value, WorkSpec};
-use crate::facts::{Cancel, Delta, Job, NodeInfo, Outcome, Placed};
+use crate::facts::{Cancel, Declarations, Delta, Job, NodeInfo, Outcome, Placed, Registration};
 use crate::ids::{Attempt, Dot, GrantId, Hash, JobId, NodeId, Term};
 use crate::lattice::IntervalSet;
 use crate::time::Hlc;
@@ -19,6 +19,7 @@ const VOID: &str = "Void";
 /// Final outcomes.
 pub const SEAL: &str = "Seal";
 const CANCEL: &str = "Cancel";
+const REGISTER: &str = "RegisterNamespace";
 
 /// The namespace.
 #[derive(Debug)]
@@ -56,9 +57,22 @@ impl Namespace for Sys {
             (VOID, 1) => owned.and_then(|id| Some((id, Job::voided(event.ctx.grant?)))),
             (SEAL, 1) => owned.and_then(|id| sealed(id, event)),
             (CANCEL, 1) => event.ctx.job.map(|id| (id, Job::cancelled(Cancel { hlc: event.hlc, by: author }))),
+            (REGISTER, 1) => return registered(dot, event),
             _ => return opaque(dot, event),
         };
         delta.map_or(Delta::Nothing, |(id, job)| Delta::Job(id, Box::new(job)))
+    }
+}
+
+/// A document of a form that this version does not read is kept for one that does.
+fn registered(dot: Dot, event: &Event) -> Delta {
+    match event.spec.bytes("declaration").map(Declaration::from_bytes) {
+        Some(Ok(declaration)) => {
+            let registration = Registration { hlc: event.hlc, by: dot.log.node };
+            Delta::Declaration(Box::new(Declarations::one(declaration, registration)))
+        }
+        Some(Err(_)) => opaque(dot, event),
+        None => Delta::Nothing,
     }
 }
 
@@ -121,6 +135,13 @@ pub fn void(hlc: Hlc, grant: GrantId) -> Event {
 pub fn seal(hlc: Hlc, job: JobId, term: Term, tasks: IntervalSet, outcome: &Outcome) -> Event {
     let spec = report::outcome_spec(outcome).with("term", Value::int(term.0));
     event(hlc, SEAL, SysContext { job: Some(job), tasks, ..SysContext::default() }, spec)
+}
+
+/// A member registers a namespace.
+#[must_use]
+pub fn register_namespace(hlc: Hlc, declaration: &Declaration) -> Event {
+    let spec = WorkSpec::new().with("declaration", Value::Bytes(declaration.to_bytes()));
+    event(hlc, REGISTER, SysContext::default(), spec)
 }
 
 /// A user wants a job stopped.

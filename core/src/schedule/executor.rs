@@ -7,10 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::facts::{Outcome, Submit};
+use smol_str::SmolStr;
+
+use super::fleet::RelaySlots;
+use crate::facts::{Handler, Outcome, Submit, Usage};
 use crate::ids::{Attempt, GrantId, JobId, NodeId, RunId};
 use crate::lattice::IntervalSet;
 use crate::limits;
+use crate::namespace::Voice;
 use crate::resources::Resources;
 use crate::time::Mono;
 
@@ -47,7 +51,33 @@ struct Held {
     queue: IntervalSet,
     running: BTreeMap<u32, RunId>,
     durable: bool,
+    usage: Usage,
 }
+
+impl Held {
+    fn ended(&self, grant: GrantId, tasks: IntervalSet, outcome: Outcome) -> Ended {
+        Ended { grant, voice: Voice::of(&self.submit), tasks, outcome, usage: self.usage }
+    }
+}
+
+/// Grants wait apart for what they need: the room of this machine, or a relay.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Lane {
+    Machine,
+    Relay(SmolStr),
+}
+
+impl Lane {
+    fn of(submit: &Submit) -> Self {
+        match submit.handler() {
+            Handler::Process | Handler::Pair => Self::Machine,
+            Handler::Relay => Self::Relay(submit.ns.clone()),
+        }
+    }
+}
+
+/// Within a lane: most urgent first, then as they came.
+type Place = (core::cmp::Reverse<i32>, u64, GrantId);
 
 #[derive(Clone, Copy, Debug)]
 struct Running {
@@ -79,15 +109,19 @@ pub struct Start {
     pub submit: Arc<Submit>,
 }
 
-/// A task that ended.
+/// Tasks that ended alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// The grant.
     pub grant: GrantId,
+    /// How their job is spoken of.
+    pub voice: Voice,
     /// The tasks.
     pub tasks: IntervalSet,
     /// How.
     pub outcome: Outcome,
+    /// What all tasks of the grant used so far.
+    pub usage: Usage,
 }
 
 /// The executor's books.
@@ -97,8 +131,11 @@ pub struct Executor {
     total: Resources,
     used: Resources,
     held: BTreeMap<GrantId, Held>,
-    /// Grants with tasks to start, first come first served within a priority.
-    order: BTreeSet<(core::cmp::Reverse<i32>, u64, GrantId)>,
+    /// Grants with tasks to start. A lane that is not here is empty.
+    lanes: BTreeMap<Lane, BTreeSet<Place>>,
+    /// Runs per relay lane.
+    relayed: BTreeMap<SmolStr, u32>,
+    relays: Vec<RelaySlots>,
     runs: BTreeMap<RunId, Running>,
     refused: VecDeque<GrantId>,
     /// Accepted once, nothing of it left.
@@ -116,7 +153,9 @@ impl Executor {
             total,
             used: Resources::default(),
             held: BTreeMap::new(),
-            order: BTreeSet::new(),
+            lanes: BTreeMap::new(),
+            relayed: BTreeMap::new(),
+            relays: Vec::new(),
             runs: BTreeMap::new(),
             refused: VecDeque::new(),
             over: VecDeque::new(),
@@ -158,7 +197,30 @@ impl Executor {
     /// Whether it could start something that needs little.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.order.is_empty() && self.free().cpu_milli > 0
+        self.is_free() && self.free().cpu_milli > 0
+    }
+
+    /// What relays here serve.
+    #[must_use]
+    pub fn relays(&self) -> &[RelaySlots] {
+        &self.relays
+    }
+
+    /// Takes note of what relays here serve now. What waits for one that is gone is lost to this node: its owner finds another.
+    pub fn set_relays(&mut self, relays: Vec<RelaySlots>) -> Vec<Ended> {
+        self.relays = relays;
+        let is_gone = |lane: &Lane| match lane {
+            Lane::Machine => false,
+            Lane::Relay(ns) => self.relay_slots(ns) == 0,
+        };
+        let gone: Vec<Lane> = self.lanes.keys().filter(|lane| is_gone(lane)).cloned().collect();
+        let places = gone.iter().filter_map(|lane| self.lanes.get(lane)).flatten();
+        let grants: Vec<GrantId> = places.map(|(_, _, grant)| *grant).collect();
+        grants.into_iter().filter_map(|grant| self.drop_queue(&grant, Outcome::Lost)).collect()
+    }
+
+    fn relay_slots(&self, ns: &str) -> u32 {
+        self.relays.iter().find(|relay| relay.ns == ns).map_or(0, |relay| relay.slots)
     }
 
     /// Whether the grant was accepted here, and if so, whether that is on disk. An offer of it that comes late must neither start it again nor be refused.
@@ -175,7 +237,11 @@ impl Executor {
         }
         let same_job = self.held.keys().any(|grant| grant.job == offer.grant.job);
         let fits = self.total.covers(&submit.need)
-            && (same_job || (self.order.is_empty() && self.free().covers(&submit.need)));
+            && match Lane::of(submit) {
+                Lane::Machine => same_job || (self.is_free() && self.free().covers(&submit.need)),
+                // Relays are kept one round ahead.
+                Lane::Relay(ns) => self.relay_slots(&ns) > 0,
+            };
         let legal = !offer.tasks.is_empty() && submit.tasks.is_superset(&offer.tasks);
         if self.refused.contains(&offer.grant) || !fits || !legal || self.held.len() >= limits::HELD_GRANTS_MAX {
             self.refuse(offer.grant);
@@ -189,6 +255,7 @@ impl Executor {
             queue: offer.tasks.clone(),
             running: BTreeMap::new(),
             durable: false,
+            usage: Usage::default(),
         };
         self.held.insert(offer.grant, held);
         Verdict::Accept
@@ -204,56 +271,89 @@ impl Executor {
         }
     }
 
+    /// Whether no grant waits for room on this machine.
+    fn is_free(&self) -> bool {
+        !self.lanes.contains_key(&Lane::Machine)
+    }
+
     /// The acceptance is on disk: its tasks may start.
     pub fn on_durable(&mut self, grant: &GrantId) {
         if let Some(held) = self.held.get_mut(grant) {
             held.durable = true;
             if !held.queue.is_empty() {
-                self.order.insert((core::cmp::Reverse(held.submit.priority), held.arrival, *grant));
+                let place = (core::cmp::Reverse(held.submit.priority), held.arrival, *grant);
+                self.lanes.entry(Lane::of(&held.submit)).or_default().insert(place);
             }
         }
     }
 
-    /// Starts whatever fits, in order. Stops at the first grant that does not fit, so that large tasks are not starved by small ones.
+    /// Starts whatever fits, in order. Each lane stops at its first grant that does not fit, so that large tasks are not starved by small ones.
     pub fn pump(&mut self, now: Mono) -> Vec<Start> {
         let mut starts = Vec::new();
-        while let Some((priority, arrival, grant)) = self.order.first().copied() {
-            let Some(held) = self.held.get_mut(&grant) else {
-                self.order.pop_first();
-                continue;
-            };
-            if !self.total.minus(&self.used, 1).covers(&held.submit.need)
-                || slots_taken(&self.runs, &held.submit, &self.total)
-            {
-                break;
+        for (lane, mut places) in core::mem::take(&mut self.lanes) {
+            while let Some(place) = places.first().copied() {
+                match self.start(now, &lane, place.2) {
+                    Pumped::Full => break,
+                    Pumped::Empty => {
+                        places.pop_first();
+                    }
+                    Pumped::Started(start) => {
+                        if self.held.get(&place.2).is_none_or(|held| held.queue.is_empty()) {
+                            places.pop_first();
+                        }
+                        starts.push(start);
+                    }
+                }
             }
-            let Some(task) = held.queue.take_first(1).first() else {
-                self.order.remove(&(priority, arrival, grant));
-                continue;
-            };
-            self.used = self.used.plus(&held.submit.need, 1);
-            self.next_run += 1;
-            let run = RunId(self.next_run);
-            held.running.insert(task, run);
-            let timeout_ms = held.submit.timeout_ms;
-            let deadline = (timeout_ms > 0).then(|| now.after_ms(timeout_ms));
-            self.runs.insert(run, Running { grant, task, deadline, stopping: None });
-            starts.push(Start { run, grant, task, attempt: held.attempt, submit: Arc::clone(&held.submit) });
-            if held.queue.is_empty() {
-                self.order.remove(&(priority, arrival, grant));
+            if !places.is_empty() {
+                self.lanes.insert(lane, places);
             }
         }
         starts
     }
 
-    /// A task's process ended; `None` if the run is not known.
-    pub fn on_ended(&mut self, run: RunId, outcome: Outcome) -> Option<Ended> {
+    fn start(&mut self, now: Mono, lane: &Lane, grant: GrantId) -> Pumped {
+        let slots_left = match lane {
+            Lane::Machine => u32::MAX,
+            Lane::Relay(ns) => self.relay_slots(ns).saturating_sub(self.relayed.get(ns).copied().unwrap_or(0)),
+        };
+        let here = self.runs.len() - self.relayed.values().sum::<u32>() as usize;
+        let Some(held) = self.held.get_mut(&grant) else {
+            return Pumped::Empty;
+        };
+        if slots_left == 0
+            || !self.total.minus(&self.used, 1).covers(&held.submit.need)
+            || (*lane == Lane::Machine && slots_taken(here, &held.submit, &self.total))
+        {
+            return Pumped::Full;
+        }
+        let Some(task) = held.queue.take_first(1).first() else {
+            return Pumped::Empty;
+        };
+        self.used = self.used.plus(&held.submit.need, 1);
+        if let Lane::Relay(ns) = lane {
+            *self.relayed.entry(ns.clone()).or_default() += 1;
+        }
+        self.next_run += 1;
+        let run = RunId(self.next_run);
+        held.running.insert(task, run);
+        let timeout_ms = held.submit.timeout_ms;
+        let deadline = (timeout_ms > 0).then(|| now.after_ms(timeout_ms));
+        self.runs.insert(run, Running { grant, task, deadline, stopping: None });
+        Pumped::Started(Start { run, grant, task, attempt: held.attempt, submit: Arc::clone(&held.submit) })
+    }
+
+    /// A task ended and used so much; `None` if the run is not known.
+    pub fn on_ended(&mut self, run: RunId, outcome: Outcome, usage: Usage) -> Option<Ended> {
         let running = self.runs.remove(&run)?;
         let held = self.held.get_mut(&running.grant)?;
         held.running.remove(&running.task);
+        held.usage = held.usage.plus(&usage);
         self.used = self.used.minus(&held.submit.need, 1);
-        if held.running.is_empty() && held.queue.is_empty() {
-            self.let_go(running.grant);
+        if let Lane::Relay(ns) = Lane::of(&held.submit)
+            && let Some(count) = self.relayed.get_mut(&ns)
+        {
+            *count = count.saturating_sub(1);
         }
         let outcome = match (running.stopping, outcome) {
             // A task that was told to stop but finished well all the same did finish.
@@ -261,7 +361,11 @@ impl Executor {
             (Some(Stop::Timeout), _) => Outcome::TimedOut,
             (Some(Stop::Cancel), _) => Outcome::Cancelled,
         };
-        Some(Ended { grant: running.grant, tasks: IntervalSet::one(running.task), outcome })
+        let ended = held.ended(running.grant, IntervalSet::one(running.task), outcome);
+        if held.running.is_empty() && held.queue.is_empty() {
+            self.let_go(running.grant);
+        }
+        Some(ended)
     }
 
     /// The job was cancelled: what must be killed, and what will never start.
@@ -269,7 +373,7 @@ impl Executor {
         let mut kills = Vec::new();
         let mut dropped = Vec::new();
         for grant in self.grants_of(job) {
-            dropped.extend(self.drop_queue(&grant).map(|tasks| Ended { grant, tasks, outcome: Outcome::Cancelled }));
+            dropped.extend(self.drop_queue(&grant, Outcome::Cancelled));
         }
         for (run, running) in &mut self.runs {
             if running.grant.job == *job && running.stopping.is_none() {
@@ -282,7 +386,7 @@ impl Executor {
 
     /// The owner withdrew the grant: what has not started never will.
     pub fn on_void(&mut self, grant: GrantId) {
-        let _ = self.drop_queue(&grant);
+        let _withdrawn = self.drop_queue(&grant, Outcome::Lost);
         self.refuse(grant);
     }
 
@@ -298,14 +402,23 @@ impl Executor {
         self.held.keys().filter(|grant| grant.job == *job).copied().collect()
     }
 
-    fn drop_queue(&mut self, grant: &GrantId) -> Option<IntervalSet> {
+    /// Takes what has not started out of a grant.
+    fn drop_queue(&mut self, grant: &GrantId, outcome: Outcome) -> Option<Ended> {
         let held = self.held.get_mut(grant)?;
         let tasks = core::mem::take(&mut held.queue);
-        self.order.remove(&(core::cmp::Reverse(held.submit.priority), held.arrival, *grant));
+        let lane = Lane::of(&held.submit);
+        let place = (core::cmp::Reverse(held.submit.priority), held.arrival, *grant);
+        let dropped = (!tasks.is_empty()).then(|| held.ended(*grant, tasks, outcome));
         if held.running.is_empty() {
             self.let_go(*grant);
         }
-        (!tasks.is_empty()).then_some(tasks)
+        if let Some(places) = self.lanes.get_mut(&lane) {
+            places.remove(&place);
+            if places.is_empty() {
+                self.lanes.remove(&lane);
+            }
+        }
+        dropped
     }
 
     /// Runs past their limit, to be killed.
@@ -326,10 +439,12 @@ impl Executor {
         self.runs.values().filter(|running| running.stopping.is_none()).filter_map(|running| running.deadline).min()
     }
 
-    /// The grant and task of a run.
+    /// The grant and task of a run, and how their job is spoken of.
     #[must_use]
-    pub fn run(&self, run: &RunId) -> Option<(GrantId, u32)> {
-        self.runs.get(run).map(|running| (running.grant, running.task))
+    pub fn run(&self, run: &RunId) -> Option<(GrantId, u32, Voice)> {
+        let running = self.runs.get(run)?;
+        let held = self.held.get(&running.grant)?;
+        Some((running.grant, running.task, Voice::of(&held.submit)))
     }
 
     /// All runs, for `invariants::check`.
@@ -344,7 +459,17 @@ impl Executor {
     }
 }
 
+/// What came of an attempt to start the next task of a grant.
+enum Pumped {
+    /// It started.
+    Started(Start),
+    /// There is nothing to start.
+    Empty,
+    /// There is no room for it.
+    Full,
+}
+
 /// Tasks that need nothing are still bounded: as many as there are cores.
-fn slots_taken(runs: &BTreeMap<RunId, Running>, submit: &Submit, total: &Resources) -> bool {
-    submit.need == Resources::default() && runs.len() >= total.slots(&Resources::default()) as usize
+fn slots_taken(running: usize, submit: &Submit, total: &Resources) -> bool {
+    submit.need == Resources::default() && running >= total.slots(&Resources::default()) as usize
 }

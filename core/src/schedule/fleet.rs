@@ -65,6 +65,20 @@ pub struct Presence {
     /// The last `HardwareStats` of namespace `monitor`.
     #[n(14)]
     pub stats: Option<Event>,
+    /// What relays at this node serve.
+    #[n(16)]
+    pub relays: Vec<RelaySlots>,
+}
+
+/// A namespace that a relay at a node serves.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RelaySlots {
+    /// The namespace.
+    #[cbor(n(0), with = "crate::facts::text")]
+    pub ns: SmolStr,
+    /// How many tasks it takes at once.
+    #[n(1)]
+    pub slots: u32,
 }
 
 /// How a node seems.

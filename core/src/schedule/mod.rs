@@ -13,6 +13,6 @@ mod tests;
 
 pub use executor::{Ended, Executor, Offer, Start, Verdict};
 pub use explain::{Explanation, NodeReason, explain};
-pub use fleet::{Fleet, Health, Peer, Presence};
+pub use fleet::{Fleet, Health, Peer, Presence, RelaySlots};
 pub use owner::{Decision, FIRST_TERM, Owner, Pending};
 pub use place::Candidate;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::facts::{Job, Outcome, Submit};
+use crate::facts::{Handler, Job, Outcome, Submit};
 use crate::ids::{Attempt, GrantNo, NodeId};
 use crate::lattice::IntervalSet;
 use crate::limits;
@@ -38,6 +38,8 @@ pub(super) struct Owned {
     pub(super) need: Resources,
     pub(super) priority: i32,
     pub(super) wanted_node: Option<smol_str::SmolStr>,
+    /// The namespace whose relays run it; `None` if executors do so themselves.
+    pub(super) relay: Option<smol_str::SmolStr>,
     pub(super) cancelled: bool,
     pub(super) next_grant: u32,
     pub(super) open: BTreeMap<GrantNo, Open>,
@@ -60,6 +62,7 @@ impl Owned {
             need: submit.need,
             priority: submit.priority,
             wanted_node: submit.wanted_node(),
+            relay: (submit.handler() == Handler::Relay).then(|| submit.ns.clone()),
             cancelled: false,
             next_grant: 1,
             open: BTreeMap::new(),

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::owned::{Open, Owned};
+use super::place::Candidate;
 use crate::facts::{Job, Outcome};
 use crate::ids::{Attempt, GrantId, GrantNo, JobId, NodeId, Term};
 use crate::lattice::IntervalSet;
@@ -65,6 +66,8 @@ pub(super) struct Room {
     pub(super) others: Resources,
     /// Reserved there by this owner's open grants.
     pub(super) mine: Resources,
+    /// Its relays' tasks were refused; holds until it speaks of itself again, so that a refusal is not answered by the same offer at once.
+    pub(super) relays_refused: bool,
 }
 
 impl Room {
@@ -83,7 +86,7 @@ pub struct Owner {
     /// Jobs that no candidate could ever take, kept out of the way of those that can be placed.
     parked: BTreeSet<(core::cmp::Reverse<i32>, JobId)>,
     /// The candidates that `parked` was judged against.
-    judged: Vec<NodeId>,
+    judged: Vec<Candidate>,
     pub(super) rooms: BTreeMap<NodeId, Room>,
     /// Open grants by executor.
     by_node: BTreeMap<NodeId, BTreeSet<GrantId>>,
@@ -238,6 +241,16 @@ impl Owner {
         mine
     }
 
+    /// Tasks for a namespace's relays that this owner's open grants have at a node.
+    pub(super) fn relay_tasks_at(&self, node: &NodeId, ns: &str) -> u64 {
+        let grants = self.by_node.get(node).into_iter().flatten();
+        let open = grants.filter_map(|grant| {
+            let owned = self.jobs.get(&grant.job).filter(|owned| owned.relay.as_deref() == Some(ns))?;
+            owned.open.get(&grant.no).map(|open| open.left.len())
+        });
+        open.sum()
+    }
+
     fn cancel(&mut self, id: JobId, decisions: &mut Vec<Decision>) {
         let Some(owned) = self.jobs.get_mut(&id) else {
             return;
@@ -275,7 +288,7 @@ impl Owner {
     }
 
     /// Looks at parked jobs again if the candidates are not those that they were judged against.
-    pub(super) fn unpark_if_changed(&mut self, candidates: &[NodeId]) {
+    pub(super) fn unpark_if_changed(&mut self, candidates: &[Candidate]) {
         if self.judged != candidates {
             self.judged = candidates.to_vec();
             self.queue.append(&mut self.parked);
@@ -320,6 +333,11 @@ impl Owner {
         };
         if open.accepted || open.node != *by {
             return;
+        }
+        if owned.relay.is_some()
+            && let Some(room) = self.rooms.get_mut(by)
+        {
+            room.relays_refused = true;
         }
         decisions.push(Decision::Void(grant));
         let (attempt, left) = (open.attempt, open.left.difference(&owned.sealed));
@@ -366,6 +384,13 @@ impl Owner {
         }
         room.mine = mine;
         room.others = total.minus(&free, 1).minus(&mine, 1);
+    }
+
+    /// A node spoke of itself: its relays may be offered tasks again.
+    pub fn on_word(&mut self, node: &NodeId) {
+        if let Some(room) = self.rooms.get_mut(node) {
+            room.relays_refused = false;
+        }
     }
 
     /// Moves retries whose delay is over to the queue.

@@ -4,8 +4,9 @@
 //! without talking; a node that works on a job gets its next chunk before it runs dry, sized so that a chunk lasts about `CHUNK_MS`.
 //! Invariants: grants no more than a node seems able to start or is working off; looks at a bounded number of jobs per pass.
 
+use super::fleet::RelaySlots;
 use super::owned::{Open, Owned};
-use super::owner::{Decision, FIRST_TERM, Owner};
+use super::owner::{Decision, FIRST_TERM, Owner, Room};
 use crate::ids::{GrantId, GrantNo, JobId, NodeId};
 use crate::limits;
 use crate::time::Mono;
@@ -14,27 +15,37 @@ use crate::time::Mono;
 const CHUNK_MS: u64 = 150;
 
 /// A node that may be given tasks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// Which.
     pub node: NodeId,
     /// Its name, for jobs that ask for one.
     pub name: smol_str::SmolStr,
+    /// What relays there serve.
+    pub relays: Vec<RelaySlots>,
+}
+
+impl Candidate {
+    /// How many tasks of the namespace its relays take at once.
+    fn relay_slots(&self, ns: &str) -> u64 {
+        self.relays.iter().find(|relay| relay.ns == ns).map_or(0, |relay| u64::from(relay.slots))
+    }
 }
 
 impl Owner {
     /// Grants what can be granted to the live `candidates`; `me` is preferred for its own jobs.
     pub fn place(&mut self, now: Mono, me: &NodeId, candidates: &[Candidate], decisions: &mut Vec<Decision>) {
-        let nodes: Vec<NodeId> = candidates.iter().map(|candidate| candidate.node).collect();
-        self.unpark_if_changed(&nodes);
+        self.unpark_if_changed(candidates);
         let queued: Vec<JobId> = self.queue.iter().take(limits::PLACE_SCAN_MAX).map(|(_, id)| *id).collect();
         for id in queued {
             if !self.is_placeable(&id, candidates) {
                 self.park(id);
                 continue;
             }
-            let has_room =
-                |candidate: &Candidate| self.rooms.get(&candidate.node).is_some_and(|room| room.free().cpu_milli > 0);
+            let by_relay = self.jobs.get(&id).is_some_and(|owned| owned.relay.is_some());
+            let has_room = |candidate: &Candidate| {
+                by_relay || self.rooms.get(&candidate.node).is_some_and(|room| room.free().cpu_milli > 0)
+            };
             let works_on =
                 |candidate: &Candidate| self.jobs.get(&id).is_some_and(|owned| owned.open_at(&candidate.node) > 0);
             let mut ranked: Vec<&Candidate> =
@@ -83,6 +94,15 @@ impl Owner {
         }
     }
 
+    /// Relays are kept one round ahead, so that they never wait for a grant.
+    fn relay_width(&self, ns: &str, room: &Room, candidate: &Candidate) -> u64 {
+        if room.relays_refused {
+            return 0;
+        }
+        let open = self.relay_tasks_at(&candidate.node, ns);
+        (candidate.relay_slots(ns) * 2).saturating_sub(open)
+    }
+
     /// Whether any candidate could run the job if it were empty.
     fn is_placeable(&self, id: &JobId, candidates: &[Candidate]) -> bool {
         let Some(owned) = self.jobs.get(id) else {
@@ -90,7 +110,8 @@ impl Owner {
         };
         candidates.iter().any(|candidate| {
             let room = self.rooms.get(&candidate.node);
-            room.is_some_and(|room| room.total.slots(&owned.need) > 0) && owned.wants(&candidate.name)
+            let fits = room.is_some_and(|room| room.total.slots(&owned.need) > 0);
+            fits && owned.wants(&candidate.name) && owned.relay.as_ref().is_none_or(|ns| candidate.relay_slots(ns) > 0)
         })
     }
 
@@ -102,6 +123,9 @@ impl Owner {
         if !owned.wants(&candidate.name) {
             return 0;
         }
+        if let Some(ns) = &owned.relay {
+            return self.relay_width(ns, room, candidate);
+        }
         let most = u64::from(room.total.slots(&owned.need));
         let working = owned.open_at(&candidate.node).min(most);
         (u64::from(room.free().slots(&owned.need)) + working).min(most)
@@ -109,6 +133,9 @@ impl Owner {
 }
 
 fn chunk_per_slot(owned: &Owned, ready: u64, all_slots: u64) -> u64 {
+    if owned.relay.is_some() {
+        return 1;
+    }
     // Unknown tasks go one by one; known ones so that a chunk lasts a while, never more than a fair share of half the rest.
     let by_time = owned.task_ms.map_or(1, |task_ms| CHUNK_MS.checked_div(task_ms).unwrap_or(u64::MAX));
     let fair = ready.checked_div(all_slots * 2).unwrap_or(1);

@@ -260,7 +260,7 @@ pub(super) async fn cancel(api: &Api, request: CancelRequest) -> Result<CancelRe
         accepted.push(match api.ctx.handle.command(Command::Cancel(*id)).await? {
             Reply::Error(CommandError::AlreadyFinished) => false,
             Reply::Error(error) => return Err(error.into()),
-            Reply::Cancelled | Reply::Submitted { .. } => true,
+            Reply::Cancelled | Reply::Submitted { .. } | Reply::Declared { .. } | Reply::Noted => true,
         });
     }
     let tell = move |machine: &mut Machine, now: Now| {

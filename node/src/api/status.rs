@@ -150,7 +150,19 @@ fn of_command(error: CommandError, message: String) -> Status {
             refusal(Code::Unavailable, message, "", vec![])
         }
         CommandError::UnknownJob => refusal(Code::NotFound, message, "", vec![]),
-        CommandError::AlreadyFinished => refusal(Code::FailedPrecondition, message, "", vec![]),
+        CommandError::Declaration(error) => {
+            let place = if error.place.is_empty() { "declaration".to_owned() } else { error.place.join(".") };
+            let wrong = vec![violation(&place, &error.expected, &error.found)];
+            refusal(Code::InvalidArgument, message, "", wrong)
+        }
+        CommandError::Event(_) | CommandError::NotASubmission { .. } => {
+            refusal(Code::InvalidArgument, message, "see `starling ns describe` for what it takes", vec![])
+        }
+        CommandError::VersionTaken { .. }
+        | CommandError::TooManyNamespaces(_)
+        | CommandError::NotHeld
+        | CommandError::AlreadyFinished => refusal(Code::FailedPrecondition, message, "", vec![]),
+        CommandError::NotForAnyone(_) => refusal(Code::PermissionDenied, message, "", vec![]),
     }
 }
 

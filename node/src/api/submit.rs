@@ -36,12 +36,13 @@ pub(super) async fn submit(api: &Api, request: SubmitRequest) -> Result<SubmitRe
     let need = Resources { cpu_milli: request.cpus_milli.unwrap_or(1_000).into(), mem_bytes: request.mem_bytes };
     let node = request.node.clone();
     let ns = if request.ns.is_empty() { DEFAULT_NAMESPACE } else { &request.ns };
-    let submission = Submission { ns: ns.into(), tasks, priority: request.priority, spec: spec(request), ack };
+    let submission =
+        Submission { ns: ns.into(), kind: "".into(), tasks, priority: request.priority, spec: spec(request), ack };
     let command = Command::Submit(Box::new(submission));
     let (job, level) = match api.ctx.handle.command(command).await? {
         Reply::Submitted { job, level, .. } => (job, level),
         Reply::Error(error) => return Err(error.into()),
-        Reply::Cancelled => return Err(crate::driver::Stopped::Gone.into()),
+        Reply::Cancelled | Reply::Declared { .. } | Reply::Noted => return Err(crate::driver::Stopped::Gone.into()),
     };
     let told = move |machine: &mut Machine, now: Now| SubmitReply {
         job: view::job_name(machine.facts(), &job),

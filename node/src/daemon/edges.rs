@@ -5,13 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use starling_core::event::Signer;
-use starling_core::facts::Outcome;
+use starling_core::facts::{Outcome, Usage};
 use starling_core::ids::{JobId, LogId, NodeId, RunId, Seq, WriteId};
-use starling_core::machine::{Effect, Input, Record, Spawn};
+use starling_core::machine::{Effect, Input, Record, Spawn, Work};
 use starling_net::{Lane, PeerKey, Topic};
 use tracing::{debug, warn};
 
@@ -35,19 +35,28 @@ pub(super) struct Serve {
     pub(super) from: Seq,
 }
 
-/// Which output belongs to which run, for the thread that sees it end.
+/// The runs whose end the driver wants to hear of, and which output belongs to them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Runs(Arc<Mutex<BTreeMap<u64, Place>>>);
 
 impl Runs {
     fn put(&self, run: u64, place: Place) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(run, place);
+        self.table().insert(run, place);
     }
 
-    /// Forgets a run.
+    /// Forgets a run; `None` if nobody asks for its end any more.
     #[must_use]
     pub(super) fn take(&self, run: u64) -> Option<Place> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&run)
+        self.table().remove(&run)
+    }
+
+    /// From now on ends are the shutdown's doing, and no task's outcome.
+    pub(super) fn forget_all(&self) {
+        self.table().clear();
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<u64, Place>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,16 +134,20 @@ impl RealEdges {
             }
         }
         let key = TaskKey { run: spawn.run.0 };
+        let launch = match spawn.work {
+            Work::Process(launch) => launch,
+            Work::Pair(_) | Work::Relay(_) => return,
+        };
         self.runs.put(spawn.run.0, place);
-        let mut env = spawn.launch.env;
+        let mut env = launch.env;
         env.push(("STARLING_RUN_OWNER".to_owned(), self.signer.node().to_hex()));
         env.push(("STARLING_ATTEMPT".to_owned(), spawn.attempt.to_string()));
         self.exec.launch(Launch {
             key,
-            argv: spawn.launch.command,
+            argv: launch.command,
             env,
-            cwd: spawn.launch.cwd.map(PathBuf::from),
-            stdin: spawn.launch.stdin.map(Bytes::from),
+            cwd: launch.cwd.map(PathBuf::from),
+            stdin: launch.stdin.map(Bytes::from),
             out: self.files.prefix(&place),
             cap_bytes: OUTPUT_CAP_BYTES,
         });
@@ -166,16 +179,23 @@ pub(super) fn log_key(log: &LogId) -> LogKey {
 
 /// What the end of a process means to the Machine.
 #[must_use]
-pub(super) fn ended(event: &ExecEvent) -> Option<(RunId, Outcome)> {
+pub(super) fn ended(event: &ExecEvent) -> Option<(RunId, Outcome, Usage)> {
     match event {
         ExecEvent::Started { .. } => None,
-        ExecEvent::Ended { key, end, .. } => {
+        ExecEvent::Ended { key, end, usage, .. } => {
             let outcome = match end {
                 End::Exit(code) => Outcome::Exit(*code),
                 End::Signal(signal) => Outcome::Signal(*signal),
                 End::NotStarted { code, reason } => Outcome::NotStarted(*code, reason.into()),
             };
-            Some((RunId(key.run), outcome))
+            let cpu = usage.cpu.unwrap_or_default();
+            let usage = Usage {
+                cpu_user_ms: cpu.user_ms,
+                cpu_sys_ms: cpu.sys_ms,
+                wall_ms: usage.wall_ms,
+                max_rss_bytes: usage.max_rss_kib.unwrap_or(0) << 10,
+            };
+            Some((RunId(key.run), outcome, usage))
         }
     }
 }

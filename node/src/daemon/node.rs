@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::edges::Runs;
 use crate::api;
 use crate::driver::Handle;
 use crate::exec::Executor;
@@ -36,6 +37,7 @@ pub(super) struct Node {
     pub(super) handle: Handle,
     pub(super) net: starling_net::Handle,
     pub(super) exec: Arc<Executor>,
+    pub(super) runs: Runs,
     pub(super) api: api::Context,
     pub(super) api_listener: TcpListener,
     /// Dropped to end the helper threads.
@@ -94,6 +96,8 @@ impl Node {
         // The API may have ended already.
         let _ended = stop_api.send(());
         drop(self.stop);
+        // Also where the marker did not make it to the disk: what is killed now is lost, not failed.
+        self.runs.forget_all();
         self.exec.shutdown();
         self.net.shutdown().await;
         let last = tokio::time::timeout(API_DEADLINE, server.join_next());

@@ -102,7 +102,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         serve,
         signer: opened.signer,
         files,
-        runs,
+        runs: runs.clone(),
         handle: handle.clone(),
         made: BTreeSet::new(),
     };
@@ -110,7 +110,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     threads.push(spawn("driver", move || driver::run(machine, queue, edges))?);
     let (name, dir, offers) = (opened.name, opened.dir, opened.offers);
     let loopback_only = config.loopback_only();
-    Ok(Node { name, dir, offers, loopback_only, handle, net, exec, api, api_listener, stop, threads })
+    Ok(Node { name, dir, offers, loopback_only, handle, net, exec, runs, api, api_listener, stop, threads })
 }
 
 /// Opens the data directory and reads the log.

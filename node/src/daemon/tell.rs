@@ -26,11 +26,13 @@ pub(super) fn writes(handle: Handle) -> home::OnDone {
 /// Tells the driver of ends, and the job's owner of the last output.
 pub(super) fn ends(handle: Handle, me: NodeId, files: Files, runs: Runs, net: starling_net::Handle) -> exec::OnEvent {
     Box::new(move |event| {
-        let Some((run, outcome)) = edges::ended(&event) else {
+        let Some((run, outcome, usage)) = edges::ended(&event) else {
+            return;
+        };
+        let Some(place) = runs.take(run.0) else {
             return;
         };
         if let ExecEvent::Ended { out_len, err_len, .. } = event
-            && let Some(place) = runs.take(run.0)
             && place.grant.job.log.node != me
         {
             for (stream, len) in [(Stream::Out, out_len), (Stream::Err, err_len)] {
@@ -39,7 +41,7 @@ pub(super) fn ends(handle: Handle, me: NodeId, files: Files, runs: Runs, net: st
                 }
             }
         }
-        handle.input(Input::TaskEnded { run, outcome });
+        handle.input(Input::TaskEnded { run, outcome, usage });
     })
 }
 

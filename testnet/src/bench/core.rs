@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use starling_core::event::{SignedBatch, Signer, Value, WorkSpec, cluster_id};
-use starling_core::facts::{Facts, Outcome};
+use starling_core::facts::{Facts, Outcome, Usage};
 use starling_core::ids::{Attempt, Dot, Epoch, GrantId, GrantNo, Hash, JobId, JobNo, LogId, Seq, Term};
 use starling_core::lattice::IntervalSet;
-use starling_core::namespace::{Registry, batch, sys};
+use starling_core::namespace::{Registry, Voice, batch, sys};
 use starling_core::time::Hlc;
 
 use super::figures::{Beside, Figure};
@@ -71,8 +71,8 @@ fn job_events(log: LogId, no: u64) -> [starling_core::event::Event; 5] {
     [
         batch::submit_job(hlc, job, task.clone(), 0, spec),
         sys::grant(hlc, grant, log.node, Attempt(1), task.clone()),
-        batch::job_started(hlc, grant, task.clone()),
-        batch::job_finished(hlc, grant, task.clone(), &Outcome::Exit(0)),
+        Voice::default().started(hlc, grant, task.clone()),
+        Voice::default().finished(hlc, grant, task.clone(), &Outcome::Exit(0), &Usage::default()),
         sys::seal(hlc, job, Term(1), task, &Outcome::Exit(0)),
     ]
 }

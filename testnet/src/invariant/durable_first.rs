@@ -13,6 +13,7 @@ pub(crate) fn look(disk: &Disk, effect: &Effect) -> Option<Violation> {
         Effect::Gossip(batch) => disk.holds(batch),
         Effect::Spawn(spawn) => holds_acceptance(disk, &spawn.grant),
         Effect::Reply { reply: Reply::Submitted { job, .. }, .. } => disk.holds_job(job),
+        Effect::Reply { reply: Reply::Declared { id, .. }, .. } => disk.holds_declaration(id),
         Effect::Send { message, .. } => match message {
             Message::Offer(offer) => disk.holds_grant(&offer.grant),
             Message::OfferReply { grant, accepted: true, .. } => holds_acceptance(disk, grant),
@@ -25,7 +26,7 @@ pub(crate) fn look(disk: &Disk, effect: &Effect) -> Option<Violation> {
             | Message::Pull { .. }
             | Message::Ask { .. } => true,
         },
-        Effect::Reply { reply: Reply::Cancelled | Reply::Error(_), .. }
+        Effect::Reply { reply: Reply::Cancelled | Reply::Noted | Reply::Error(_), .. }
         | Effect::Write { .. }
         | Effect::Publish(_)
         | Effect::Serve { .. }

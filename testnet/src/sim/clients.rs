@@ -99,6 +99,7 @@ impl World {
             _ => 1,
         };
         Submission {
+            kind: "".into(),
             ns: "batch".into(),
             tasks: IntervalSet::from_range(1, u32::try_from(count).unwrap_or(1)),
             priority: i32::try_from(rng.below(3)).unwrap_or(0),
@@ -125,7 +126,7 @@ impl World {
                 self.totals.acknowledged += 1;
                 self.clients.acked.insert(job, level);
             }
-            Reply::Submitted { .. } | Reply::Cancelled | Reply::Error(_) => {}
+            Reply::Submitted { .. } | Reply::Cancelled | Reply::Declared { .. } | Reply::Noted | Reply::Error(_) => {}
         }
     }
 }

@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use starling_core::event::{Entry, SignedBatch};
-use starling_core::ids::{GrantId, JobId, LogId, NodeId, Seq, WriteId};
+use starling_core::ids::{GrantId, Hash, JobId, LogId, NodeId, Seq, WriteId};
 use starling_core::limits;
 use starling_core::machine::{Note, Record};
+use starling_core::namespace::Declaration;
 use starling_core::rng::Rng;
 use starling_core::time::Mono;
 
@@ -20,6 +21,7 @@ pub(crate) struct Disk {
     /// Grants and jobs in the owner's own log, so that what leaves can be checked against what is durable.
     grants: BTreeSet<GrantId>,
     jobs: BTreeSet<JobId>,
+    declarations: BTreeSet<Hash>,
     pending: VecDeque<(WriteId, Vec<Record>)>,
     /// Until then every write fails.
     pub(crate) full_until: Mono,
@@ -75,12 +77,14 @@ impl Disk {
                 let log = batch.header().log;
                 for (_, entry) in batch.entries() {
                     let Entry::Event(event) = entry else { continue };
+                    let declared = event.spec.bytes("declaration").map(Declaration::from_bytes);
+                    self.declarations.extend(declared.and_then(Result::ok).map(|declaration| declaration.id()));
                     let Some(job) = event.ctx.job.filter(|job| job.log.node == log.node) else {
                         continue;
                     };
                     match (event.kind.as_str(), event.ctx.grant) {
                         ("Grant", Some(no)) => drop(self.grants.insert(GrantId { job, no })),
-                        ("SubmitJob", _) => drop(self.jobs.insert(job)),
+                        _ if event.is_submission() => drop(self.jobs.insert(job)),
                         _ => {}
                     }
                 }
@@ -109,6 +113,10 @@ impl Disk {
 
     pub(crate) fn holds_job(&self, job: &JobId) -> bool {
         self.jobs.contains(job)
+    }
+
+    pub(crate) fn holds_declaration(&self, id: &Hash) -> bool {
+        self.declarations.contains(id)
     }
 
     pub(crate) fn holds_note(&self, grant: &GrantId) -> bool {

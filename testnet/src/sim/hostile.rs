@@ -3,10 +3,10 @@
 //! Invariants: what is sent is well signed by whoever signs it: the point is that authority, not form, makes it inert.
 
 use starling_core::event::{Event as LogEntry, SignedBatch, Signer, SysContext, Value, WorkSpec, membership_mac};
-use starling_core::facts::{Delta, Outcome};
+use starling_core::facts::{Delta, Outcome, Usage};
 use starling_core::ids::{Attempt, Dot, Epoch, GrantId, GrantNo, Hash, JobId, JobNo, LogId, NodeId, Seq, Term};
 use starling_core::lattice::IntervalSet;
-use starling_core::namespace::{Durability, Namespace, NamespaceSpec, batch, sys};
+use starling_core::namespace::{Durability, Namespace, NamespaceSpec, Voice, batch, sys};
 use starling_core::schedule::Offer;
 use starling_core::sync::Message;
 use starling_core::time::Hlc;
@@ -222,9 +222,9 @@ impl World {
             0 => sys::grant(hlc, grant, self.hostile.member.node(), Attempt(1), tasks),
             1 => sys::void(hlc, grant),
             2 => sys::seal(hlc, job, Term(9), tasks, &Outcome::Exit(66)),
-            3 => batch::job_started(hlc, grant, tasks),
-            4 => batch::job_finished(hlc, grant, tasks, &Outcome::Exit(0)),
-            5 => batch::job_finished(hlc, grant, tasks, &Outcome::Lost),
+            3 => Voice::default().started(hlc, grant, tasks),
+            4 => Voice::default().finished(hlc, grant, tasks, &Outcome::Exit(0), &Usage::default()),
+            5 => Voice::default().finished(hlc, grant, tasks, &Outcome::Lost, &Usage::default()),
             6 => batch::submit_job(hlc, job, tasks, i32::MAX, WorkSpec::new()),
             7 => strange(hlc, STRANGE, "Nonsense", 1),
             8 => strange(hlc, "batch", "JobFinished", 7),

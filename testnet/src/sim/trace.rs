@@ -84,7 +84,11 @@ pub(crate) fn of_input(input: &Input) -> [u64; 3] {
         Input::Durable(write) => [8, write.0, 0],
         Input::WriteFailed { write, .. } => [9, write.0, 0],
         Input::Command { request, .. } => [10, request.0, 0],
-        Input::TaskEnded { run, outcome } => [11, run.0, u64::from(outcome.code().unsigned_abs())],
+        Input::TaskEnded { run, outcome, usage } => {
+            [11, run.0, u64::from(outcome.code().unsigned_abs()) ^ usage.wall_ms << 32]
+        }
+        Input::PortOpened { run, port, .. } => [15, run.0, u64::from(*port)],
+        Input::Relays(relays) => [16, relays.iter().map(|relay| u64::from(relay.slots)).sum(), relays.len() as u64],
         Input::Stats(_) => [12, 0, 0],
         Input::Addresses { .. } => [13, 0, 0],
         Input::Shutdown => [14, 0, 0],
@@ -127,6 +131,8 @@ pub(crate) fn of_effect(effect: &Effect) -> [u64; 3] {
             let what = match reply {
                 Reply::Submitted { job: id, .. } => job(id),
                 Reply::Cancelled => 1,
+                Reply::Declared { id, fresh } => 3 ^ id.prefix() ^ u64::from(*fresh),
+                Reply::Noted => 4,
                 Reply::Error(_) => 2,
             };
             [28, request.0, what]

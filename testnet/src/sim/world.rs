@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use starling_core::event::{SignedBatch, cluster_id};
+use starling_core::facts::Usage;
 use starling_core::ids::{ClusterId, NodeId, RunId, Seq, WriteId};
 use starling_core::machine::{Effect, Input, Notice, Record, Spawn};
 use starling_core::rng::Rng;
@@ -404,7 +405,8 @@ impl World {
         if let Some(Process { outcome, .. }) = self.processes.end(seat, run)
             && self.options.sabotage != Sabotage::SilentEnds
         {
-            self.step(seat, Input::TaskEnded { run, outcome });
+            let usage = Usage { wall_ms: 7, ..Usage::default() };
+            self.step(seat, Input::TaskEnded { run, outcome, usage });
         }
     }
 

@@ -5,9 +5,9 @@
 
 use super::*;
 use crate::event::Entry;
-use crate::facts::{Facts, Outcome};
+use crate::facts::{Facts, Handler, Outcome, Submit, Usage};
 use crate::ids::{Attempt, Dot, Term};
-use crate::namespace::{Registry, batch, monitor, sys};
+use crate::namespace::{Registry, Voice, batch, monitor, simulation, sys};
 use crate::testing::grant_id;
 
 struct Vector {
@@ -41,7 +41,7 @@ fn full_spec() -> WorkSpec {
 }
 
 fn finished(outcome: &Outcome) -> Event {
-    batch::job_finished(hlc(1_700), grant_id(job_id(1, 1), 2), tasks(1, 3), outcome)
+    Voice::default().finished(hlc(1_700), grant_id(job_id(1, 1), 2), tasks(1, 3), outcome, &Usage::default())
 }
 
 fn stats() -> WorkSpec {
@@ -61,6 +61,15 @@ fn vectors() -> Vec<Vector> {
     let reason = || Outcome::NotStarted(127, "command not found: frob".into());
     let seal = |outcome: &Outcome| sys::seal(hlc(1_800), job, Term(1), tasks(1, 3), outcome);
     let submit = batch::submit_job(hlc(1_100), job, tasks(1, 1_000), -5, full_spec());
+    let usage = Usage { cpu_user_ms: 1_500, cpu_sys_ms: 0, wall_ms: 2_000, max_rss_bytes: 1 << 24 };
+    let pair = WorkSpec::new()
+        .with("env_cmd", Value::List(vec![Value::text("env")]))
+        .with("policy_cmd", Value::List(["policy", "{port}"].map(Value::text).to_vec()))
+        .with("alias", Value::text("cartpole-1"));
+    let simulated = simulation::submit_simulation(hlc(1_100), job, tasks(1, 3), 0, pair);
+    let voice = Voice::default();
+    let submit_of = |event: &Event| Submit::new(event, Handler::Pair);
+    let simulation = Voice::of(&submit_of(&simulated));
     vec![
         vector!("sys-admit-1", sys::admit(hlc(1_000), mac, "wren")),
         vector!("sys-grant-1", sys::grant(hlc(1_200), grant, node(2), Attempt(1), tasks(1, 3))),
@@ -71,13 +80,25 @@ fn vectors() -> Vec<Vector> {
         vector!("sys-cancel-1", sys::cancel(hlc(1_400), job)),
         vector!("batch-submit-job-1", submit),
         vector!("batch-submit-job-1-least", batch::submit_job(hlc(1_100), job, tasks(1, 1), 0, command())),
-        vector!("batch-job-started-1", batch::job_started(hlc(1_600), grant, tasks(1, 3))),
+        vector!("batch-job-started-1", Voice::default().started(hlc(1_600), grant, tasks(1, 3))),
         vector!("batch-job-finished-1-exit", finished(&Outcome::Exit(-1))),
         vector!("batch-job-finished-1-signal", finished(&Outcome::Signal(9))),
         vector!("batch-job-finished-1-not-started", finished(&reason())),
         vector!("batch-job-finished-1-timed-out", finished(&Outcome::TimedOut)),
         vector!("batch-job-finished-1-cancelled", finished(&Outcome::Cancelled)),
         vector!("batch-job-finished-1-lost", finished(&Outcome::Lost)),
+        vector!("batch-job-finished-2", voice.finished(hlc(1_700), grant, tasks(1, 3), &Outcome::Exit(0), &usage)),
+        vector!("simulation-submit-simulation-1", simulated),
+        vector!("simulation-simulation-started-1", simulation.started(hlc(1_600), grant, tasks(1, 3))),
+        vector!("simulation-port-allocated-1", simulation.port_allocated(hlc(1_650), grant, 2, 40_001, "127.0.0.1")),
+        vector!(
+            "simulation-simulation-finished-1",
+            simulation.finished(hlc(1_700), grant, tasks(1, 3), &Outcome::Exit(1), &Usage::default())
+        ),
+        vector!(
+            "simulation-simulation-finished-2",
+            simulation.finished(hlc(1_700), grant, tasks(1, 3), &Outcome::Exit(1), &usage)
+        ),
         vector!("monitor-hardware-stats-1", monitor::hardware_stats(hlc(1_900), stats())),
     ]
 }

@@ -22,7 +22,7 @@ fn running() -> Machine {
 }
 
 fn end() -> Input {
-    Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0) }
+    Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0), usage: Usage::default() }
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn a_job_offered_to_another_node_runs_there_and_is_sealed_by_its_owner() {
     check(
         &mut worker,
         13,
-        Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(3) },
+        Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(3), usage: Usage::default() },
         &expect![[r#"
             write 4: JobFinished 1
         "#]],
@@ -367,7 +367,7 @@ fn a_cancel_at_another_node_reaches_the_executor() {
     check(
         &mut worker,
         11,
-        Input::TaskEnded { run: RunId(1), outcome: Outcome::Signal(15) },
+        Input::TaskEnded { run: RunId(1), outcome: Outcome::Signal(15), usage: Usage::default() },
         &expect![[r#"
             write 5: JobFinished 1
         "#]],

@@ -6,6 +6,7 @@ use super::*;
 use crate::ids::{Attempt, GrantNo, Hash, JobNo, Term};
 use crate::limits;
 use crate::log::Tip;
+use crate::namespace::Voice;
 use crate::testing::{Author, grant_id, hlc, job_id, log, node};
 
 /// A node with one job of its own under way, linked to node 2.
@@ -103,7 +104,12 @@ fn batches_of_another_log_in_an_answer_are_left_out() {
 #[test]
 fn ends_of_runs_that_never_were_say_nothing() {
     let mut machine = victim();
-    check(&mut machine, 3, Input::TaskEnded { run: RunId(u64::MAX), outcome: Outcome::Exit(0) }, &expect![[""]]);
+    check(
+        &mut machine,
+        3,
+        Input::TaskEnded { run: RunId(u64::MAX), outcome: Outcome::Exit(0), usage: Usage::default() },
+        &expect![[""]],
+    );
 }
 
 #[test]
@@ -115,7 +121,9 @@ fn commands_that_make_no_sense_are_refused_with_a_reason() {
             change(&mut submission);
             Command::Submit(submission)
         }
-        Command::Cancel(_) => panic!("a submission was made"),
+        Command::Cancel(_) | Command::Declare(_) | Command::Report { .. } | Command::Remark { .. } => {
+            panic!("a submission was made")
+        }
     };
     let texts = [
         refused(with(|it| it.ns = "weather".into())),
@@ -130,7 +138,7 @@ fn commands_that_make_no_sense_are_refused_with_a_reason() {
         refused(Command::Cancel(job_id(9, 1))),
     ];
     expect![[r#"
-        reply 1: Error(UnknownNamespace("weather", "batch, monitor, sys"))
+        reply 1: Error(UnknownNamespace("weather", "batch, monitor, simulation, sys"))
         reply 1: Error(NoJobs("monitor"))
         reply 1: Error(Schema(SchemaError { field: "command", expected: "list of 1 to 1024 texts", found: "nothing" }))
         reply 1: Error(Tasks(0))
@@ -185,8 +193,8 @@ fn any_harm() -> impl Strategy<Value = crate::event::Event> {
             1 => sys::grant(late, grant, node(1), Attempt(u16::MAX), all),
             2 => sys::seal(late, job, Term(u32::MAX), all, &Outcome::Exit(0)),
             3 => sys::cancel(late, job),
-            4 => batch::job_finished(late, grant, all, &Outcome::Exit(0)),
-            _ => batch::job_started(late, grant, all),
+            4 => Voice::default().finished(late, grant, all, &Outcome::Exit(0), &Usage::default()),
+            _ => Voice::default().started(late, grant, all),
         }
     })
 }

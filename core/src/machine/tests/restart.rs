@@ -52,11 +52,28 @@ impl Host {
 }
 
 #[test]
+fn the_end_of_a_task_that_the_shutdown_killed_is_not_its_outcome() {
+    let mut host = Host::new(1);
+    host.step(1, Input::Tick);
+    host.step(1, command(submission(1, AckLevel::Local)));
+    assert!(host.step(2, Input::Shutdown).contains("notice Stopped"));
+    let on_disk = host.records.len();
+    assert_eq!(
+        host.step(3, Input::TaskEnded { run: RunId(1), outcome: Outcome::Signal(9), usage: Usage::default() }),
+        ""
+    );
+    assert_eq!(host.records.len(), on_disk, "nothing follows the marker");
+    let mut host = host.restart(1);
+    let again: String = (1..4).map(|at| host.step(at, Input::Tick)).collect();
+    assert!(again.contains("task 1 attempt 2"), "{again}");
+}
+
+#[test]
 fn an_unclean_stop_opens_a_new_epoch_at_the_first_append_only() {
     let mut host = Host::new(1);
     host.step(1, Input::Tick);
     host.step(1, command(submission(1, AckLevel::Local)));
-    host.step(2, Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0) });
+    host.step(2, Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0), usage: Usage::default() });
     let events = host.machine.frontier().events();
     let mut host = host.restart(1);
     assert_eq!(host.machine.own_log().epoch, Epoch(2));
@@ -101,7 +118,7 @@ fn a_clean_stop_keeps_the_epoch() {
     let mut host = Host::new(1);
     host.step(1, Input::Tick);
     host.step(1, command(submission(1, AckLevel::Local)));
-    host.step(2, Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0) });
+    host.step(2, Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0), usage: Usage::default() });
     expect![[r#"
         write 6: clean
         notice Stopped
@@ -151,7 +168,7 @@ fn tasks_that_ran_when_the_node_went_down_are_told_lost_once_and_run_again() {
         folded 4+1
     "#]]
     .assert_eq(&text);
-    host.step(2, Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0) });
+    host.step(2, Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0), usage: Usage::default() });
     let mut host = host.restart(1);
     let text = host.step(1, Input::Tick);
     assert!(!text.contains("write"), "{text}");
@@ -254,7 +271,7 @@ fn submissions_that_wait_when_a_clone_is_seen_move_to_the_new_epoch() {
     host.step(1, Input::Tick);
     host.step(1, command(submission(1, AckLevel::Local)));
     let batch = cloned(&host.records);
-    let ended = Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0) };
+    let ended = Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0), usage: Usage::default() };
     // A write is in flight; one submission waits behind it, and then the clone shows itself.
     let in_flight = host.machine.step(now(2), ended);
     expect![[r#"

@@ -8,7 +8,7 @@ mod check;
 mod codec;
 mod delta;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use smol_str::SmolStr;
 
@@ -237,6 +237,15 @@ impl Declaration {
         match &self.submit {
             SubmitKinds::One(own) => own == kind,
             SubmitKinds::Any => kind.starts_with("Submit"),
+        }
+    }
+
+    /// The kind that a submission gets if it names none.
+    #[must_use]
+    pub fn usual_submit_kind(&self) -> SmolStr {
+        match &self.submit {
+            SubmitKinds::One(own) => own.clone(),
+            SubmitKinds::Any => SmolStr::new_static(super::batch::SUBMIT),
         }
     }
 

@@ -18,7 +18,7 @@ fn register(register: &str, field: &str, policy: Policy) -> RegisterRule {
 }
 
 /// A declaration that uses everything: checks of a web server, made by a relay.
-fn health_check() -> Declaration {
+pub(crate) fn health_check() -> Declaration {
     let text = FieldType::Text { bytes_max: 512 };
     let passed = Rule {
         phase: Some("passed".into()),

@@ -38,7 +38,11 @@ impl Desk {
     pub(super) fn join(&mut self, worker: u8) {
         let total = SLOT.plus(&SLOT, 1);
         self.owner.on_room(node(worker), total, total);
-        self.candidates.push(Candidate { node: node(worker), name: format!("worker-{worker}").into() });
+        self.candidates.push(Candidate {
+            node: node(worker),
+            name: format!("worker-{worker}").into(),
+            relays: Vec::new(),
+        });
     }
 
     pub(super) fn leave(&mut self, worker: u8) {

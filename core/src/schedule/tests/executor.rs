@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 
 use crate::event::{Value, WorkSpec};
-use crate::facts::Outcome;
+use crate::facts::{Outcome, Usage};
 use crate::ids::{Attempt, GrantId, RunId};
 use crate::lattice::IntervalSet;
+use crate::namespace::Voice;
 use crate::resources::Resources;
 use crate::schedule::{Ended, Executor, Offer, Verdict};
 use crate::testing::{command, grant_id, job_id, node, submit, tasks};
@@ -41,7 +42,7 @@ fn pump(executor: &mut Executor, now: u64) -> Vec<(u64, u32)> {
 }
 
 fn ended(grant: GrantId, task: u32, outcome: Outcome) -> Option<Ended> {
-    Some(Ended { grant, tasks: IntervalSet::one(task), outcome })
+    Some(Ended { grant, voice: Voice::default(), tasks: IntervalSet::one(task), outcome, usage: Usage::default() })
 }
 
 #[test]
@@ -55,7 +56,10 @@ fn nothing_starts_before_its_acceptance_is_on_disk() {
     executor.on_durable(&first.grant);
     assert_eq!(pump(&mut executor, 0), [(1, 1), (1, 2)]);
     assert_eq!(executor.consider(&first, &job), Verdict::Held(true));
-    assert_eq!(executor.on_ended(RunId(1), Outcome::Exit(0)), ended(first.grant, 1, Outcome::Exit(0)));
+    assert_eq!(
+        executor.on_ended(RunId(1), Outcome::Exit(0), Usage::default()),
+        ended(first.grant, 1, Outcome::Exit(0))
+    );
     assert_eq!(pump(&mut executor, 0), [(1, 3)]);
 }
 
@@ -65,7 +69,7 @@ fn an_offer_of_a_grant_that_is_over_starts_nothing_again() {
     let first = offer(1, 1, 1, 1);
     take(&mut executor, &first, &command());
     pump(&mut executor, 0);
-    executor.on_ended(RunId(1), Outcome::Exit(0));
+    executor.on_ended(RunId(1), Outcome::Exit(0), Usage::default());
     assert_eq!(executor.held(), 0);
     assert_eq!(take(&mut executor, &first, &command()), Verdict::Held(true));
     assert_eq!(pump(&mut executor, 0), []);
@@ -76,9 +80,9 @@ fn an_end_told_twice_counts_once() {
     let mut executor = executor();
     take(&mut executor, &offer(1, 1, 1, 1), &command());
     pump(&mut executor, 0);
-    assert!(executor.on_ended(RunId(1), Outcome::Exit(0)).is_some());
-    assert_eq!(executor.on_ended(RunId(1), Outcome::Exit(1)), None);
-    assert_eq!(executor.on_ended(RunId(99), Outcome::Exit(1)), None);
+    assert!(executor.on_ended(RunId(1), Outcome::Exit(0), Usage::default()).is_some());
+    assert_eq!(executor.on_ended(RunId(1), Outcome::Exit(1), Usage::default()), None);
+    assert_eq!(executor.on_ended(RunId(99), Outcome::Exit(1), Usage::default()), None);
     assert_eq!(executor.used(), Resources::default());
 }
 
@@ -89,8 +93,8 @@ fn what_does_not_fit_is_refused_and_stays_refused() {
     pump(&mut executor, 0);
     let second = offer(2, 1, 1, 1);
     assert_eq!(take(&mut executor, &second, &command()), Verdict::Refuse);
-    executor.on_ended(RunId(1), Outcome::Exit(0));
-    executor.on_ended(RunId(2), Outcome::Exit(0));
+    executor.on_ended(RunId(1), Outcome::Exit(0), Usage::default());
+    executor.on_ended(RunId(2), Outcome::Exit(0), Usage::default());
     assert_eq!(take(&mut executor, &second, &command()), Verdict::Refuse, "its owner has placed it elsewhere");
     assert_eq!(take(&mut executor, &offer(2, 2, 1, 1), &command()), Verdict::Accept);
 }
@@ -118,7 +122,7 @@ fn more_of_a_job_at_work_is_accepted_ahead() {
     pump(&mut executor, 0);
     assert_eq!(take(&mut executor, &offer(1, 2, 3, 9), &command()), Verdict::Accept);
     assert_eq!(pump(&mut executor, 0), []);
-    executor.on_ended(RunId(2), Outcome::Exit(0));
+    executor.on_ended(RunId(2), Outcome::Exit(0), Usage::default());
     assert_eq!(pump(&mut executor, 0), [(1, 3)]);
 }
 
@@ -132,11 +136,11 @@ fn a_large_task_that_came_first_is_not_starved_by_small_ones() {
     executor.on_durable(&small.grant);
     assert_eq!(pump(&mut executor, 0), [(2, 1), (2, 2)]);
     executor.on_durable(&large.grant);
-    executor.on_ended(RunId(1), Outcome::Exit(0));
+    executor.on_ended(RunId(1), Outcome::Exit(0), Usage::default());
     assert_eq!(pump(&mut executor, 0), [], "a small one would fit");
-    executor.on_ended(RunId(2), Outcome::Exit(0));
+    executor.on_ended(RunId(2), Outcome::Exit(0), Usage::default());
     assert_eq!(pump(&mut executor, 0), [(1, 1)]);
-    executor.on_ended(RunId(3), Outcome::Exit(0));
+    executor.on_ended(RunId(3), Outcome::Exit(0), Usage::default());
     assert_eq!(pump(&mut executor, 0), [(2, 3), (2, 4)]);
 }
 
@@ -169,9 +173,15 @@ fn a_task_past_its_limit_is_killed_once_and_told_as_timed_out() {
     assert_eq!(executor.overdue(Mono(1_500)), [RunId(1), RunId(2)]);
     assert_eq!(executor.overdue(Mono(9_999)), []);
     assert_eq!(executor.next_deadline(), None);
-    assert_eq!(executor.on_ended(RunId(1), Outcome::Signal(15)), ended(first.grant, 1, Outcome::TimedOut));
+    assert_eq!(
+        executor.on_ended(RunId(1), Outcome::Signal(15), Usage::default()),
+        ended(first.grant, 1, Outcome::TimedOut)
+    );
     // It finished before the signal reached it.
-    assert_eq!(executor.on_ended(RunId(2), Outcome::Exit(0)), ended(first.grant, 2, Outcome::Exit(0)));
+    assert_eq!(
+        executor.on_ended(RunId(2), Outcome::Exit(0), Usage::default()),
+        ended(first.grant, 2, Outcome::Exit(0))
+    );
 }
 
 #[test]
@@ -180,12 +190,16 @@ fn a_cancel_kills_what_runs_and_drops_what_waits() {
     let first = offer(1, 1, 1, 5);
     take(&mut executor, &first, &command());
     pump(&mut executor, 0);
-    let dropped = Ended { grant: first.grant, tasks: tasks(3, 5), outcome: Outcome::Cancelled };
+    let (voice, usage) = (Voice::default(), Usage::default());
+    let dropped = Ended { grant: first.grant, voice, tasks: tasks(3, 5), outcome: Outcome::Cancelled, usage };
     assert_eq!(executor.on_cancel(&first.grant.job), (vec![RunId(1), RunId(2)], vec![dropped]));
     assert_eq!(executor.on_cancel(&first.grant.job), (vec![], vec![]));
-    assert_eq!(executor.on_ended(RunId(1), Outcome::Signal(15)), ended(first.grant, 1, Outcome::Cancelled));
+    assert_eq!(
+        executor.on_ended(RunId(1), Outcome::Signal(15), Usage::default()),
+        ended(first.grant, 1, Outcome::Cancelled)
+    );
     assert_eq!(pump(&mut executor, 0), []);
-    executor.on_ended(RunId(2), Outcome::Exit(0));
+    executor.on_ended(RunId(2), Outcome::Exit(0), Usage::default());
     assert_eq!(executor.held(), 0);
     assert_eq!(executor.free(), TWO);
 }
@@ -197,9 +211,9 @@ fn a_withdrawn_grant_finishes_what_runs_and_starts_nothing_more() {
     take(&mut executor, &first, &command());
     pump(&mut executor, 0);
     executor.on_void(first.grant);
-    executor.on_ended(RunId(1), Outcome::Exit(0));
+    executor.on_ended(RunId(1), Outcome::Exit(0), Usage::default());
     assert_eq!(pump(&mut executor, 0), []);
-    executor.on_ended(RunId(2), Outcome::Exit(0));
+    executor.on_ended(RunId(2), Outcome::Exit(0), Usage::default());
     assert_eq!(executor.held(), 0);
     let unknown = offer(3, 1, 1, 1);
     executor.on_void(unknown.grant);
@@ -211,7 +225,7 @@ fn tasks_that_need_nothing_are_bounded_by_the_cores() {
     let mut executor = executor();
     take(&mut executor, &offer(1, 1, 1, 50), &cpu(0));
     assert_eq!(pump(&mut executor, 0).len(), 2);
-    executor.on_ended(RunId(1), Outcome::Exit(0));
+    executor.on_ended(RunId(1), Outcome::Exit(0), Usage::default());
     assert_eq!(pump(&mut executor, 0).len(), 1);
 }
 
@@ -235,7 +249,7 @@ proptest! {
                 3 if !started.is_empty() => {
                     let at = usize::try_from(cpu_milli).unwrap() % started.len();
                     let run = started.swap_remove(at);
-                    prop_assert!(executor.on_ended(run, Outcome::Exit(0)).is_some());
+                    prop_assert!(executor.on_ended(run, Outcome::Exit(0), Usage::default()).is_some());
                     running.remove(&run);
                 }
                 4 => drop(executor.on_cancel(&job_id(2, job))),
@@ -252,11 +266,11 @@ proptest! {
             prop_assert_eq!(executor.running(), running.len());
         }
         for run in started {
-            executor.on_ended(run, Outcome::Exit(0));
+            executor.on_ended(run, Outcome::Exit(0), Usage::default());
         }
         while let Some(start) = executor.pump(Mono(0)).pop() {
             let runs: Vec<RunId> = (0..=start.run.0).map(RunId).collect();
-            runs.into_iter().for_each(|run| drop(executor.on_ended(run, Outcome::Exit(0))));
+            runs.into_iter().for_each(|run| drop(executor.on_ended(run, Outcome::Exit(0), Usage::default())));
         }
         prop_assert_eq!(executor.held(), 0, "everything accepted was run or dropped");
     }

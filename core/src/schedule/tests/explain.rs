@@ -29,6 +29,7 @@ fn presence(seed: u8, name: &str) -> Presence {
         accepts: true,
         version: "0".into(),
         stats: None,
+        relays: Vec::new(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::event::WorkSpec;
-use crate::facts::{Job, Outcome, Placed, Run, Submit};
+use crate::facts::{Job, Outcome, Placed, Run, Submit, Usage};
 use crate::ids::{Attempt, Epoch, GrantId, GrantNo, JobId, JobNo, LogId, NodeId, Term};
 use crate::lattice::{IntervalSet, Lattice, VecMap};
 use crate::resources::Resources;
@@ -138,7 +138,7 @@ fn a_late_copy_of_an_offer_starts_nothing_again() {
     executor.on_durable(&grant);
     let starts = executor.pump(NOW);
     assert_eq!(executor.consider(&offer, &submit(1, 0)), Verdict::Held(true));
-    executor.on_ended(starts[0].run, Outcome::Exit(0)).unwrap();
+    executor.on_ended(starts[0].run, Outcome::Exit(0), Usage::default()).unwrap();
     assert_eq!(executor.held(), 0);
     assert_eq!(executor.consider(&offer, &submit(1, 0)), Verdict::Held(true));
 }

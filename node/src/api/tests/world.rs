@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use hyper_util::rt::TokioIo;
 use starling_core::config::Config;
 use starling_core::event::{SignedBatch, Signer};
-use starling_core::facts::Outcome;
+use starling_core::facts::{Outcome, Usage};
 use starling_core::ids::{NodeId, RunId};
-use starling_core::machine::{Effect, Identity, Input, Record, Recovery, Spawn};
+use starling_core::machine::{Effect, Identity, Input, Record, Recovery, Spawn, Work};
 use starling_core::namespace::Registry;
 use starling_core::resources::Resources;
 use starling_proto::v1::starling_client::StarlingClient;
@@ -70,7 +70,10 @@ impl Edges for World {
 
 impl World {
     fn spawn(&mut self, spawn: &Spawn) {
-        let words: Vec<&str> = spawn.launch.command.iter().map(String::as_str).collect();
+        let Work::Process(launch) = &spawn.work else {
+            return;
+        };
+        let words: Vec<&str> = launch.command.iter().map(String::as_str).collect();
         match words.as_slice() {
             ["hold", ..] => {
                 self.held.insert(spawn.run);
@@ -87,7 +90,7 @@ impl World {
     }
 
     fn end(&self, run: RunId, outcome: Outcome) {
-        self.handle.input(Input::TaskEnded { run, outcome });
+        self.handle.input(Input::TaskEnded { run, outcome, usage: Usage::default() });
     }
 }
 
