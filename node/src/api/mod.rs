@@ -13,6 +13,7 @@ mod grpc;
 mod http;
 mod jobs;
 mod logs;
+mod namespaces;
 mod nodes;
 mod reason;
 mod serve;

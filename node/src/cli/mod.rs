@@ -15,6 +15,7 @@ mod live;
 mod logs;
 mod node;
 mod nodes;
+mod ns;
 mod output;
 mod run;
 mod submit;
@@ -77,6 +78,7 @@ enum ClientVerb {
     NodeInfo(args::NodeInfoArgs),
     Top(args::TopArgs),
     Events(args::EventsArgs),
+    Ns(args::NsVerb),
     ClusterInfo,
     Doctor,
 }
@@ -113,6 +115,7 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Node(NodeVerb::Info(info)) => ClientVerb::NodeInfo(info),
         Verb::Top(top) => ClientVerb::Top(top),
         Verb::Events(events) => ClientVerb::Events(events),
+        Verb::Ns(ns) => ClientVerb::Ns(ns),
         Verb::Cluster(ClusterVerb::Info) => ClientVerb::ClusterInfo,
         Verb::Doctor => ClientVerb::Doctor,
     };
@@ -157,6 +160,7 @@ async fn perform(command: ClientCommand, out: &Output) -> Result<u8, CliError> {
         ClientVerb::NodeInfo(args) => node::info(&session, args).await,
         ClientVerb::Top(args) => top::top(&session, &args).await,
         ClientVerb::Events(args) => events::events(&session, args).await,
+        ClientVerb::Ns(verb) => ns::ns(&session, verb).await,
         ClientVerb::ClusterInfo => nodes::info(&session).await,
         ClientVerb::Doctor => nodes::doctor(&session).await,
     }
