@@ -26,6 +26,9 @@ const ENUM_FIELDS: &[(&str, &str)] = &[
 
 const BYTES_FIELDS: &[&str] = &["SubmitRequest.stdin", "SubmitRequest.request_id", "LogChunk.data"];
 
+/// Fields that hold JSON, which stands for itself in the JSON form.
+const JSON_FIELDS: &[&str] = &["SubmitRequest.spec", "JobDetail.spec"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile([PROTO], ["proto"])?;
@@ -42,6 +45,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         builder =
             builder.field_attribute(format!(".starling.v1.{field}"), "#[serde(with = \"crate::json::base64_bytes\")]");
     }
+    for field in JSON_FIELDS {
+        builder =
+            builder.field_attribute(format!(".starling.v1.{field}"), "#[serde(with = \"crate::json::embedded\")]");
+    }
+    builder = builder.field_attribute(".starling.v1.SubmitRequest.ns", "#[serde(alias = \"namespace\")]");
     builder.compile_fds(descriptors)?;
     Ok(())
 }

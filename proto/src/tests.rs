@@ -12,9 +12,11 @@ fn message_with_enums_and_bytes_survives_json() {
         stdin: vec![0, 255, 7],
         ack: AckLevel::Remote1.into(),
         cpus_milli: Some(500),
+        spec: r#"{"url":"http://x"}"#.into(),
         ..SubmitRequest::default()
     };
     let text = serde_json::to_string(&request).unwrap();
+    assert!(text.contains(r#""spec":{"url":"http://x"}"#), "{text}");
     assert!(text.contains("\"ack\":\"remote1\"") && text.contains("\"stdin\":\"AP8H\""), "{text}");
     assert_eq!(serde_json::from_str::<SubmitRequest>(&text).unwrap(), request);
 }

@@ -15,6 +15,7 @@ mod guide;
 mod http;
 mod monitor;
 mod namespaces;
+mod namespaces_declared;
 mod restarts;
 mod starts;
 mod strangers;

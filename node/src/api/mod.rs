@@ -18,6 +18,7 @@ mod nodes;
 mod reason;
 mod serve;
 mod socket;
+mod spec;
 mod status;
 mod stream;
 mod submit;

@@ -40,7 +40,7 @@ pub(super) enum ApiError {
     #[error("{0}")]
     Text(#[from] TextError),
     /// A namespace, or a version of one, that is not known here.
-    #[error("no namespace is called `{0}`")]
+    #[error("there is no namespace {0}")]
     UnknownNamespace(String),
     /// A declaration in too many bytes.
     #[error("the declaration takes {0} bytes; the limit is {max}", max = super::namespaces::TOML_BYTES_MAX)]

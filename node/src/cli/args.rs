@@ -176,6 +176,15 @@ pub struct ClusterInitArgs {
 /// What a task is and needs; shared by `submit` and `run`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TaskArgs {
+    /// Submit to this namespace: fields (-f) say what to do, no command
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["command", "env", "chdir", "stdin"])]
+    pub ns: Option<String>,
+    /// A field of the namespace; a list by repeating it, a map by KEY.SUB=VALUE, either also as JSON
+    #[arg(short, long = "field", value_name = "KEY=VALUE", requires = "ns", value_parser = parse_field)]
+    pub fields: Vec<String>,
+    /// A name for the job that you choose; submitting again under it gives the same job
+    #[arg(long, value_name = "NAME")]
+    pub alias: Option<String>,
     /// Name shown in tables [default: the program's name]
     #[arg(short, long, value_name = "NAME")]
     pub name: Option<String>,
@@ -210,7 +219,7 @@ pub struct TaskArgs {
     #[arg(long, value_name = "LEVEL")]
     pub ack: Option<Ack>,
     /// Program and arguments
-    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    #[arg(required_unless_present = "ns", trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<String>,
 }
 
@@ -229,7 +238,7 @@ pub struct SubmitArgs {
     #[arg(short, long, value_name = "INDICES", conflicts_with = "each_line")]
     pub array: Option<ArraySpec>,
     /// One task per line of FILE (- is stdin); the task finds its line in STARLING_LINE
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "ns")]
     pub each_line: Option<PathBuf>,
     /// Wait for the end and exit with the job's code
     #[arg(long)]
@@ -409,6 +418,13 @@ fn parse_past(text: &str) -> Result<Millis, String> {
         return Err("nodes remember readings for an hour: ask for 1h or less".to_owned());
     }
     Ok(since)
+}
+
+fn parse_field(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
+        Some(_) | None => Err("expected KEY=VALUE".to_owned()),
+    }
 }
 
 fn parse_state(word: &str) -> Result<JobState, String> {

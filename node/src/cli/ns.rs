@@ -189,7 +189,7 @@ fn block(detail: &NamespaceDetail) -> Block {
         .add_toned("name", &summary.name, Tone::Strong)
         .add("version", version)
         .add("versions", versions.join(", "))
-        .add("registered", units::time(own.at_unix_ms))
+        .add("registered", if summary.built_in { String::new() } else { units::time(own.at_unix_ms) })
         .add("at", &own.by)
         .add("handler", &summary.handler)
         .add("durability", &summary.durability)

@@ -32,7 +32,7 @@ async fn raw(node: &Node, bytes: &[u8], then: Then) -> String {
 }
 
 /// Status and body of one request.
-async fn ask(node: &Node, line: &str, headers: &str, body: &str) -> (u16, String) {
+pub(super) async fn ask(node: &Node, line: &str, headers: &str, body: &str) -> (u16, String) {
     let length = body.len();
     let request =
         format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}");
@@ -45,7 +45,7 @@ pub(super) async fn get(node: &Node, path: &str) -> (u16, String) {
     ask(node, &format!("GET {path}"), "", "").await
 }
 
-async fn post(node: &Node, path: &str, body: &Value) -> (u16, Value) {
+pub(super) async fn post(node: &Node, path: &str, body: &Value) -> (u16, Value) {
     let json = "content-type: application/json\r\n";
     let (status, body) = ask(node, &format!("POST {path}"), json, &body.to_string()).await;
     (status, serde_json::from_str(&body).unwrap())
