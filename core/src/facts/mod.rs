@@ -6,6 +6,7 @@
 
 mod declared;
 mod job;
+mod phase;
 mod roster;
 pub mod state;
 #[cfg(test)]
