@@ -5,15 +5,15 @@
 
 use starling_proto::v1::starling_server::Starling;
 use starling_proto::v1::{
-    CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply, InfoReply,
-    InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNodesRequest, LogChunk, LogsRequest,
-    NodesReply, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
+    CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply, FactsPage,
+    InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNodesRequest, LogChunk, LogsRequest,
+    NodesReply, PullFactsRequest, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
 };
 use tonic::{Request, Response, Status};
 
 use super::context::Api;
 use super::stream::Produced;
-use super::{doctor, events, jobs, logs, nodes, submit, wait};
+use super::{doctor, events, facts, jobs, logs, nodes, submit, wait};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -22,6 +22,7 @@ impl Starling for Api {
     type WaitStream = Produced<WaitReply>;
     type LogsStream = Produced<LogChunk>;
     type EventsStream = Produced<EventLine>;
+    type PullFactsStream = Produced<FactsPage>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Answer<SubmitReply> {
         let work = submit::submit(self, request.into_inner());
@@ -64,6 +65,11 @@ impl Starling for Api {
 
     async fn events(&self, request: Request<EventsRequest>) -> Answer<Self::EventsStream> {
         let stream = events::events(self, request.into_inner()).await?;
+        Ok(Response::new(stream))
+    }
+
+    async fn pull_facts(&self, request: Request<PullFactsRequest>) -> Answer<Self::PullFactsStream> {
+        let stream = facts::pull(self, request.into_inner()).await?;
         Ok(Response::new(stream))
     }
 

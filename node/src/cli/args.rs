@@ -61,6 +61,8 @@ pub enum Verb {
     Nodes,
     /// Print the shared log
     Events(EventsArgs),
+    /// Print what is known of jobs as JSON lines, whole or since a cursor
+    Facts(FactsArgs),
     /// Make or look at a cluster
     #[command(subcommand)]
     Cluster(ClusterVerb),
@@ -325,6 +327,19 @@ pub struct EventsArgs {
     /// Only the last N past events [default: all; 20 with -f]
     #[arg(short = 'n', long, value_name = "N")]
     pub tail: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub struct FactsArgs {
+    /// Only jobs of this namespace
+    #[arg(long, value_name = "NS")]
+    pub namespace: Option<String>,
+    /// Only what changed since, by the cursor that an earlier call printed on stderr, at any node
+    #[arg(long, value_name = "CURSOR", allow_hyphen_values = true)]
+    pub since: Option<String>,
+    /// Stop after about N jobs
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u32>,
 }
 
 fn parse_state(word: &str) -> Result<JobState, String> {

@@ -10,6 +10,7 @@ pub mod args;
 mod connect;
 mod error;
 mod events;
+mod facts;
 mod jobs;
 mod logs;
 mod nodes;
@@ -72,6 +73,7 @@ enum ClientVerb {
     Cancel(args::CancelArgs),
     Nodes,
     Events(args::EventsArgs),
+    Facts(args::FactsArgs),
     ClusterInfo,
     Doctor,
 }
@@ -106,6 +108,7 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Cancel(cancel) => ClientVerb::Cancel(cancel),
         Verb::Nodes => ClientVerb::Nodes,
         Verb::Events(events) => ClientVerb::Events(events),
+        Verb::Facts(facts) => ClientVerb::Facts(facts),
         Verb::Cluster(ClusterVerb::Info) => ClientVerb::ClusterInfo,
         Verb::Doctor => ClientVerb::Doctor,
     };
@@ -148,6 +151,7 @@ async fn perform(command: ClientCommand, out: &Output) -> Result<u8, CliError> {
         ClientVerb::Cancel(args) => jobs::cancel(&session, args).await,
         ClientVerb::Nodes => nodes::list(&session).await,
         ClientVerb::Events(args) => events::events(&session, args).await,
+        ClientVerb::Facts(args) => facts::facts(&session, args).await,
         ClientVerb::ClusterInfo => nodes::info(&session).await,
         ClientVerb::Doctor => nodes::doctor(&session).await,
     }

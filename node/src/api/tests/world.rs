@@ -218,6 +218,7 @@ fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path) -> Context {
             let some = log.iter().filter(wanted).take(3);
             Ok(some.map(|batch| batch.bytes().to_vec().into()).collect())
         }),
+        generators: None,
     }
 }
 
