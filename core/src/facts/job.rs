@@ -35,6 +35,9 @@ pub enum Outcome {
     /// The executor went away and took the result along.
     #[n(5)]
     Lost,
+    /// What the task depends on broke while it ran, for instance the environment of a simulation.
+    #[n(6)]
+    Broke(#[cbor(n(0), with = "crate::facts::text")] SmolStr),
 }
 
 impl Outcome {
@@ -44,7 +47,7 @@ impl Outcome {
         *self == Self::Exit(0)
     }
 
-    /// The code a shell would show: 128 + signal, 124 for a timeout, 125 for a cancel, 75 for a lost task.
+    /// The code a shell would show: 128 + signal, 124 for a timeout, 125 for a cancel, 75 for a lost task, 70 for one that lost what it depends on.
     #[must_use]
     pub fn code(&self) -> i32 {
         match self {
@@ -53,6 +56,7 @@ impl Outcome {
             Self::TimedOut => 124,
             Self::Cancelled => 125,
             Self::Lost => 75,
+            Self::Broke(_) => 70,
         }
     }
 }

@@ -136,7 +136,12 @@ pub(super) fn counts(job: &Job, submit: &Submit, outcomes: &[(Outcome, IntervalS
         match outcome {
             Outcome::Exit(0) => counts.done += tasks.len(),
             Outcome::Cancelled => counts.cancelled += tasks.len(),
-            Outcome::Exit(_) | Outcome::Signal(_) | Outcome::NotStarted(..) | Outcome::TimedOut | Outcome::Lost => {
+            Outcome::Exit(_)
+            | Outcome::Signal(_)
+            | Outcome::NotStarted(..)
+            | Outcome::TimedOut
+            | Outcome::Lost
+            | Outcome::Broke(_) => {
                 counts.failed += tasks.len();
             }
         }

@@ -135,7 +135,7 @@ impl Outbox {
         let mut started = core::mem::take(&mut self.started);
         // A task that started and ended since the last write needs no event of its start: its end says so.
         for ((grant, outcome), ended) in &finished {
-            if matches!(outcome, Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut)
+            if matches!(outcome, Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut | Outcome::Broke(_))
                 && let Some((_, starts)) = started.get_mut(grant)
             {
                 starts.subtract(&ended.tasks);

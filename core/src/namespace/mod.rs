@@ -63,10 +63,16 @@ impl Default for Registry {
 }
 
 impl Registry {
+    /// No namespace at all, not even `sys`: to build up one's own set.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { known: BTreeMap::new() }
+    }
+
     /// `sys`, `batch`, `simulation` and `monitor`.
     #[must_use]
     pub fn built_in() -> Self {
-        let mut registry = Self { known: BTreeMap::new() };
+        let mut registry = Self::empty();
         registry.add(Box::new(sys::Sys::default()));
         registry.add(Box::new(batch::Batch::default()));
         registry.add(Box::new(simulation::Simulation::default()));

@@ -20,6 +20,7 @@ use super::hub::{Generators, Hub};
 use super::status::ApiError;
 use super::stream::Produced;
 use crate::driver::Handle;
+use crate::monitor::History;
 use crate::output::Outputs;
 
 /// Unary calls served at once. Low: bursts are refused. High: a flood takes more memory.
@@ -72,6 +73,8 @@ pub struct Context {
     pub storage: ReadStorage,
     /// The log on disk.
     pub history: ReadHistory,
+    /// The past hour of readings.
+    pub past: History,
     /// Programs outside that run jobs, if they are served here.
     pub generators: Option<Arc<dyn Generators>>,
 }

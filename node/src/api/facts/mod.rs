@@ -22,7 +22,7 @@ pub(super) use page::{SLICE, slice};
 use serde::Serialize;
 use starling_core::machine::Machine;
 use starling_core::time::Now;
-use starling_proto::v1::{FactsPage, JobFacts, NodeLine, PullFactsRequest, View};
+use starling_proto::v1::{FactsPage, JobFacts, ListNodesRequest, NodeLine, PullFactsRequest, View};
 use tonic::Status;
 
 use super::context::Api;
@@ -77,7 +77,7 @@ async fn find(api: &Api, request: PullFactsRequest) -> Result<Pull, ApiError> {
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
     let asked = Asked { namespace: request.namespace.as_str().into(), cursor, limit };
     let delta = since(api, &asked).await?;
-    let nodes = nodes::list(api).await?;
+    let nodes = nodes::list(api, ListNodesRequest::default()).await?;
     let cursor = write_cursor(api, delta.cursor.clone()).await?;
     let last = FactsPage { jobs: vec![], nodes: nodes.nodes, cursor, more: delta.more, view: nodes.view };
     Ok(Pull { namespace: request.namespace, delta, last })

@@ -166,7 +166,7 @@ fn words(declaration: &Declaration, kind: &str) -> Result<(Speaker, Vec<FieldReq
     if kind == report::FINISHED {
         fields.extend(report::FIELDS.iter().map(|key| {
             let field_type = match *key {
-                "reason" => FieldType::Text { bytes_max: 4_096 },
+                "reason" | "broke" => FieldType::Text { bytes_max: 4_096 },
                 "timed_out" | "cancelled" | "lost" => FieldType::Bool,
                 _ => FieldType::Int { min: i64::MIN, max: i64::MAX },
             };

@@ -14,7 +14,7 @@ use starling_core::ids::JobId;
 use starling_core::machine::Machine;
 use starling_core::time::Now;
 use starling_proto::Word as _;
-use starling_proto::v1::{JobFacts, JobState, NodeLine};
+use starling_proto::v1::{JobFacts, JobState, ListNodesRequest, NodeLine};
 use tonic::Status;
 
 use crate::api::context::Api;
@@ -82,7 +82,7 @@ pub(super) async fn pull(api: &Api, asked: PullQuery) -> Result<Response, Status
         let cursor = cursor(api, &asked).await?;
         let delta = facts::since(api, &Asked { namespace: asked.namespace.as_str().into(), cursor, limit: 0 }).await?;
         let names = names(api, delta.jobs.clone()).await?;
-        let nodes = nodes::list(api).await?.nodes;
+        let nodes = nodes::list(api, ListNodesRequest::default()).await?.nodes;
         let token = facts::write_cursor(api, delta.cursor.clone()).await?;
         Ok((delta, names, nodes, token))
     };
