@@ -1,7 +1,7 @@
 //! Cursors: how much of every log a reader of Facts has seen, as a text that any node understands (ADR 11).
 //!
 //! Invariants: text to cursor to text and back is the same; a cursor only ever grows (`advance`); a damaged one, or one of another cluster, is refused.
-//! Does not: read logs (`delta` does).
+//! Does not: read logs (`changed` does).
 
 use std::collections::BTreeMap;
 
@@ -192,7 +192,7 @@ mod tests {
         let read = |text: &str| Cursor::from_text(text, &HOME).unwrap_err();
         assert_eq!(read("no cursor!"), CursorError::NotBase64);
         assert_eq!(read("AQ"), CursorError::Cut);
-        assert_eq!(read(&text[..text.len() - 4]), CursorError::Check);
+        assert_eq!(read(&text[..text.len() - 6]), CursorError::Check);
         assert_eq!(read(&format!("Ag{}", &text[2..])), CursorError::Version(2));
         assert_eq!(read(&"A".repeat(TEXT_BYTES_MAX + 1)), CursorError::TooLong);
         assert_eq!(Cursor::from_text(&text, &ClusterId([8; 32])).unwrap_err(), CursorError::Check);

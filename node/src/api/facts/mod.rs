@@ -6,8 +6,8 @@
 //! Invariants: memory for a pull is a list of ids and one page; the driver is held for one slice at a time.
 //! Does not: wait for news; a reader that wants to be woken is a relay, or follows the events.
 
+mod changed;
 mod cursor;
-mod delta;
 mod page;
 
 use std::fmt::Write as _;
@@ -16,8 +16,8 @@ use axum::body::Body;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
+pub(super) use changed::{Asked, Changed, since};
 pub(super) use cursor::Cursor;
-pub(super) use delta::{Asked, Delta, since};
 pub(super) use page::{SLICE, slice};
 use serde::Serialize;
 use starling_core::machine::Machine;
@@ -36,7 +36,7 @@ const PAGE_BYTES_MAX: usize = 1 << 20;
 /// What was asked, found, and is told at the end.
 struct Pull {
     namespace: String,
-    delta: Delta,
+    changed: Changed,
     last: FactsPage,
 }
 
@@ -47,8 +47,8 @@ pub(super) async fn pull(api: &Api, request: PullFactsRequest) -> Result<Produce
     let pull = api.call(find(api, request)).await?;
     let own = api.clone();
     api.stream(|tx| async move {
-        let Pull { namespace, delta, last } = pull;
-        for ids in delta.jobs.chunks(SLICE) {
+        let Pull { namespace, changed, last } = pull;
+        for ids in changed.jobs.chunks(SLICE) {
             let mut jobs = slice(&own, ids.to_vec(), &namespace).await?;
             while !jobs.is_empty() {
                 let rest = jobs.split_off(fitting(&jobs));
@@ -76,11 +76,11 @@ async fn find(api: &Api, request: PullFactsRequest) -> Result<Pull, ApiError> {
     let cursor = read_cursor(api, &request.cursor).await?;
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
     let asked = Asked { namespace: request.namespace.as_str().into(), cursor, limit };
-    let delta = since(api, &asked).await?;
+    let changed = since(api, &asked).await?;
     let nodes = nodes::list(api, ListNodesRequest::default()).await?;
-    let cursor = write_cursor(api, delta.cursor.clone()).await?;
-    let last = FactsPage { jobs: vec![], nodes: nodes.nodes, cursor, more: delta.more, view: nodes.view };
-    Ok(Pull { namespace: request.namespace, delta, last })
+    let cursor = write_cursor(api, changed.cursor.clone()).await?;
+    let last = FactsPage { jobs: vec![], nodes: nodes.nodes, cursor, more: changed.more, view: nodes.view };
+    Ok(Pull { namespace: request.namespace, changed, last })
 }
 
 /// The cursor that a text stands for.
@@ -99,11 +99,11 @@ pub(super) async fn write_cursor(api: &Api, cursor: Cursor) -> Result<String, Ap
 
 /// All in one JSON object, whose jobs come last, as they are found.
 pub(super) async fn answer(api: &Api, request: PullFactsRequest) -> Result<Response, Status> {
-    let Pull { namespace, delta, last } = api.call(find(api, request)).await?;
+    let Pull { namespace, changed, last } = api.call(find(api, request)).await?;
     let FactsPage { cursor, more, nodes, view, .. } = last;
     let rest = text(&Rest { cursor, more, nodes, view })?;
     let head = open(rest, r#","jobs":["#);
-    let stream = listed(api, delta, namespace, Frame { head, tail: "]}" }, |job| text(&job))?;
+    let stream = listed(api, changed, namespace, Frame { head, tail: "]}" }, |job| text(&job))?;
     Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(stream)).into_response())
 }
 
@@ -128,10 +128,10 @@ pub(super) struct Frame {
     pub(super) tail: &'static str,
 }
 
-/// The jobs of a delta as JSON between `frame`, each written by `write`.
+/// Jobs that changed as JSON between `frame`, each written by `write`.
 pub(super) fn listed<W>(
     api: &Api,
-    delta: Delta,
+    changed: Changed,
     namespace: String,
     frame: Frame,
     mut write: W,
@@ -142,7 +142,7 @@ where
     let own = api.clone();
     api.stream(|tx| async move {
         let (mut out, mut is_first) = (frame.head, true);
-        for ids in delta.jobs.chunks(SLICE) {
+        for ids in changed.jobs.chunks(SLICE) {
             for job in slice(&own, ids.to_vec(), &namespace).await? {
                 if !std::mem::take(&mut is_first) {
                     out.push(',');

@@ -1,7 +1,7 @@
 //! Pages: jobs as Facts have them, a slice at a time.
 //!
 //! Invariants: the driver is held for one slice at a time. What may be private is left out of what nodes run themselves; a relay needs all of its jobs' fields.
-//! Does not: know which jobs are wanted (`delta` does).
+//! Does not: know which jobs are wanted (`changed` does).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

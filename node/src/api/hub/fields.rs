@@ -121,10 +121,13 @@ fn milli(text: &str) -> Option<i64> {
     if let Some(milli) = text.strip_suffix('m') {
         return natural(milli);
     }
+    if !text.contains(|letter: char| letter.is_ascii_digit()) {
+        return None;
+    }
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
     // What is beyond a thousandth must say nothing: 0.5000 is 0.5.
     let part = if part.len() > 3 { part.trim_end_matches('0') } else { part };
-    if part.len() > 3 || whole.is_empty() && part.is_empty() {
+    if part.len() > 3 {
         return None;
     }
     let whole = if whole.is_empty() { 0 } else { natural(whole)? };

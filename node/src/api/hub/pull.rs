@@ -80,17 +80,18 @@ pub(super) async fn pull(api: &Api, asked: PullQuery) -> Result<Response, Status
     }
     let work = async {
         let cursor = cursor(api, &asked).await?;
-        let delta = facts::since(api, &Asked { namespace: asked.namespace.as_str().into(), cursor, limit: 0 }).await?;
-        let names = names(api, delta.jobs.clone()).await?;
+        let changed =
+            facts::since(api, &Asked { namespace: asked.namespace.as_str().into(), cursor, limit: 0 }).await?;
+        let names = names(api, changed.jobs.clone()).await?;
         let nodes = nodes::list(api, ListNodesRequest::default()).await?.nodes;
-        let token = facts::write_cursor(api, delta.cursor.clone()).await?;
-        Ok((delta, names, nodes, token))
+        let token = facts::write_cursor(api, changed.cursor.clone()).await?;
+        Ok((changed, names, nodes, token))
     };
-    let (delta, names, nodes, token) = api.call(work).await?;
-    let number = api.hub.numbers().number(&asked.gid, delta.cursor.clone());
+    let (changed, names, nodes, token) = api.call(work).await?;
+    let number = api.hub.numbers().number(&asked.gid, changed.cursor.clone());
     let head = format!(r#"{{"nodes":{},"jobs":{{"#, facts::text(&by_name(nodes))?);
     let write = move |job: JobFacts| write(&job, &names);
-    let stream = facts::listed(api, delta, asked.namespace, Frame { head, tail: "}}" }, write)?;
+    let stream = facts::listed(api, changed, asked.namespace, Frame { head, tail: "}}" }, write)?;
     let json = "application/json".to_owned();
     let headers = [(header::CONTENT_TYPE.as_str(), json), (CURSOR, number.to_string()), (CURSOR_TEXT, token)];
     Ok((headers, Body::from_stream(stream)).into_response())

@@ -1,4 +1,4 @@
-//! Delta: which jobs the events beyond a cursor speak of, and the cursor behind them.
+//! What changed: which jobs the events beyond a cursor speak of, and the cursor behind them.
 //!
 //! Invariants: a job that a later cursor would leave out is named here: the frontier is taken before the logs are read, and read to its end; a newly
 //! registered namespace brings all of its jobs, because it may give meaning to events that were passed by. The log of an author that forked is read from
@@ -35,7 +35,7 @@ pub(in crate::api) struct Asked {
 
 /// Which jobs changed.
 #[derive(Clone, Debug)]
-pub(in crate::api) struct Delta {
+pub(in crate::api) struct Changed {
     /// The jobs, maybe more than those of the namespace asked for.
     pub(in crate::api) jobs: Vec<JobId>,
     /// Where to go on.
@@ -59,7 +59,7 @@ struct Reach {
 ///
 /// # Errors
 /// If the namespace is not known, or the log cannot be read.
-pub(in crate::api) async fn since(api: &Api, asked: &Asked) -> Result<Delta, ApiError> {
+pub(in crate::api) async fn since(api: &Api, asked: &Asked) -> Result<Changed, ApiError> {
     let (namespace, takes_all) = (asked.namespace.clone(), asked.cursor.is_empty() && asked.limit == 0);
     let reach = api.ask(move |machine, _now| reach(machine, &namespace, takes_all)).await??;
     let mut cursor = asked.cursor.clone();
@@ -67,7 +67,7 @@ pub(in crate::api) async fn since(api: &Api, asked: &Asked) -> Result<Delta, Api
         for (log, last) in &reach.tips {
             cursor.advance(log, *last);
         }
-        return Ok(Delta { jobs, cursor, more: false });
+        return Ok(Changed { jobs, cursor, more: false });
     }
     let mut named = Named { namespace: asked.namespace.clone(), ..Named::default() };
     let (limit, bytes) = match asked.limit {
@@ -87,7 +87,7 @@ pub(in crate::api) async fn since(api: &Api, asked: &Asked) -> Result<Delta, Api
     }
     let more = reach.tips.iter().any(|(log, last)| *last > cursor.seen(log));
     let jobs = api.ask(move |machine, _now| named.complete(machine)).await?;
-    Ok(Delta { jobs, cursor, more })
+    Ok(Changed { jobs, cursor, more })
 }
 
 fn reach(machine: &Machine, namespace: &SmolStr, takes_all: bool) -> Result<Reach, CommandError> {
