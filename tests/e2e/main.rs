@@ -11,6 +11,7 @@ mod catch_up;
 mod cli;
 mod crashes;
 mod disk;
+mod guide;
 mod http;
 mod hub;
 mod monitor;

@@ -6,15 +6,16 @@
 use starling_proto::v1::starling_server::Starling;
 use starling_proto::v1::{
     CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply, FactsPage,
-    GetNodeRequest, InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNodesRequest,
-    LogChunk, LogsRequest, NodeDetail, NodesReply, PullFactsRequest, SubmitReply, SubmitRequest, WaitReply,
+    GetNamespaceRequest, GetNodeRequest, InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest,
+    ListNamespacesReply, ListNamespacesRequest, ListNodesRequest, LogChunk, LogsRequest, NamespaceDetail, NodeDetail,
+    NodesReply, PullFactsRequest, PutNamespaceReply, PutNamespaceRequest, SubmitReply, SubmitRequest, WaitReply,
     WaitRequest,
 };
 use tonic::{Request, Response, Status};
 
 use super::context::Api;
 use super::stream::Produced;
-use super::{doctor, events, facts, jobs, logs, nodes, submit, wait};
+use super::{doctor, events, facts, jobs, logs, namespaces, nodes, submit, wait};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -84,5 +85,18 @@ impl Starling for Api {
 
     async fn doctor(&self, _request: Request<DoctorRequest>) -> Answer<DoctorReply> {
         self.call(doctor::doctor(self)).await.map(Response::new)
+    }
+    async fn put_namespace(&self, request: Request<PutNamespaceRequest>) -> Answer<PutNamespaceReply> {
+        let work = namespaces::put(self, request.into_inner());
+        self.call(work).await.map(Response::new)
+    }
+
+    async fn list_namespaces(&self, _request: Request<ListNamespacesRequest>) -> Answer<ListNamespacesReply> {
+        self.call(namespaces::list(self)).await.map(Response::new)
+    }
+
+    async fn get_namespace(&self, request: Request<GetNamespaceRequest>) -> Answer<NamespaceDetail> {
+        let work = namespaces::get(self, request.into_inner());
+        self.call(work).await.map(Response::new)
     }
 }

@@ -23,14 +23,14 @@ use serde::de::DeserializeOwned;
 use starling_proto::Word;
 use starling_proto::v1::starling_server::StarlingServer;
 use starling_proto::v1::{
-    CancelRequest, EventsRequest, GetNodeRequest, JobRef, JobState, ListJobsRequest, ListNodesRequest, LogStream,
-    LogsRequest, PullFactsRequest, SubmitRequest, WaitRequest,
+    CancelRequest, EventsRequest, GetNamespaceRequest, GetNodeRequest, JobRef, JobState, ListJobsRequest,
+    ListNodesRequest, LogStream, LogsRequest, PullFactsRequest, PutNamespaceRequest, SubmitRequest, WaitRequest,
 };
 use tonic::Status;
 
 use super::context::Api;
 use super::status::{self, ApiError};
-use super::{doctor, events, facts, hub, jobs, logs, nodes, submit, wait};
+use super::{doctor, events, facts, hub, jobs, logs, namespaces, nodes, submit, wait};
 
 /// Largest request, as for gRPC.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -54,6 +54,8 @@ pub(super) fn router(api: Api) -> Router {
         .route("/v1/jobs/{id}/logs", get(get_logs))
         .route("/v1/nodes", get(get_nodes))
         .route("/v1/nodes/{node}", get(get_node))
+        .route("/v1/namespaces", get(get_namespaces).put(put_namespace))
+        .route("/v1/namespaces/{name}", get(get_namespace))
         .route("/v1/events", get(get_events))
         .route("/v1/facts", get(get_facts))
         .route("/v1/info", get(get_info))
@@ -115,14 +117,15 @@ pub(super) fn failed(status: &Status) -> Response {
     (code, Json(refusal)).into_response()
 }
 
+/// Whether the request says that its body is of this type.
+fn has_type(request: &Request, wanted: &str) -> bool {
+    let said = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    said.is_some_and(|value| value.trim_start().starts_with(wanted))
+}
+
 /// The request's JSON body.
 async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
-    let headers = request.headers();
-    let is_json = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.trim_start().starts_with("application/json"));
-    if !is_json {
+    if !has_type(&request, "application/json") {
         let error = "expected content-type application/json".to_owned();
         return Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
     }
@@ -337,6 +340,47 @@ async fn get_node(State(api): State<Api>, Path(node): Path<String>, uri: Uri) ->
         Ok(NodeQuery { since_ms }) => answer(api.call(nodes::get(&api, GetNodeRequest { node, since_ms })).await),
         Err(refusal) => refusal.into_response(),
     }
+}
+
+async fn get_namespaces(State(api): State<Api>) -> Response {
+    answer(api.call(namespaces::list(&api)).await)
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct NamespaceQuery {
+    version: u32,
+    id: String,
+}
+
+async fn get_namespace(State(api): State<Api>, Path(name): Path<String>, uri: Uri) -> Response {
+    match query::<NamespaceQuery>(&uri) {
+        Ok(NamespaceQuery { version, id }) => {
+            answer(api.call(namespaces::get(&api, GetNamespaceRequest { name, version, id })).await)
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn put_namespace(State(api): State<Api>, request: Request) -> Response {
+    match declaration(request).await {
+        Ok(request) => answer(api.call(namespaces::put(&api, request)).await),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// A declaration as TOML, or as JSON with the TOML in it.
+async fn declaration(request: Request) -> Result<PutNamespaceRequest, Refusal> {
+    if has_type(&request, "application/json") {
+        return body(request).await;
+    }
+    if !["application/toml", "text/plain"].iter().any(|wanted| has_type(&request, wanted)) {
+        let error = "expected content-type application/toml, text/plain or application/json".to_owned();
+        return Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
+    }
+    let toml = String::from_utf8(read(request, BODY_BYTES_MAX).await?.into());
+    let toml = toml.map_err(|error| refused(StatusCode::BAD_REQUEST, format!("the body is no text: {error}")))?;
+    Ok(PutNamespaceRequest { toml })
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

@@ -15,6 +15,7 @@ mod http;
 mod hub;
 mod jobs;
 mod logs;
+mod namespaces;
 mod nodes;
 mod reason;
 mod serve;

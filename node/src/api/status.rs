@@ -15,6 +15,7 @@ use starling_core::machine::CommandError;
 use starling_proto::v1::{ErrorDetail, FieldViolation};
 use tonic::{Code, Status};
 
+use crate::declare::TextError;
 use crate::driver::Stopped;
 
 /// Longest excerpt of a wrong value.
@@ -35,6 +36,15 @@ pub(super) enum ApiError {
     /// Wrong fields.
     #[error("{}", not_valid(.0))]
     Fields(Vec<FieldViolation>),
+    /// A declaration that is none.
+    #[error("{0}")]
+    Text(#[from] TextError),
+    /// A namespace, or a version of one, that is not known here.
+    #[error("no namespace is called `{0}`")]
+    UnknownNamespace(String),
+    /// A declaration in too many bytes.
+    #[error("the declaration takes {0} bytes; the limit is {max}", max = super::namespaces::TOML_BYTES_MAX)]
+    TextTooLarge(usize),
     /// What does not fit into one event.
     #[error("{what} takes {bytes} bytes; a submission with all its fields may take {max}", max = limits::EVENT_BYTES_MAX)]
     TooLarge {
@@ -103,7 +113,7 @@ pub(super) fn violation(field: &str, expected: &str, got: &str) -> FieldViolatio
     if shown.len() < got.len() {
         shown.push('…');
     }
-    FieldViolation { field: field.to_owned(), expected: expected.to_owned(), got: shown }
+    FieldViolation { field: field.to_owned(), expected: expected.to_owned(), got: shown, line: 0, column: 0 }
 }
 
 impl From<ApiError> for Status {
@@ -121,6 +131,17 @@ impl From<ApiError> for Status {
             ApiError::Find(error) => of_find(&error, message),
             ApiError::Command(error) => of_command(error, message),
             ApiError::Fields(wrong) => refusal(Code::InvalidArgument, message, "", wrong),
+            ApiError::Text(error) => {
+                let place = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+                let wrong = violation("toml", &error.reason, &error.text);
+                let wrong = FieldViolation { line: place(error.line), column: place(error.column), ..wrong };
+                refusal(Code::InvalidArgument, message, "", vec![wrong])
+            }
+            ApiError::UnknownNamespace(_) => {
+                let hint = "list the namespaces with `starling ns list`; one registered elsewhere a moment ago may not have arrived here";
+                refusal(Code::NotFound, message, hint, vec![])
+            }
+            ApiError::TextTooLarge(_) => refusal(Code::ResourceExhausted, message, "", vec![]),
             ApiError::TooLarge { .. } => refusal(Code::ResourceExhausted, message, INTO_FILES, vec![]),
             ApiError::Deadline(_) => refusal(Code::DeadlineExceeded, message, "", vec![]),
             ApiError::History(_) => {

@@ -71,6 +71,9 @@ pub enum Verb {
     Events(EventsArgs),
     /// Print what is known of jobs as JSON lines, whole or since a cursor
     Facts(FactsArgs),
+    /// Declare namespaces and look at them
+    #[command(subcommand)]
+    Ns(NsVerb),
     /// Make or look at a cluster
     #[command(subcommand)]
     Cluster(ClusterVerb),
@@ -95,6 +98,18 @@ pub enum JobVerb {
 pub enum NodeVerb {
     /// What a node's machine does, what its running jobs use, and the past hour
     Info(NodeInfoArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NsVerb {
+    /// Register a namespace, or a new version of one, from a TOML file
+    Put(NsPutArgs),
+    /// List the namespaces, built in and declared
+    List,
+    /// The fields of a namespace's submissions and what its kinds mean
+    Describe(NsDescribeArgs),
+    /// Print a declared namespace as TOML that `ns put` takes
+    Get(NsDescribeArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -360,6 +375,26 @@ pub struct FactsArgs {
     /// Stop after about N jobs
     #[arg(long, value_name = "N")]
     pub limit: Option<u32>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct NsPutArgs {
+    /// The declaration; - reads it from standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct NsDescribeArgs {
+    /// Name of the namespace
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// This version [default: the one that new submissions get]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub version: Option<u32>,
+    /// Of several declarations of one version, the one whose hash begins so
+    #[arg(long, value_name = "HASH")]
+    pub id: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]

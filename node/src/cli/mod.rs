@@ -16,6 +16,7 @@ mod live;
 mod logs;
 mod node;
 mod nodes;
+mod ns;
 mod output;
 mod run;
 mod submit;
@@ -79,6 +80,7 @@ enum ClientVerb {
     Top(args::TopArgs),
     Events(args::EventsArgs),
     Facts(args::FactsArgs),
+    Ns(args::NsVerb),
     ClusterInfo,
     Doctor,
 }
@@ -116,6 +118,7 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Top(top) => ClientVerb::Top(top),
         Verb::Events(events) => ClientVerb::Events(events),
         Verb::Facts(facts) => ClientVerb::Facts(facts),
+        Verb::Ns(ns) => ClientVerb::Ns(ns),
         Verb::Cluster(ClusterVerb::Info) => ClientVerb::ClusterInfo,
         Verb::Doctor => ClientVerb::Doctor,
     };
@@ -161,6 +164,7 @@ async fn perform(command: ClientCommand, out: &Output) -> Result<u8, CliError> {
         ClientVerb::Top(args) => top::top(&session, &args).await,
         ClientVerb::Events(args) => events::events(&session, args).await,
         ClientVerb::Facts(args) => facts::facts(&session, args).await,
+        ClientVerb::Ns(verb) => ns::ns(&session, verb).await,
         ClientVerb::ClusterInfo => nodes::info(&session).await,
         ClientVerb::Doctor => nodes::doctor(&session).await,
     }

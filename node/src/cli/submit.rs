@@ -140,7 +140,8 @@ fn directory(chdir: Option<PathBuf>) -> Result<String, CliError> {
     })
 }
 
-fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
+/// A file's bytes, or those of standard input for `-`.
+pub(crate) fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
     let limit = INPUT_BYTES_MAX + 1;
     let read = if path == Path::new("-") {

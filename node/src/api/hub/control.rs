@@ -115,9 +115,8 @@ async fn register_generator(api: &Api, gid: String, spec: GeneratorSpec) -> Resu
     let generators = api.ctx.generators.as_ref().ok_or(ApiError::NoGenerators)?;
     let known = api.ask(|machine: &mut Machine, _now: Now| machine.namespaces()).await?;
     let by_handler = || api.hub.namespace_of(&spec.kind);
-    let namespace = match known.iter().find(|name| **name == spec.kind).cloned().or_else(by_handler) {
-        Some(namespace) => namespace,
-        None => return Err(CommandError::UnknownNamespace(spec.kind.as_str().into(), known.join(", ")).into()),
+    let Some(namespace) = known.iter().find(|name| **name == spec.kind).cloned().or_else(by_handler) else {
+        return Err(CommandError::UnknownNamespace(spec.kind.as_str().into(), known.join(", ")).into());
     };
     let generator = Generator {
         gid: gid.clone(),

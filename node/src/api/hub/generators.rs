@@ -33,7 +33,7 @@ pub trait Generators: fmt::Debug + Send + Sync {
     fn register(&self, generator: Generator) -> BoxFuture<'_, Result<(), String>>;
 
     /// A sign of life. One that is not registered here is none.
-    fn contact(&self, gid: &str);
+    fn contact(&self, gid: &str) -> BoxFuture<'_, ()>;
 
     /// The generators here that run jobs of a namespace, by name.
     fn serving(&self, namespace: &str) -> BoxFuture<'_, Vec<String>>;

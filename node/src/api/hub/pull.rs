@@ -75,10 +75,10 @@ struct Resources {
 
 /// Answers a pull.
 pub(super) async fn pull(api: &Api, asked: PullQuery) -> Result<Response, Status> {
-    if let Some(generators) = &api.ctx.generators {
-        generators.contact(&asked.gid);
-    }
     let work = async {
+        if let Some(generators) = &api.ctx.generators {
+            generators.contact(&asked.gid).await;
+        }
         let cursor = cursor(api, &asked).await?;
         let changed =
             facts::since(api, &Asked { namespace: asked.namespace.as_str().into(), cursor, limit: 0 }).await?;

@@ -40,8 +40,9 @@ impl Generators for Fake {
         async move { answer }.boxed()
     }
 
-    fn contact(&self, gid: &str) {
+    fn contact(&self, gid: &str) -> BoxFuture<'_, ()> {
         self.tell(format!("contact {gid}"));
+        async {}.boxed()
     }
 
     fn serving(&self, namespace: &str) -> BoxFuture<'_, Vec<String>> {
