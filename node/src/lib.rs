@@ -8,6 +8,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod declare;
 pub mod driver;
 pub mod exec;
 pub mod output;
