@@ -12,6 +12,7 @@ pub mod declare;
 pub mod driver;
 pub mod exec;
 pub mod output;
+pub mod relay;
 pub mod storage;
 pub mod telemetry;
 pub mod wire;

@@ -20,6 +20,7 @@ use super::status::ApiError;
 use super::stream::Produced;
 use crate::driver::Handle;
 use crate::output::Outputs;
+use crate::relay;
 
 /// Unary calls served at once. Low: bursts are refused. High: a flood takes more memory.
 const CALLS_MAX: usize = 4_096;
@@ -65,6 +66,8 @@ pub struct Context {
     pub handle: Handle,
     /// Task output, wherever it lies.
     pub outputs: Outputs,
+    /// Relays at this node.
+    pub relays: relay::Handle,
     /// This node.
     pub about: About,
     /// The disk.

@@ -29,6 +29,7 @@ use crate::config::{Config, secret};
 use crate::driver::{self, Clock, Handle, Queue};
 use crate::exec::{self, Executor};
 use crate::output::{Files, Outputs, Remote};
+use crate::relay;
 use crate::storage::{Reader, Store};
 use crate::wire::{self, Control};
 
@@ -75,7 +76,9 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         loopback_only: config.loopback_only(),
         started,
     };
-    let api = context(&handle, about, me, &files, &remote, &reader);
+    let relays = relay::start(handle.clone(), runtime).context("starting the relay thread")?;
+    let outputs = Outputs::new(me, files.clone(), remote.clone());
+    let api = context(&handle, about, outputs, &relays, &reader);
     let (serve, serves) = sync_channel(SERVES);
     let ingress = Ingress {
         handle: handle.clone(),
@@ -99,6 +102,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         store: opened.store,
         net: net.clone(),
         exec: Arc::clone(&exec),
+        relays,
         serve,
         signer: opened.signer,
         files,
@@ -159,17 +163,15 @@ fn remote(net: &starling_net::Handle) -> Remote {
 fn context(
     handle: &Handle,
     about: api::About,
-    me: NodeId,
-    files: &Files,
-    remote: &Remote,
+    outputs: Outputs,
+    relays: &relay::Handle,
     reader: &Reader,
 ) -> api::Context {
     let storage = storage_stats(&about.data_dir);
     let reader = reader.clone();
     let history: api::ReadHistory =
         Arc::new(move |log, from, max_bytes| ingress::history(&reader, &log, from.0, max_bytes));
-    let outputs = Outputs::new(me, files.clone(), remote.clone());
-    api::Context { handle: handle.clone(), outputs, about, storage, history }
+    api::Context { handle: handle.clone(), outputs, relays: relays.clone(), about, storage, history }
 }
 
 fn storage_stats(dir: &Path) -> api::ReadStorage {
