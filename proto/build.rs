@@ -26,6 +26,11 @@ const ENUM_FIELDS: &[(&str, &str)] = &[
 
 const BYTES_FIELDS: &[&str] = &["SubmitRequest.stdin", "SubmitRequest.request_id", "LogChunk.data"];
 
+/// Fields of open specs: a map from names to values, in JSON plain values.
+const SPEC_FIELDS: &[&str] = &["RelayReport.spec", "RelayTask.spec"];
+
+const ONEOFS: &[&str] = &["Value.kind", "RelaySay.say", "RelayHear.hear"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile([PROTO], ["proto"])?;
@@ -41,6 +46,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     for field in BYTES_FIELDS {
         builder =
             builder.field_attribute(format!(".starling.v1.{field}"), "#[serde(with = \"crate::json::base64_bytes\")]");
+    }
+    for field in SPEC_FIELDS {
+        builder = builder.field_attribute(format!(".starling.v1.{field}"), "#[serde(with = \"crate::json::spec\")]");
+    }
+    for oneof in ONEOFS {
+        let derive = "#[derive(serde::Serialize, serde::Deserialize)]";
+        builder = builder.enum_attribute(format!(".starling.v1.{oneof}"), derive);
     }
     builder.compile_fds(descriptors)?;
     Ok(())

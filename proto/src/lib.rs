@@ -57,8 +57,15 @@ words!(Ending {
     Cancelled = "cancelled",
     NotStarted = "not_started",
     Lost = "lost",
+    Broke = "broke",
 });
-words!(LogStream { Unknown = "unknown", Out = "out", Err = "err" });
+words!(LogStream {
+    Unknown = "unknown",
+    Out = "out",
+    Err = "err",
+    EnvOut = "env_out",
+    EnvErr = "env_err",
+});
 words!(NodeState {
     Unknown = "unknown",
     Ready = "ready",

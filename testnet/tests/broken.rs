@@ -99,6 +99,16 @@ fn a_buffer_over_its_cap_is_seen_by_18() {
 }
 
 #[test]
+fn a_replay_that_reads_the_log_otherwise_is_seen_by_19() {
+    check(19, Sabotage::OldReplay, Faults::NONE);
+}
+
+#[test]
+fn versions_that_stay_mixed_are_seen_by_20() {
+    check(20, Sabotage::NoUpgrade, Faults { old_version: PerMille(400), ..Faults::NONE });
+}
+
+#[test]
 fn a_number_from_outside_the_seed_is_seen_by_23() {
     check(23, Sabotage::Unseeded, Faults::NONE);
 }

@@ -12,6 +12,7 @@ mod cli;
 mod crashes;
 mod disk;
 mod http;
+mod monitor;
 mod namespaces;
 mod restarts;
 mod starts;

@@ -68,6 +68,19 @@ const RULES: &[Rule] = &[
         why: "net, storage, exec and relay never use each other nor the driver; they speak in Inputs",
     },
     Rule {
+        from: "node/src/monitor/",
+        never: &[
+            "crate::storage",
+            "crate::exec",
+            "crate::driver",
+            "crate::daemon",
+            "crate::api",
+            "crate::cli",
+            "starling_net",
+        ],
+        why: "monitor reads the machine and keeps the past; `daemon::stats` joins it with the driver",
+    },
+    Rule {
         from: "node/src/driver/",
         never: &["crate::api", "crate::cli", "crate::daemon"],
         why: "the driver knows its edges by their channels, and none of its clients",
@@ -203,6 +216,7 @@ mod tests {
             ("node/src/exec/x.rs", "use crate::{\n    driver::{Handle, x},\n};"),
             ("node/src/api/x.rs", "crate::storage::open()"),
             ("node/src/cli/x.rs", "use crate::driver::Handle;"),
+            ("node/src/monitor/x.rs", "use crate::exec::Executor;"),
             ("node/src/api/x.rs", "use crate::exec::{output::Stream, Pool};"),
             ("core/src/sync/message.rs", "use crate::schedule::Owner;"),
         ] {

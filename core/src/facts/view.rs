@@ -109,7 +109,12 @@ pub fn job(id: JobId, job: &Job) -> Option<JobView<'_>> {
         match outcome {
             Outcome::Exit(0) => counts.done += tasks.len(),
             Outcome::Cancelled => counts.cancelled += tasks.len(),
-            Outcome::Exit(_) | Outcome::Signal(_) | Outcome::NotStarted(..) | Outcome::TimedOut | Outcome::Lost => {
+            Outcome::Exit(_)
+            | Outcome::Signal(_)
+            | Outcome::NotStarted(..)
+            | Outcome::TimedOut
+            | Outcome::Lost
+            | Outcome::Broke(_) => {
                 counts.failed += tasks.len();
             }
         }

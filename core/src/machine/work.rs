@@ -9,12 +9,12 @@ use crate::event::Event;
 use crate::facts::{Handler, Outcome, Usage};
 use crate::ids::{Dot, GrantId, JobId, NodeId, RunId};
 use crate::limits;
-use crate::namespace::{Voice, batch, simulation, sys};
+use crate::namespace::{Voice, batch, is_submission, simulation, sys};
 use crate::schedule::{Candidate, Decision, Ended, Health, Offer, RelaySlots, Verdict};
 use crate::sync::Message;
 use crate::time::{Mono, Now};
 
-/// How long an offer waits for its job's submission.
+/// How long an offer waits for its job's submission. After that it is refused: the submission may be of a kind that this version does not know.
 const PARK_MS: u64 = 5_000;
 
 /// The answer to an offer.
@@ -37,7 +37,7 @@ impl Machine {
             self.place_due = true;
         }
         let grant = event.ctx.grant.map(|no| GrantId { job: id, no });
-        if event.is_submission() {
+        if is_submission(event) {
             if dot.log.node == self.me {
                 self.on_submission_durable(dot, id);
             }
@@ -78,6 +78,7 @@ impl Machine {
 
     /// Everything that may have become possible: retries, deaths, placement, offers, starts.
     pub(super) fn settle(&mut self, now: Now) {
+        self.give_up_parked(now);
         self.owner.on_time(now.mono);
         let dead: Vec<NodeId> =
             self.owner.executors().filter(|node| self.fleet.health(now.mono, node) == Health::Dead).copied().collect();
@@ -228,6 +229,9 @@ impl Machine {
     }
 
     fn park(&mut self, now: Now, from: NodeId, offer: Offer) {
+        if self.parked.iter().any(|(_, _, parked)| parked.grant == offer.grant) {
+            return;
+        }
         while self.parked.len() >= limits::PARKED_OFFERS_MAX {
             self.parked.pop_front();
         }
@@ -236,14 +240,22 @@ impl Machine {
         self.pull_missing(now, from, log);
     }
 
+    /// Refuses offers whose submission did not come.
+    fn give_up_parked(&mut self, now: Now) {
+        while let Some((_, from, offer)) =
+            self.parked.pop_front_if(|(since, _, _)| now.mono.since_ms(*since) >= PARK_MS)
+        {
+            self.executor.refuse(offer.grant);
+            self.answer_offer(now, from, offer.grant, Answer::Refused);
+        }
+    }
+
     fn unpark(&mut self, now: Now, job: &JobId) {
         if self.parked.is_empty() {
             return;
         }
-        let (ready, rest): (Vec<_>, Vec<_>) = core::mem::take(&mut self.parked)
-            .into_iter()
-            .filter(|(since, _, _)| now.mono.since_ms(*since) < PARK_MS)
-            .partition(|(_, _, offer)| offer.grant.job == *job);
+        let (ready, rest): (Vec<_>, Vec<_>) =
+            core::mem::take(&mut self.parked).into_iter().partition(|(_, _, offer)| offer.grant.job == *job);
         self.parked = rest.into();
         for (_, from, offer) in ready {
             self.on_offer(now, from, offer);

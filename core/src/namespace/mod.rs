@@ -63,10 +63,16 @@ impl Default for Registry {
 }
 
 impl Registry {
+    /// No namespace at all, not even `sys`: to build up one's own set.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { known: BTreeMap::new() }
+    }
+
     /// `sys`, `batch`, `simulation` and `monitor`.
     #[must_use]
     pub fn built_in() -> Self {
-        let mut registry = Self { known: BTreeMap::new() };
+        let mut registry = Self::empty();
         registry.add(Box::new(sys::Sys::default()));
         registry.add(Box::new(batch::Batch::default()));
         registry.add(Box::new(simulation::Simulation::default()));
@@ -123,4 +129,11 @@ impl Registry {
 #[must_use]
 pub fn opaque(dot: Dot, event: &Event) -> Delta {
     Delta::Opaque(dot, event.to_bytes())
+}
+
+/// Whether an event submits a job: a statement about tasks under no grant. Only those of a job's owner count.
+#[must_use]
+pub fn is_submission(event: &Event) -> bool {
+    let ctx = &event.ctx;
+    event.ns != sys::NAME && ctx.job.is_some() && ctx.grant.is_none() && !ctx.tasks.is_empty()
 }

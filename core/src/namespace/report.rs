@@ -13,7 +13,8 @@ pub const STARTED: &str = "JobStarted";
 /// Tasks of a grant ended.
 pub const FINISHED: &str = "JobFinished";
 /// The fields of these kinds, over all versions. The fields of a declared namespace's own rules for them have other names.
-pub const FIELDS: [&str; 11] = [
+pub const FIELDS: [&str; 12] = [
+    "broke",
     "exit",
     "signal",
     "not_started",
@@ -85,7 +86,7 @@ pub fn run(event: &Event, outcome: Option<Outcome>) -> Run {
     // Whatever ended had started, unless it says that it could not.
     let started = match &outcome {
         Some(Outcome::NotStarted(..) | Outcome::Cancelled | Outcome::Lost) => IntervalSet::new(),
-        Some(Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut) | None => tasks.clone(),
+        Some(Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut | Outcome::Broke(_)) | None => tasks.clone(),
     };
     let first_start = if started.is_empty() { Min::default() } else { Min::new(event.hlc) };
     let last_end = if outcome.is_some() { Max::new(event.hlc) } else { Max::default() };
@@ -106,6 +107,7 @@ pub fn outcome_spec(outcome: &Outcome) -> WorkSpec {
         Outcome::TimedOut => spec.with("timed_out", Value::Bool(true)),
         Outcome::Cancelled => spec.with("cancelled", Value::Bool(true)),
         Outcome::Lost => spec.with("lost", Value::Bool(true)),
+        Outcome::Broke(reason) => spec.with("broke", Value::text(reason.clone())),
     }
 }
 
@@ -126,6 +128,8 @@ pub fn outcome_of(spec: &WorkSpec) -> Option<Outcome> {
         Some(Outcome::Cancelled)
     } else if says("lost") {
         Some(Outcome::Lost)
+    } else if let Some(reason) = spec.text("broke") {
+        Some(Outcome::Broke(reason.clone()))
     } else {
         None
     }

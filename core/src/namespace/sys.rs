@@ -55,7 +55,7 @@ impl Namespace for Sys {
             }
             (GRANT, 1) => owned.and_then(|id| granted(id, event)),
             (VOID, 1) => owned.and_then(|id| Some((id, Job::voided(event.ctx.grant?)))),
-            (SEAL, 1) => owned.and_then(|id| sealed(id, event)),
+            (SEAL, 1 | 2) => owned.and_then(|id| sealed(id, event)),
             (CANCEL, 1) => event.ctx.job.map(|id| (id, Job::cancelled(Cancel { hlc: event.hlc, by: author }))),
             (REGISTER, 1) => return registered(dot, event),
             _ => return opaque(dot, event),
@@ -134,7 +134,10 @@ pub fn void(hlc: Hlc, grant: GrantId) -> Event {
 #[must_use]
 pub fn seal(hlc: Hlc, job: JobId, term: Term, tasks: IntervalSet, outcome: &Outcome) -> Event {
     let spec = report::outcome_spec(outcome).with("term", Value::int(term.0));
-    event(hlc, SEAL, SysContext { job: Some(job), tasks, ..SysContext::default() }, spec)
+    let sealed = event(hlc, SEAL, SysContext { job: Some(job), tasks, ..SysContext::default() }, spec);
+    // An outcome that version 1 does not have.
+    let ver = if matches!(outcome, Outcome::Broke(_)) { 2 } else { 1 };
+    Event { ver, ..sealed }
 }
 
 /// A member registers a namespace.

@@ -96,7 +96,7 @@ impl Owned {
     pub(super) fn remember(&mut self, outcome: &Outcome, tasks: &IntervalSet) {
         match outcome {
             Outcome::Exit(0) | Outcome::Cancelled | Outcome::Lost => {}
-            Outcome::Exit(_) | Outcome::Signal(_) | Outcome::NotStarted(..) | Outcome::TimedOut => {
+            Outcome::Exit(_) | Outcome::Signal(_) | Outcome::NotStarted(..) | Outcome::TimedOut | Outcome::Broke(_) => {
                 if self.retries > 0 {
                     for task in tasks.intersection(&self.all).iter() {
                         *self.failures.entry(task).or_default() += 1;
@@ -173,7 +173,7 @@ impl Owned {
         match outcome {
             Outcome::Lost if retryable => again = tasks.clone(),
             Outcome::Exit(0) | Outcome::Cancelled | Outcome::Lost => {}
-            Outcome::Exit(_) | Outcome::Signal(_) | Outcome::NotStarted(..) | Outcome::TimedOut => {
+            Outcome::Exit(_) | Outcome::Signal(_) | Outcome::NotStarted(..) | Outcome::TimedOut | Outcome::Broke(_) => {
                 if retryable && self.retries > 0 {
                     for task in tasks.iter() {
                         let failures = self.failures.get(&task).copied().unwrap_or(0);

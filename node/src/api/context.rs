@@ -19,6 +19,7 @@ use tonic::Status;
 use super::status::ApiError;
 use super::stream::Produced;
 use crate::driver::Handle;
+use crate::monitor::History;
 use crate::output::Outputs;
 use crate::relay;
 
@@ -74,6 +75,8 @@ pub struct Context {
     pub storage: ReadStorage,
     /// The log on disk.
     pub history: ReadHistory,
+    /// The past hour of readings.
+    pub past: History,
 }
 
 impl fmt::Debug for Context {

@@ -52,6 +52,7 @@ pub(super) fn ending(outcome: &Outcome) -> Ending {
         Outcome::TimedOut => Ending::TimedOut,
         Outcome::Cancelled => Ending::Cancelled,
         Outcome::Lost => Ending::Lost,
+        Outcome::Broke(_) => Ending::Broke,
     }
 }
 
@@ -131,9 +132,13 @@ fn attempt(machine: &Machine, view: &AttemptView) -> Attempt {
         Some(Outcome::Exit(0)) => (JobState::Done, String::new()),
         Some(Outcome::Cancelled) => (JobState::Cancelled, String::new()),
         Some(Outcome::Lost) => (JobState::Lost, reason::of_outcome(&Outcome::Lost)),
-        Some(outcome @ (Outcome::Exit(_) | Outcome::Signal(_) | Outcome::NotStarted(..) | Outcome::TimedOut)) => {
-            (JobState::Failed, reason::of_outcome(outcome))
-        }
+        Some(
+            outcome @ (Outcome::Exit(_)
+            | Outcome::Signal(_)
+            | Outcome::NotStarted(..)
+            | Outcome::TimedOut
+            | Outcome::Broke(_)),
+        ) => (JobState::Failed, reason::of_outcome(outcome)),
         None if view.void => (JobState::Lost, "withdrawn: its node was silent".to_owned()),
         None if view.started => (JobState::Running, String::new()),
         None => (JobState::Pending, String::new()),

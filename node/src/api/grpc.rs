@@ -5,9 +5,9 @@
 
 use starling_proto::v1::starling_server::Starling;
 use starling_proto::v1::{
-    CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply, InfoReply,
-    InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNodesRequest, LogChunk, LogsRequest,
-    NodesReply, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
+    CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply, GetNodeRequest,
+    InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNodesRequest, LogChunk, LogsRequest,
+    NodeDetail, NodesReply, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
 };
 use tonic::{Request, Response, Status};
 
@@ -58,8 +58,12 @@ impl Starling for Api {
         Ok(Response::new(stream))
     }
 
-    async fn list_nodes(&self, _request: Request<ListNodesRequest>) -> Answer<NodesReply> {
-        self.call(nodes::list(self)).await.map(Response::new)
+    async fn list_nodes(&self, request: Request<ListNodesRequest>) -> Answer<NodesReply> {
+        self.call(nodes::list(self, request.into_inner())).await.map(Response::new)
+    }
+
+    async fn get_node(&self, request: Request<GetNodeRequest>) -> Answer<NodeDetail> {
+        self.call(nodes::get(self, request.into_inner())).await.map(Response::new)
     }
 
     async fn events(&self, request: Request<EventsRequest>) -> Answer<Self::EventsStream> {

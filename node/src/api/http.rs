@@ -22,7 +22,8 @@ use serde::de::DeserializeOwned;
 use starling_proto::Word;
 use starling_proto::v1::starling_server::StarlingServer;
 use starling_proto::v1::{
-    CancelRequest, EventsRequest, JobRef, JobState, ListJobsRequest, LogStream, LogsRequest, SubmitRequest, WaitRequest,
+    CancelRequest, EventsRequest, GetNodeRequest, JobRef, JobState, ListJobsRequest, ListNodesRequest, LogStream,
+    LogsRequest, SubmitRequest, WaitRequest,
 };
 use tonic::Status;
 
@@ -51,6 +52,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/v1/jobs/{id}/wait", get(get_wait))
         .route("/v1/jobs/{id}/logs", get(get_logs))
         .route("/v1/nodes", get(get_nodes))
+        .route("/v1/nodes/{node}", get(get_node))
         .route("/v1/events", get(get_events))
         .route("/v1/info", get(get_info))
         .route("/v1/doctor", get(get_doctor))
@@ -301,8 +303,33 @@ async fn get_logs(State(api): State<Api>, Path(job): Path<String>, uri: Uri) -> 
     }
 }
 
-async fn get_nodes(State(api): State<Api>) -> Response {
-    answer(api.call(nodes::list(&api)).await)
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct NodesQuery {
+    jobs: Option<String>,
+}
+
+async fn get_nodes(State(api): State<Api>, uri: Uri) -> Response {
+    match query::<NodesQuery>(&uri) {
+        Ok(asked) => {
+            let request = ListNodesRequest { with_jobs: is_set(asked.jobs.as_ref()) };
+            answer(api.call(nodes::list(&api, request)).await)
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct NodeQuery {
+    since_ms: u64,
+}
+
+async fn get_node(State(api): State<Api>, Path(node): Path<String>, uri: Uri) -> Response {
+    match query::<NodeQuery>(&uri) {
+        Ok(NodeQuery { since_ms }) => answer(api.call(nodes::get(&api, GetNodeRequest { node, since_ms })).await),
+        Err(refusal) => refusal.into_response(),
+    }
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

@@ -238,7 +238,8 @@ fn ended_sentence(id: JobId, job: &Job) -> String {
                 | Outcome::NotStarted(..)
                 | Outcome::TimedOut
                 | Outcome::Cancelled
-                | Outcome::Lost => reason::of_outcome(worst),
+                | Outcome::Lost
+                | Outcome::Broke(_) => reason::of_outcome(worst),
             });
             format!("{} of {total} tasks failed; the worst: {worst}", counts.failed)
         }

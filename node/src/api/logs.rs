@@ -24,11 +24,13 @@ use super::jobs::find;
 use super::status::ApiError;
 use super::stream::{News, Produced, send};
 use super::wait::RECHECK;
-use crate::exec::output::Stream;
+use crate::exec::output::{Stream, Streams};
 use crate::output::{Chunk, Origin, TAIL_BYTES};
 
 /// Time between two looks at a running task's output.
 const GROWTH_POLL: Duration = Duration::from_millis(100);
+/// The namespace whose tasks are pairs.
+const SIMULATION: &str = "simulation";
 /// Shortest time between two rounds.
 const ROUND_PAUSE: Duration = Duration::from_millis(2);
 
@@ -49,18 +51,25 @@ pub(super) async fn logs(api: &Api, request: LogsRequest) -> Result<Produced<Log
 }
 
 async fn resolve(api: &Api, request: LogsRequest) -> Result<(JobId, Vec<Stream>), ApiError> {
-    let streams = streams(&request.streams)?;
-    let find = move |machine: &mut Machine, _now: Now| -> Result<JobId, ApiError> {
+    let asked = streams(&request.streams)?;
+    let find = move |machine: &mut Machine, _now: Now| -> Result<(JobId, Vec<Stream>), ApiError> {
         let (id, job) = find(machine, &request.job)?;
+        let streams =
+            if asked.is_empty() { of_namespace(job.submit.as_ref().map(|submit| &*submit.ns)) } else { asked };
         match (request.task, job.submit.as_ref()) {
             (Some(task), Some(submit)) if !submit.tasks.contains(task) => {
                 let expected = format!("a task of {}: {}", request.job, submit.tasks);
                 Err(ApiError::field("task", &expected, &task.to_string()))
             }
-            (Some(_) | None, Some(_) | None) => Ok(id),
+            (Some(_) | None, Some(_) | None) => Ok((id, streams)),
         }
     };
-    Ok((api.ask(find).await??, streams))
+    api.ask(find).await?
+}
+
+/// The streams that a job's tasks have. One that is asked for in vain costs a round trip for each task.
+fn of_namespace(ns: Option<&str>) -> Vec<Stream> {
+    if ns == Some(SIMULATION) { Stream::ALL.to_vec() } else { Stream::PLAIN.to_vec() }
 }
 
 async fn run(mut reader: Reader, follow: Follow, mut news: News) -> Result<(), ApiError> {
@@ -95,13 +104,14 @@ async fn run(mut reader: Reader, follow: Follow, mut news: News) -> Result<(), A
 }
 
 fn streams(asked: &[i32]) -> Result<Vec<Stream>, ApiError> {
-    if asked.is_empty() {
-        return Ok(vec![Stream::Out, Stream::Err]);
-    }
     let one = |number: &i32| match LogStream::try_from(*number) {
         Ok(LogStream::Out) => Ok(Stream::Out),
         Ok(LogStream::Err) => Ok(Stream::Err),
-        Ok(LogStream::Unknown) | Err(_) => Err(ApiError::field("streams", "out or err", &number.to_string())),
+        Ok(LogStream::EnvOut) => Ok(Stream::EnvOut),
+        Ok(LogStream::EnvErr) => Ok(Stream::EnvErr),
+        Ok(LogStream::Unknown) | Err(_) => {
+            Err(ApiError::field("streams", "out, err, env_out or env_err", &number.to_string()))
+        }
     };
     asked.iter().map(one).collect()
 }
@@ -195,8 +205,7 @@ enum Left {
 /// How far one task's output has been read.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cursor {
-    out: Position,
-    err: Position,
+    positions: Streams<Position>,
     noted: bool,
 }
 
@@ -206,15 +215,6 @@ struct Position {
     offset: Option<u64>,
     /// Whether the owner's copy was sent.
     tail: bool,
-}
-
-impl Cursor {
-    fn position(&mut self, stream: Stream) -> &mut Position {
-        match stream {
-            Stream::Out => &mut self.out,
-            Stream::Err => &mut self.err,
-        }
-    }
 }
 
 struct Reader {
@@ -244,7 +244,7 @@ impl Reader {
 
     async fn read_stream(&self, run: &Run, task: u32, stream: Stream, cursor: &mut Cursor) -> Result<Left, ApiError> {
         loop {
-            let offset = cursor.position(stream).offset.unwrap_or(self.skip);
+            let offset = cursor.positions.of_mut(stream).offset.unwrap_or(self.skip);
             let chunk = self.fetch(run, task, stream, offset).await;
             match chunk.origin {
                 Origin::Executor(_) if chunk.data.is_empty() => return Ok(Left::MayGrow),
@@ -252,7 +252,7 @@ impl Reader {
                     let next = offset + chunk.data.len() as u64;
                     let is_all = next >= chunk.len;
                     self.send(run, task, stream, Piece::data(chunk, offset)).await?;
-                    cursor.position(stream).offset = Some(next);
+                    cursor.positions.of_mut(stream).offset = Some(next);
                     if is_all {
                         return Ok(Left::MayGrow);
                     }
@@ -283,7 +283,7 @@ impl Reader {
         cursor: &mut Cursor,
         chunk: Chunk,
     ) -> Result<(), ApiError> {
-        let position = *cursor.position(stream);
+        let position = *cursor.positions.of_mut(stream);
         if position.tail {
             return Ok(());
         }
@@ -302,7 +302,7 @@ impl Reader {
             piece.note = note;
             cursor.noted = true;
         }
-        let position = cursor.position(stream);
+        let position = cursor.positions.of_mut(stream);
         position.tail = true;
         position.offset = Some(offset + piece.data.len() as u64);
         self.send(run, task, stream, piece).await
@@ -317,6 +317,8 @@ impl Reader {
         let stream = match stream {
             Stream::Out => LogStream::Out,
             Stream::Err => LogStream::Err,
+            Stream::EnvOut => LogStream::EnvOut,
+            Stream::EnvErr => LogStream::EnvErr,
         };
         let chunk = LogChunk {
             task,

@@ -22,6 +22,7 @@ mod stream;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod wait;
 
 pub use context::{About, Context, ReadHistory, ReadStorage, StorageStats};

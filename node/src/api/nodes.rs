@@ -6,30 +6,84 @@
 
 use std::collections::BTreeSet;
 
-use starling_core::facts::view;
+use starling_core::facts::view::{self, FindError};
 use starling_core::ids::NodeId;
 use starling_core::machine::Machine;
 use starling_core::schedule::{Health, Peer};
 use starling_core::time::Now;
-use starling_proto::v1::{FrontierEntry, InfoReply, NodeLine, NodeState, NodesReply};
+use starling_proto::v1::{
+    FrontierEntry, GetNodeRequest, InfoReply, ListNodesRequest, NodeDetail, NodeLine, NodeState, NodesReply,
+};
 
 use super::context::{About, Api, StorageStats};
 use super::convert::{clamp, seen};
 use super::status::ApiError;
+use super::usage;
+use crate::monitor::Reading;
 
 /// Lists the nodes.
 ///
 /// Cancel safety: cancel safe.
-pub(super) async fn list(api: &Api) -> Result<NodesReply, ApiError> {
+pub(super) async fn list(api: &Api, request: ListNodesRequest) -> Result<NodesReply, ApiError> {
+    let jobs = if request.with_jobs { Jobs::Shown } else { Jobs::Left };
     let ask = move |machine: &mut Machine, now: Now| {
-        let heard = machine.fleet().peers().map(|(node, _)| *node);
-        let members = machine.facts().nodes().map(|(node, _)| *node);
-        let all: BTreeSet<NodeId> = heard.chain(members).chain([machine.me()]).collect();
-        let mut nodes: Vec<NodeLine> = all.iter().map(|node| line(machine, now, node)).collect();
+        let all = known(machine);
+        let mut nodes: Vec<NodeLine> = all.iter().map(|node| line(machine, now, node, jobs)).collect();
         nodes.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         NodesReply { nodes, view: Some(seen(machine, now)) }
     };
     api.ask(ask).await
+}
+
+/// Everything about one node.
+///
+/// Cancel safety: cancel safe.
+pub(super) async fn get(api: &Api, request: GetNodeRequest) -> Result<NodeDetail, ApiError> {
+    let GetNodeRequest { node, since_ms } = request;
+    let ask = move |machine: &mut Machine, now: Now| -> Result<_, FindError> {
+        let node = find(machine, &node)?;
+        Ok((node, now, line(machine, now, &node, Jobs::Shown), seen(machine, now)))
+    };
+    let (node, now, line, view) = api.ask(ask).await?.map_err(of_find)?;
+    let history = usage::history(&api.ctx.past, &node, now, since_ms);
+    Ok(NodeDetail { node: Some(line), history, view: Some(view) })
+}
+
+/// A name that names no node, or several.
+fn of_find(error: FindError) -> ApiError {
+    match error {
+        FindError::Ambiguous(got, could_be) => ApiError::field("node", &format!("one of {could_be}"), &got),
+        unknown @ (FindError::UnknownNode(_) | FindError::UnknownJob(_)) => unknown.into(),
+    }
+}
+
+/// All nodes that were heard or are in the log.
+fn known(machine: &Machine) -> BTreeSet<NodeId> {
+    let heard = machine.fleet().peers().map(|(node, _)| *node);
+    let members = machine.facts().nodes().map(|(node, _)| *node);
+    heard.chain(members).chain([machine.me()]).collect()
+}
+
+/// The node of this name or id, or the only one that begins so; a new node is known by what it says before it is by the log.
+fn find(machine: &Machine, text: &str) -> Result<NodeId, FindError> {
+    if text.is_empty() {
+        return Ok(machine.me());
+    }
+    let all: Vec<(NodeId, String)> = known(machine).into_iter().map(|node| (node, name(machine, &node))).collect();
+    let exact = |(node, name): &&(NodeId, String)| name == text || node.to_hex() == text;
+    let begins = |(node, name): &&(NodeId, String)| name.starts_with(text) || node.to_hex().starts_with(text);
+    let mut found: Vec<&(NodeId, String)> = all.iter().filter(exact).collect();
+    if found.is_empty() {
+        found = all.iter().filter(begins).collect();
+    }
+    match found.as_slice() {
+        [] => Err(FindError::UnknownNode(text.to_owned())),
+        [(node, _)] => Ok(*node),
+        many => {
+            let names: Vec<String> = many.iter().map(|(node, name)| format!("{name} ({node})")).collect();
+            Err(FindError::Ambiguous(text.to_owned(), names.join(", ")))
+        }
+    }
 }
 
 /// The name by which users know a node: as it said last, or as the log has it.
@@ -43,7 +97,14 @@ pub(super) fn name(machine: &Machine, node: &NodeId) -> String {
     }
 }
 
-fn line(machine: &Machine, now: Now, node: &NodeId) -> NodeLine {
+/// Whether a line shows what running jobs use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Jobs {
+    Shown,
+    Left,
+}
+
+fn line(machine: &Machine, now: Now, node: &NodeId, jobs: Jobs) -> NodeLine {
     let answering = *node == machine.me();
     let named = NodeLine { name: name(machine, node), id: node.to_hex(), answering, ..NodeLine::default() };
     let Some(Peer { presence, heard }) = machine.fleet().peer(node) else {
@@ -61,6 +122,11 @@ fn line(machine: &Machine, now: Now, node: &NodeId) -> NodeLine {
         Health::Suspect => (NodeState::Suspect, "silent"),
         Health::Dead => (NodeState::Down, "silent"),
     };
+    let reading = presence.stats.as_ref().map(|stats| Reading::from_spec(&stats.spec));
+    let uses = match jobs {
+        Jobs::Shown => reading.as_ref().map(|reading| usage::jobs(machine, reading)),
+        Jobs::Left => None,
+    };
     let api = (!presence.api.is_empty()).then(|| presence.api.clone());
     NodeLine {
         state: state.into(),
@@ -73,6 +139,8 @@ fn line(machine: &Machine, now: Now, node: &NodeId) -> NodeLine {
         version: presence.version.to_string(),
         silent_ms: if answering { 0 } else { now.mono.since_ms(*heard) },
         note: note.to_owned(),
+        usage: reading.as_ref().map(usage::of),
+        jobs: uses.unwrap_or_default(),
         ..named
     }
 }

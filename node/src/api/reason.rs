@@ -39,7 +39,7 @@ pub(super) fn of_outcome(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Exit(_) | Outcome::Cancelled => String::new(),
         Outcome::Signal(signal) => format!("ended by signal {signal}"),
-        Outcome::NotStarted(_, reason) => reason.to_string(),
+        Outcome::NotStarted(_, reason) | Outcome::Broke(reason) => reason.to_string(),
         Outcome::TimedOut => "ran past its time limit".to_owned(),
         Outcome::Lost => "its node went down and nobody knows how it ended".to_owned(),
     }

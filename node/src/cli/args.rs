@@ -14,6 +14,9 @@ use starling_proto::v1::JobState;
 
 use super::units::{ArraySpec, CpusMilli, EnvEntry, MemBytes, Millis};
 
+/// How long nodes remember readings.
+const PAST_MS_MAX: u64 = 3_600_000;
+
 /// A batch cluster with no head node: start `starling up` on every machine, submit to any.
 #[derive(Debug, Parser)]
 #[command(name = "starling", version, max_term_width = 100, arg_required_else_help = true)]
@@ -59,6 +62,11 @@ pub enum Verb {
     Cancel(CancelArgs),
     /// List nodes
     Nodes,
+    /// Look at one node
+    #[command(subcommand)]
+    Node(NodeVerb),
+    /// Watch all nodes and what runs on them; Ctrl-C ends it
+    Top(TopArgs),
     /// Print the shared log
     Events(EventsArgs),
     /// Make or look at a cluster
@@ -79,6 +87,12 @@ pub enum JobVerb {
     Explain(JobArg),
     /// The events of a job
     Events(JobEventsArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NodeVerb {
+    /// What a node's machine does, what its running jobs use, and the past hour
+    Info(NodeInfoArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -268,7 +282,7 @@ pub struct LogsArgs {
     /// Go on until the job ends
     #[arg(short, long)]
     pub follow: bool,
-    /// Only this stream
+    /// Only this stream; without it a simulation's env is shown on stderr, each line marked `env| `
     #[arg(long, value_name = "STREAM")]
     pub stream: Option<Stream>,
     /// Skip so many bytes of each stream
@@ -279,13 +293,19 @@ pub struct LogsArgs {
     pub prefix: bool,
 }
 
-/// One of a task's two output streams.
+/// One of a task's output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Stream {
     /// Standard output
     Out,
     /// Standard error
     Err,
+    /// Standard output of a simulation's env
+    #[value(alias = "env_out")]
+    EnvOut,
+    /// Standard error of a simulation's env
+    #[value(alias = "env_err")]
+    EnvErr,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -325,6 +345,35 @@ pub struct EventsArgs {
     /// Only the last N past events [default: all; 20 with -f]
     #[arg(short = 'n', long, value_name = "N")]
     pub tail: Option<u32>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct NodeInfoArgs {
+    /// Name or id of the node, or a unique prefix [default: the answering node]
+    #[arg(value_name = "NAME")]
+    pub node: Option<String>,
+    /// Also the readings of the last TIME, 1h at most
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_past)]
+    pub since: Millis,
+    /// Show it again every second; Ctrl-C ends it
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub struct TopArgs {
+    /// Print it once and end
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Reads how far back to look.
+fn parse_past(text: &str) -> Result<Millis, String> {
+    let since: Millis = text.parse()?;
+    if since.0 > PAST_MS_MAX {
+        return Err("nodes remember readings for an hour: ask for 1h or less".to_owned());
+    }
+    Ok(since)
 }
 
 fn parse_state(word: &str) -> Result<JobState, String> {

@@ -162,10 +162,12 @@ pub(crate) fn job_exit_code(job: &JobSummary) -> u8 {
         Ending::TimedOut => EXIT_TIMEOUT,
         Ending::Cancelled => EXIT_CANCELLED,
         Ending::Lost => EXIT_LOST,
-        Ending::None | Ending::Exited | Ending::Signalled | Ending::NotStarted => match job.exit.map(u8::try_from) {
-            Some(Ok(EXIT_OK)) | None => EXIT_FAILURE,
-            Some(Ok(code)) => code,
-            Some(Err(_outside)) => u8::MAX,
-        },
+        Ending::None | Ending::Exited | Ending::Signalled | Ending::NotStarted | Ending::Broke => {
+            match job.exit.map(u8::try_from) {
+                Some(Ok(EXIT_OK)) | None => EXIT_FAILURE,
+                Some(Ok(code)) => code,
+                Some(Err(_outside)) => u8::MAX,
+            }
+        }
     }
 }

@@ -99,9 +99,13 @@ pub(crate) fn jobs_table(jobs: &[JobSummary]) -> Table {
 fn exit_text(exit: Option<i32>, ending: Ending) -> String {
     match ending {
         Ending::TimedOut => "time".to_owned(),
-        Ending::None | Ending::Exited | Ending::Signalled | Ending::Cancelled | Ending::NotStarted | Ending::Lost => {
-            exit.map(|exit| exit.to_string()).unwrap_or_default()
-        }
+        Ending::None
+        | Ending::Exited
+        | Ending::Signalled
+        | Ending::Cancelled
+        | Ending::NotStarted
+        | Ending::Lost
+        | Ending::Broke => exit.map(|exit| exit.to_string()).unwrap_or_default(),
     }
 }
 

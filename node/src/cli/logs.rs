@@ -1,7 +1,8 @@
 //! `logs`: prints what tasks wrote, from whichever node holds it.
 //!
-//! Invariants: a task's stdout goes to stdout and its stderr to stderr, byte for byte; a byte that was
-//! printed is not printed again after a change of node.
+//! Invariants: a task's stdout goes to stdout and its stderr to stderr, byte for byte; what a simulation's
+//! env says goes to stderr with a mark before each line, unless it is all that was asked for; a byte that
+//! was printed is not printed again after a change of node.
 //! Does not: know whether the job succeeded (`wait`).
 
 use std::collections::BTreeMap;
@@ -28,6 +29,15 @@ pub(crate) enum Prefix {
     None,
 }
 
+/// How the output of a simulation's env is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Env {
+    /// Beside the policy's: on stderr, its lines marked.
+    Beside,
+    /// On the streams of the same names.
+    Alone,
+}
+
 /// One output stream of one attempt of one task.
 type Source = (u32, u32, i32);
 
@@ -36,6 +46,7 @@ type Source = (u32, u32, i32);
 pub(crate) struct Printer<'a> {
     session: &'a Session<'a>,
     prefix: Prefix,
+    env: Env,
     printed: BTreeMap<Source, Position>,
     last_note: String,
 }
@@ -68,18 +79,21 @@ pub(crate) async fn logs(session: &Session<'_>, args: LogsArgs) -> Result<u8, Cl
         None => vec![],
         Some(Stream::Out) => vec![LogStream::Out.into()],
         Some(Stream::Err) => vec![LogStream::Err.into()],
+        Some(Stream::EnvOut) => vec![LogStream::EnvOut.into()],
+        Some(Stream::EnvErr) => vec![LogStream::EnvErr.into()],
     };
     let request = LogsRequest { job: args.job, task: args.task, streams, follow: args.follow, offset: args.offset };
     let client = session.open().await?;
     let prefix = if args.prefix { Prefix::Task } else { Prefix::None };
-    let mut printer = Printer::new(session, prefix);
+    let env = if args.stream.is_some() { Env::Alone } else { Env::Beside };
+    let mut printer = Printer { env, ..Printer::new(session, prefix) };
     printer.print_all(client, request).await?;
     Ok(EXIT_OK)
 }
 
 impl<'a> Printer<'a> {
     pub(crate) fn new(session: &'a Session<'a>, prefix: Prefix) -> Self {
-        Self { session, prefix, printed: BTreeMap::new(), last_note: String::new() }
+        Self { session, prefix, env: Env::Beside, printed: BTreeMap::new(), last_note: String::new() }
     }
 
     /// Prints until the stream ends; a followed one goes on at another node when the link breaks.
@@ -125,12 +139,16 @@ impl<'a> Printer<'a> {
                 out.warn(&format!("task {}: {}", chunk.task, chunk.note));
                 self.last_note.clone_from(&chunk.note);
             }
-            match self.prefix {
-                Prefix::None => out.task_output(chunk.stream(), data)?,
-                Prefix::Task => {
-                    let text = prefixed(chunk.task, data, position.mid_line);
-                    out.task_output(chunk.stream(), &text)?;
-                }
+            let is_env = matches!(chunk.stream(), LogStream::EnvOut | LogStream::EnvErr);
+            let beside = is_env && self.env == Env::Beside;
+            let text = match mark(chunk.task, self.prefix, beside) {
+                Some(mark) => &marked(&mark, data, position.mid_line),
+                None => data,
+            };
+            if beside {
+                out.env_output(text)?;
+            } else {
+                out.task_output(chunk.stream(), text)?;
             }
         }
         if self.printed.len() < POSITIONS_MAX || self.printed.contains_key(&source) {
@@ -158,16 +176,44 @@ fn json_chunk(chunk: &LogChunk, known: usize) -> JsonChunk<'_> {
     }
 }
 
-/// `data` with `TASK| ` at the start of each line.
-fn prefixed(task: u32, data: &[u8], mid_line: bool) -> Vec<u8> {
+/// What each line begins with.
+fn mark(task: u32, prefix: Prefix, beside: bool) -> Option<String> {
+    match (prefix, beside) {
+        (Prefix::None, false) => None,
+        (Prefix::None, true) => Some("env| ".to_owned()),
+        (Prefix::Task, false) => Some(format!("{task}| ")),
+        (Prefix::Task, true) => Some(format!("{task} env| ")),
+    }
+}
+
+/// `data` with `mark` at the start of each line.
+fn marked(mark: &str, data: &[u8], mid_line: bool) -> Vec<u8> {
     let mut text = Vec::with_capacity(data.len() + 16);
     let mut mid_line = mid_line;
     for line in data.split_inclusive(|byte| *byte == b'\n') {
         if !mid_line {
-            text.extend_from_slice(format!("{task}| ").as_bytes());
+            text.extend_from_slice(mark.as_bytes());
         }
         text.extend_from_slice(line);
         mid_line = line.last() != Some(&b'\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_an_env_beside_its_policy_are_marked() {
+        let shown = |prefix, beside, data: &str, mid_line| match mark(3, prefix, beside) {
+            Some(mark) => String::from_utf8(marked(&mark, data.as_bytes(), mid_line)).unwrap(),
+            None => data.to_owned(),
+        };
+        assert_eq!(shown(Prefix::None, false, "a\nb", false), "a\nb");
+        assert_eq!(shown(Prefix::None, true, "a\nb", false), "env| a\nenv| b");
+        assert_eq!(shown(Prefix::None, true, "c\nd\n", true), "c\nenv| d\n");
+        assert_eq!(shown(Prefix::Task, false, "a\n", false), "3| a\n");
+        assert_eq!(shown(Prefix::Task, true, "a\n", false), "3 env| a\n");
+    }
 }

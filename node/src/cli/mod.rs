@@ -11,12 +11,15 @@ mod connect;
 mod error;
 mod events;
 mod jobs;
+mod live;
 mod logs;
+mod node;
 mod nodes;
 mod output;
 mod run;
 mod submit;
 mod table;
+mod top;
 pub mod units;
 mod wait;
 
@@ -27,7 +30,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use tokio::time::Instant;
 
-use self::args::{Cli, ClientOptions, ClusterVerb, ConfigVerb, JobVerb, Verb};
+use self::args::{Cli, ClientOptions, ClusterVerb, ConfigVerb, JobVerb, NodeVerb, Verb};
 pub use self::args::{ClusterInitArgs, UpArgs};
 pub use self::connect::base_dir;
 use self::connect::{Client, Target};
@@ -71,6 +74,8 @@ enum ClientVerb {
     Wait(args::WaitArgs),
     Cancel(args::CancelArgs),
     Nodes,
+    NodeInfo(args::NodeInfoArgs),
+    Top(args::TopArgs),
     Events(args::EventsArgs),
     ClusterInfo,
     Doctor,
@@ -105,6 +110,8 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Wait(wait) => ClientVerb::Wait(wait),
         Verb::Cancel(cancel) => ClientVerb::Cancel(cancel),
         Verb::Nodes => ClientVerb::Nodes,
+        Verb::Node(NodeVerb::Info(info)) => ClientVerb::NodeInfo(info),
+        Verb::Top(top) => ClientVerb::Top(top),
         Verb::Events(events) => ClientVerb::Events(events),
         Verb::Cluster(ClusterVerb::Info) => ClientVerb::ClusterInfo,
         Verb::Doctor => ClientVerb::Doctor,
@@ -147,6 +154,8 @@ async fn perform(command: ClientCommand, out: &Output) -> Result<u8, CliError> {
         ClientVerb::Wait(args) => wait::wait(&session, args).await,
         ClientVerb::Cancel(args) => jobs::cancel(&session, args).await,
         ClientVerb::Nodes => nodes::list(&session).await,
+        ClientVerb::NodeInfo(args) => node::info(&session, args).await,
+        ClientVerb::Top(args) => top::top(&session, &args).await,
         ClientVerb::Events(args) => events::events(&session, args).await,
         ClientVerb::ClusterInfo => nodes::info(&session).await,
         ClientVerb::Doctor => nodes::doctor(&session).await,

@@ -3,7 +3,9 @@
 //! Invariants: `doctor` exits with 1 when a check fails.
 //! Does not: judge health; the node does.
 
-use starling_proto::v1::{CheckState, DoctorRequest, InfoReply, InfoRequest, ListNodesRequest, NodeLine, NodeState};
+use starling_proto::v1::{
+    CheckState, DoctorRequest, InfoReply, InfoRequest, ListNodesRequest, NodeLine, NodeState, NodeUsage,
+};
 
 use super::connect::call;
 use super::error::{CliError, EXIT_FAILURE, EXIT_OK};
@@ -18,7 +20,7 @@ const LOGS_SHOWN: usize = 20;
 pub(crate) async fn list(session: &Session<'_>) -> Result<u8, CliError> {
     let out = session.out;
     let mut client = session.open().await?;
-    let reply = call(client.list_nodes(ListNodesRequest {})).await?;
+    let reply = call(client.list_nodes(ListNodesRequest { with_jobs: false })).await?;
     match out.format() {
         Format::Json => out.json(&reply.nodes)?,
         Format::Human => out.table(&nodes_table(&reply.nodes))?,
@@ -34,19 +36,16 @@ pub(crate) fn nodes_table(nodes: &[NodeLine]) -> Table {
         ("CPUS(FREE)", Flush::Right),
         ("MEM(FREE)", Flush::Right),
         ("TASKS", Flush::Right),
+        ("CPU%", Flush::Right),
+        ("MEM%", Flush::Right),
+        ("LOAD", Flush::Right),
         ("HEARD", Flush::Right),
-        ("VERSION", Flush::Left),
         ("ADDRESS(NOTE)", Flush::Left),
     ]);
     for node in nodes {
-        let (state, tone) = match node.state() {
-            NodeState::Unknown => ("UNKNOWN", Tone::Plain),
-            NodeState::Ready => ("READY", Tone::Good),
-            NodeState::Suspect => ("SUSPECT", Tone::Busy),
-            NodeState::Down => ("DOWN", Tone::Bad),
-            NodeState::Closed => ("CLOSED", Tone::Faint),
-        };
-        let heard = if node.answering { "here".to_owned() } else { units::duration(node.silent_ms) };
+        let (state, tone) = state_word(node.state());
+        let usage = live_usage(node);
+        let share = |of: fn(&NodeUsage) -> Option<u64>| usage.and_then(of).map(|share| share.to_string());
         let mut place = address(&node.addresses);
         if !node.note.is_empty() {
             place = format!("{place} ({})", node.note).trim_start().to_owned();
@@ -57,12 +56,48 @@ pub(crate) fn nodes_table(nodes: &[NodeLine]) -> Table {
             Cell::plain(format!("{}({})", units::cpus(node.cpus_milli), units::cpus(node.cpus_free_milli))),
             Cell::plain(format!("{}({})", units::size(node.mem_bytes), units::size(node.mem_free_bytes))),
             Cell::plain(node.running.to_string()),
-            Cell::plain(heard),
-            Cell::plain(&node.version),
+            Cell::plain(share(cpu_percent).unwrap_or_default()),
+            Cell::plain(share(mem_percent).unwrap_or_default()),
+            Cell::plain(usage.map(|usage| units::hundredths(usage.load_milli)).unwrap_or_default()),
+            Cell::plain(heard(node)),
             Cell::plain(place),
         ]);
     }
     table
+}
+
+/// A node's state as a word.
+pub(crate) fn state_word(state: NodeState) -> (&'static str, Tone) {
+    match state {
+        NodeState::Unknown => ("UNKNOWN", Tone::Plain),
+        NodeState::Ready => ("READY", Tone::Good),
+        NodeState::Suspect => ("SUSPECT", Tone::Busy),
+        NodeState::Down => ("DOWN", Tone::Bad),
+        NodeState::Closed => ("CLOSED", Tone::Faint),
+    }
+}
+
+/// How long ago the node was heard.
+pub(crate) fn heard(node: &NodeLine) -> String {
+    if node.answering { "here".to_owned() } else { units::duration(node.silent_ms) }
+}
+
+/// The reading of a node that still speaks: of a silent one it says nothing about now.
+pub(crate) fn live_usage(node: &NodeLine) -> Option<&NodeUsage> {
+    match node.state() {
+        NodeState::Ready | NodeState::Suspect | NodeState::Closed => node.usage.as_ref(),
+        NodeState::Down | NodeState::Unknown => None,
+    }
+}
+
+/// CPU in use, of the whole machine.
+pub(crate) fn cpu_percent(usage: &NodeUsage) -> Option<u64> {
+    units::percent(usage.cpu_milli.into(), usage.cpu_total_milli.into())
+}
+
+/// Memory in use.
+pub(crate) fn mem_percent(usage: &NodeUsage) -> Option<u64> {
+    units::percent(usage.mem_used_bytes, usage.mem_total_bytes)
 }
 
 /// The address that means most: on this host all are alike, elsewhere a loopback address leads nowhere.

@@ -76,6 +76,34 @@ impl Output {
         self.colour.paint(text, tone)
     }
 
+    /// How text for stdout is to be rendered.
+    pub(crate) fn colour(&self) -> Colour {
+        self.colour
+    }
+
+    /// Writes text that was rendered already.
+    pub(crate) fn text(&self, text: &str) -> Result<(), CliError> {
+        write_out(text.as_bytes())
+    }
+
+    /// Writes text in the place of the frame before: on a terminal over it, elsewhere below it. What does not fit on the screen is left out.
+    pub(crate) fn frame(&self, text: &str) -> Result<(), CliError> {
+        let stdout = io::stdout();
+        if !stdout.is_terminal() {
+            return write_out(format!("{text}\n").as_bytes());
+        }
+        let rows = rustix::termios::tcgetwinsize(&stdout).map_or(0, |size| usize::from(size.ws_row));
+        let shown = if rows == 0 { usize::MAX } else { rows - 1 };
+        // Home; no wrapping, which would move what follows; each line cleared to its end, then the rest of the screen.
+        let mut frame = "\u{1b}[H\u{1b}[?7l".to_owned();
+        for line in text.lines().take(shown) {
+            frame.push_str(line);
+            frame.push_str("\u{1b}[K\n");
+        }
+        frame.push_str("\u{1b}[J\u{1b}[?7h");
+        write_out(frame.as_bytes())
+    }
+
     pub(crate) fn table(&self, table: &Table) -> Result<(), CliError> {
         write_out(table.render(self.colour).as_bytes())
     }
@@ -98,9 +126,14 @@ impl Output {
     /// Writes a task's output to the stream it belongs to, untouched.
     pub(crate) fn task_output(&self, stream: LogStream, data: &[u8]) -> Result<(), CliError> {
         match stream {
-            LogStream::Err => write_all(&mut io::stderr().lock(), data),
-            LogStream::Out | LogStream::Unknown => write_out(data),
+            LogStream::Err | LogStream::EnvErr => write_all(&mut io::stderr().lock(), data),
+            LogStream::Out | LogStream::EnvOut | LogStream::Unknown => write_out(data),
         }
+    }
+
+    /// Writes what a task's environment server says beside the task's own output.
+    pub(crate) fn env_output(&self, data: &[u8]) -> Result<(), CliError> {
+        write_all(&mut io::stderr().lock(), data)
     }
 
     /// Says something that is neither data nor an error.

@@ -3,21 +3,21 @@
 //! Invariants: every example of the help texts parses.
 //! Does not: open a socket; the end-to-end tests do.
 
+mod monitor;
+
 use std::collections::BTreeMap;
 
 use clap::{CommandFactory as _, Parser as _};
 use prost::Message as _;
-use starling_proto::v1::{
-    Ending, ErrorDetail, FieldViolation, IndexRange, JobState, JobSummary, NodeLine, NodeState, TaskCounts, View,
-};
+use starling_proto::v1::{Ending, ErrorDetail, FieldViolation, IndexRange, JobState, JobSummary, TaskCounts, View};
 use tonic::{Code, Status};
 
-use super::args::{Cli, Verb};
+use super::args::{Cli, Stream, Verb};
 use super::connect::Target;
 use super::error::{CliError, job_exit_code};
 use super::table::{Block, Cell, Colour, Flush, Table, Tone};
 use super::units::{ArraySpec, CpusMilli, MemBytes, Millis};
-use super::{Parsed, jobs, nodes, output, parse, submit, units};
+use super::{Parsed, jobs, output, parse, submit, units};
 
 fn verb(line: &str) -> Verb {
     Cli::try_parse_from(line.split(' ')).unwrap().verb
@@ -137,6 +137,17 @@ fn unknown_flag_verb_or_value_is_a_usage_error() {
     }
     assert_eq!(usage_code("starling --help"), 0);
     assert_eq!(usage_code("starling --version"), 0);
+}
+
+#[test]
+fn each_stream_of_a_simulation_can_be_asked_for() {
+    for (word, stream) in
+        [("out", Stream::Out), ("err", Stream::Err), ("env-out", Stream::EnvOut), ("env_err", Stream::EnvErr)]
+    {
+        let Verb::Logs(args) = verb(&format!("starling logs wren-1 --stream {word}")) else { panic!("{word}") };
+        assert_eq!(args.stream, Some(stream));
+    }
+    assert_eq!(usage_code("starling logs wren-1 --stream env"), 2);
 }
 
 #[test]
@@ -283,37 +294,6 @@ fn jobs_table_reads_like_slurms() {
         robin-3  big?[2J  PENDING    0/1     -       0s  (no node has 64G)
     "#]]
     .assert_eq(&jobs::jobs_table(&[running, pending]).render(Colour::Off));
-}
-
-#[test]
-fn nodes_table_marks_the_answering_node() {
-    let wren = NodeLine {
-        name: "wren".into(),
-        state: NodeState::Ready.into(),
-        version: "0.1.0".into(),
-        addresses: vec!["127.0.0.1:7400".into()],
-        cpus_milli: 2_000,
-        cpus_free_milli: 500,
-        mem_bytes: 24 << 30,
-        mem_free_bytes: 13 << 30,
-        running: 2,
-        answering: true,
-        ..NodeLine::default()
-    };
-    let robin = NodeLine {
-        name: "robin".into(),
-        state: NodeState::Down.into(),
-        silent_ms: 12_000,
-        answering: false,
-        note: "silent".into(),
-        ..wren.clone()
-    };
-    expect_test::expect![[r#"
-        NODE   STATE  CPUS(FREE)  MEM(FREE)  TASKS  HEARD  VERSION  ADDRESS(NOTE)
-        wren   READY      2(0.5)   24G(13G)      2   here  0.1.0    127.0.0.1:7400
-        robin  DOWN       2(0.5)   24G(13G)      2    12s  0.1.0    127.0.0.1:7400 (silent)
-    "#]]
-    .assert_eq(&nodes::nodes_table(&[wren, robin]).render(Colour::Off));
 }
 
 #[test]

@@ -257,6 +257,19 @@ pub fn cpus(milli: u32) -> String {
     format!("{whole}.{fraction:03}").trim_end_matches('0').to_owned()
 }
 
+/// `1.25`, from thousandths.
+pub fn hundredths(milli: u32) -> String {
+    let hundredths = u64::from(milli) / 10;
+    format!("{}.{:02}", hundredths / 100, hundredths % 100)
+}
+
+/// The share of `used` in `total`, rounded, as a whole number of hundredths; `None` of nothing.
+pub fn percent(used: u64, total: u64) -> Option<u64> {
+    let (used, total) = (u128::from(used), u128::from(total));
+    let share = (used * 100 + total / 2).checked_div(total)?;
+    u64::try_from(share).ok()
+}
+
 /// `0-9,20`; at most six ranges, then `…`.
 pub fn tasks(ranges: &[IndexRange]) -> String {
     const SHOWN: usize = 6;

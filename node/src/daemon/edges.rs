@@ -3,9 +3,11 @@
 //! Invariants: runs on the driver's thread, so nothing here blocks; a full queue to a peer or to the serving thread drops, and sync repairs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use starling_core::event::Signer;
@@ -16,7 +18,7 @@ use starling_net::{Lane, PeerKey, Topic};
 use tracing::{debug, warn};
 
 use crate::driver::{Edges, Handle};
-use crate::exec::{End, ExecEvent, Executor, Kill, Launch, TaskKey};
+use crate::exec::{End, EnvServer, ExecEvent, Executor, Kill, Launch, TaskKey};
 use crate::output::{Files, Place};
 use crate::relay;
 use crate::storage::{self, LogKey, Store};
@@ -43,6 +45,13 @@ pub(super) struct Runs(Arc<Mutex<BTreeMap<u64, Place>>>);
 impl Runs {
     fn put(&self, run: u64, place: Place) {
         self.table().insert(run, place);
+    }
+
+    /// The job of each task that runs, with what came along. A run that has just ended is left out.
+    #[must_use]
+    pub(super) fn jobs(&self, tasks: Vec<(TaskKey, u32)>) -> Vec<(JobId, u32)> {
+        let runs = self.table();
+        tasks.into_iter().filter_map(|(key, group)| Some((runs.get(&key.run)?.grant.job, group))).collect()
     }
 
     /// Forgets a run; `None` if nobody asks for its end any more.
@@ -152,9 +161,14 @@ impl RealEdges {
             }
         }
         let key = TaskKey { run: spawn.run.0 };
-        let launch = match spawn.work {
-            Work::Process(launch) => launch,
-            Work::Pair(_) | Work::Relay(_) => return,
+        let (launch, env_server) = match spawn.work {
+            Work::Process(launch) => (launch, None),
+            Work::Pair(pair) => {
+                let port_wait = Duration::from_millis(pair.port_wait_ms);
+                let env_server = EnvServer { argv: pair.env_command, port_wait, host: Ipv4Addr::LOCALHOST.into() };
+                (pair.policy, Some(env_server))
+            }
+            Work::Relay(_) => return,
         };
         self.runs.put(spawn.run.0, place);
         let mut env = launch.env;
@@ -168,6 +182,7 @@ impl RealEdges {
             stdin: launch.stdin.map(Bytes::from),
             out: self.files.prefix(&place),
             cap_bytes: OUTPUT_CAP_BYTES,
+            env_server,
         });
     }
 }
@@ -199,12 +214,13 @@ pub(super) fn log_key(log: &LogId) -> LogKey {
 #[must_use]
 pub(super) fn ended(event: &ExecEvent) -> Option<(RunId, Outcome, Usage)> {
     match event {
-        ExecEvent::Started { .. } => None,
+        ExecEvent::Port { .. } | ExecEvent::Started { .. } => None,
         ExecEvent::Ended { key, end, usage, .. } => {
             let outcome = match end {
                 End::Exit(code) => Outcome::Exit(*code),
                 End::Signal(signal) => Outcome::Signal(*signal),
                 End::NotStarted { code, reason } => Outcome::NotStarted(*code, reason.into()),
+                End::EnvLost { reason } => Outcome::Broke(reason.into()),
             };
             let cpu = usage.cpu.unwrap_or_default();
             let usage = Usage {

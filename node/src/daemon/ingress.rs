@@ -14,7 +14,6 @@ use tracing::{debug, info, warn};
 use super::edges::Serve;
 use super::edges::log_key;
 use crate::driver::Handle;
-use crate::exec::output::Stream;
 use crate::output::{self, Files, Remote};
 use crate::storage::Reader;
 use crate::wire::{self, Bulk, Control};
@@ -155,8 +154,7 @@ impl Ingress {
                 self.remote.answered(id, bytes::Bytes::copy_from_slice(data), len);
                 true
             }
-            Ok(Bulk::Tail { place, out, data }) => {
-                let stream = if out { Stream::Out } else { Stream::Err };
+            Ok(Bulk::Tail { place, stream, data }) => {
                 let small = data.len() as u64 <= output::TAIL_BYTES;
                 if small && let Err(error) = self.files.keep_tail(&place, stream, data) {
                     debug!(%error, "tail not kept");

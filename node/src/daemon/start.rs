@@ -23,11 +23,13 @@ use super::home::{self, Home};
 use super::ingress::{self, Ingress};
 use super::node::Node;
 use super::rendezvous::Rendezvous;
+use super::stats::Monitor;
 use super::{discovery, ports, recover, stats, tell};
 use crate::api;
 use crate::config::{Config, secret};
 use crate::driver::{self, Clock, Handle, Queue};
 use crate::exec::{self, Executor};
+use crate::monitor::History;
 use crate::output::{Files, Outputs, Remote};
 use crate::relay;
 use crate::storage::{Reader, Store};
@@ -78,7 +80,8 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     };
     let relays = relay::start(handle.clone(), runtime).context("starting the relay thread")?;
     let outputs = Outputs::new(me, files.clone(), remote.clone());
-    let api = context(&handle, about, outputs, &relays, &reader);
+    let history = History::default();
+    let api = context(&handle, about, outputs, &relays, &reader, &history);
     let (serve, serves) = sync_channel(SERVES);
     let ingress = Ingress {
         handle: handle.clone(),
@@ -89,12 +92,21 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         api: api_addr.clone(),
         runtime: runtime.clone(),
     };
+    let monitor = Monitor {
+        me,
+        data_dir: opened.dir.clone(),
+        handle: handle.clone(),
+        exec: Arc::clone(&exec),
+        runs: runs.clone(),
+        history,
+        runtime: runtime.clone(),
+    };
     let mut stop = Vec::new();
     let mut threads = vec![
         spawn("ingress", move || ingress.run(events))?,
         serving(serves, reader, &net)?,
         discovering(opened.rendezvous, &opened.name, &net, &mut stop)?,
-        monitoring(&handle, &mut stop)?,
+        monitoring(monitor, &mut stop)?,
     ];
     let links = net.listening().iter().map(ToString::to_string).collect();
     handle.input(Input::Addresses { api: api_addr, links });
@@ -166,12 +178,13 @@ fn context(
     outputs: Outputs,
     relays: &relay::Handle,
     reader: &Reader,
+    past: &History,
 ) -> api::Context {
     let storage = storage_stats(&about.data_dir);
     let reader = reader.clone();
     let history: api::ReadHistory =
         Arc::new(move |log, from, max_bytes| ingress::history(&reader, &log, from.0, max_bytes));
-    api::Context { handle: handle.clone(), outputs, relays: relays.clone(), about, storage, history }
+    api::Context { handle: handle.clone(), outputs, relays: relays.clone(), about, storage, history, past: past.clone() }
 }
 
 fn storage_stats(dir: &Path) -> api::ReadStorage {
@@ -200,9 +213,9 @@ fn discovering(
     })
 }
 
-fn monitoring(handle: &Handle, stop: &mut Vec<SyncSender<()>>) -> anyhow::Result<JoinHandle<()>> {
-    let (handle, stopped) = (handle.clone(), stopper(stop));
-    spawn("monitor", move || stats::run(&handle, &stopped))
+fn monitoring(monitor: Monitor, stop: &mut Vec<SyncSender<()>>) -> anyhow::Result<JoinHandle<()>> {
+    let stopped = stopper(stop);
+    spawn("monitor", move || monitor.run(&stopped))
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {

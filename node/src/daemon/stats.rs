@@ -1,18 +1,31 @@
-//! Hardware readings for the `monitor` namespace.
+//! The monitor thread: readings for the `monitor` namespace, and what others said of themselves for the history.
 //!
-//! Invariants: costs a few milliseconds every five seconds.
+//! Invariants: costs a few milliseconds every five seconds; nothing of it enters the log.
+//! Does not: read the machine itself (`monitor` does).
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use starling_core::event::{Value, WorkSpec};
-use starling_core::machine::Input;
-use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+use starling_core::event::WorkSpec;
+use starling_core::ids::NodeId;
+use starling_core::machine::{Input, Machine};
+use starling_core::time::Now;
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 use tracing::warn;
 
+use super::edges::Runs;
 use crate::driver::Handle;
+use crate::exec::Executor;
+use crate::monitor::{History, JobKey, NODES_MAX, Reading, Sampler};
 
-/// Time between two readings.
-const EVERY: Duration = Duration::from_secs(5);
+/// Time from the start to the first reading: rates need two looks.
+const FIRST: Duration = Duration::from_secs(1);
+/// Time between two looks at what others said: half of that between their readings, so that none is missed.
+const LOOK: Duration = Duration::from_millis(2_500);
+/// Every so many looks this machine is read: every five seconds.
+const LOOKS_PER_READING: u32 = 2;
 
 /// What the machine has, for the defaults of what a node offers.
 #[derive(Clone, Copy, Debug)]
@@ -34,43 +47,59 @@ pub(super) fn hardware() -> Result<Hardware, sysinfo::Error> {
     Ok(Hardware { cpu_milli: cores * 1_000, mem_bytes: system.total_memory() })
 }
 
-/// Sends readings to the driver until it ends. For a thread of its own.
-pub(super) fn run(handle: &Handle, stop: &std::sync::mpsc::Receiver<()>) {
-    let kind = RefreshKind::nothing()
-        .with_cpu(CpuRefreshKind::nothing().with_usage())
-        .with_memory(MemoryRefreshKind::nothing().with_ram());
-    let mut system = match System::new_with_specifics(kind) {
-        Ok(system) => system,
-        Err(error) => {
-            warn!(%error, "no hardware readings on this machine");
-            return;
+/// What the monitor thread works with.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    pub(super) me: NodeId,
+    pub(super) data_dir: PathBuf,
+    pub(super) handle: Handle,
+    pub(super) exec: Arc<Executor>,
+    pub(super) runs: Runs,
+    pub(super) history: History,
+    pub(super) runtime: tokio::runtime::Handle,
+}
+
+impl Monitor {
+    /// Reads, tells the driver and keeps the past until the node stops. For a thread of its own.
+    pub(super) fn run(self, stop: &Receiver<()>) {
+        let mut sampler = Sampler::start(&self.data_dir)
+            .inspect_err(|error| warn!(%error, "no hardware readings on this machine"))
+            .ok();
+        let (mut wait, mut looks) = (FIRST, 0_u32);
+        // The channel carries nothing; it ends when the node does.
+        while stop.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+            if looks.is_multiple_of(LOOKS_PER_READING)
+                && let Some(sampler) = &mut sampler
+            {
+                let reading = sampler.read(&self.running());
+                self.history.put(self.me, self.handle.clock().now().mono, &reading);
+                if !self.handle.input(Input::Stats(reading.to_spec())) {
+                    break;
+                }
+            }
+            self.hear();
+            (wait, looks) = (LOOK, looks.wrapping_add(1));
         }
-    };
-    // The channel carries nothing; it ends when the node does.
-    while stop.recv_timeout(EVERY) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-        system.refresh_specifics(kind);
-        if !handle.input(Input::Stats(reading(&system))) {
-            break;
+    }
+
+    /// Each running task's job and process group.
+    fn running(&self) -> Vec<(JobKey, u32)> {
+        self.runs.jobs(self.exec.groups()).into_iter().map(|(job, group)| (JobKey::from(job), group)).collect()
+    }
+
+    /// Keeps what others have said since the last look.
+    fn hear(&self) {
+        let me = self.me;
+        let said = self.runtime.block_on(self.handle.ask(move |machine, now| said(machine, now, &me)));
+        // A driver that is busy, or stops, has more important things to do.
+        for (node, stats) in said.unwrap_or_default() {
+            self.history.put(node, self.handle.clock().now().mono, &Reading::from_spec(&stats));
         }
     }
 }
 
-fn reading(system: &System) -> WorkSpec {
-    let cores = system.cpus().len();
-    let share = f64::from(system.global_cpu_usage()) / 100.0;
-    let used = share * 1_000.0 * f64::from(u32::try_from(cores).unwrap_or(u32::MAX));
-    let spec = WorkSpec::new()
-        .with("cpu_milli", Value::Int(whole(used)))
-        .with("cpu_total_milli", Value::int(cores * 1_000))
-        .with("mem_used_bytes", Value::int(system.used_memory()))
-        .with("mem_total_bytes", Value::int(system.total_memory()));
-    match System::load_average() {
-        Ok(load) => spec.with("load_milli", Value::Int(whole(load.one * 1_000.0))),
-        Err(_) => spec,
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "readings are far below 2^53, and `as` saturates")]
-fn whole(number: f64) -> i64 {
-    number.round() as i64
+/// The latest readings of the other live nodes, as many as the history keeps.
+fn said(machine: &Machine, now: Now, me: &NodeId) -> Vec<(NodeId, WorkSpec)> {
+    let others = machine.fleet().live(now.mono).filter(|(node, _)| *node != me).take(NODES_MAX - 1);
+    others.filter_map(|(node, peer)| Some((*node, peer.presence.stats.as_ref()?.spec.clone()))).collect()
 }

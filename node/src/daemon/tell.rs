@@ -1,6 +1,6 @@
 //! Telling the driver: of finished writes and of ended processes; and the owner of the last output.
 
-use starling_core::ids::{NodeId, WriteId};
+use starling_core::ids::{NodeId, RunId, WriteId};
 use starling_core::machine::Input;
 use starling_net::{Lane, PeerKey};
 
@@ -26,16 +26,20 @@ pub(super) fn writes(handle: Handle) -> home::OnDone {
 /// Tells the driver of ends, and the job's owner of the last output.
 pub(super) fn ends(handle: Handle, me: NodeId, files: Files, runs: Runs, net: starling_net::Handle) -> exec::OnEvent {
     Box::new(move |event| {
+        if let ExecEvent::Port { key, port, host } = &event {
+            handle.input(Input::PortOpened { run: RunId(key.run), port: *port, host: host.to_string().into() });
+        }
         let Some((run, outcome, usage)) = edges::ended(&event) else {
             return;
         };
         let Some(place) = runs.take(run.0) else {
             return;
         };
-        if let ExecEvent::Ended { out_len, err_len, .. } = event
+        if let ExecEvent::Ended { output, .. } = event
             && place.grant.job.log.node != me
         {
-            for (stream, len) in [(Stream::Out, out_len), (Stream::Err, err_len)] {
+            for stream in Stream::ALL {
+                let len = output.of(stream).len;
                 if len > 0 {
                     send_tail(&files, &place, stream, len, &net);
                 }
@@ -49,7 +53,7 @@ fn send_tail(files: &Files, place: &Place, stream: Stream, len: u64, net: &starl
     let from = len.saturating_sub(TAIL_BYTES);
     let size = usize::try_from(TAIL_BYTES).unwrap_or(usize::MAX);
     if let Ok((data, _)) = files.read(Which::Full, place, stream, from, size) {
-        let frame = wire::encode(&Bulk::Tail { place: *place, out: stream == Stream::Out, data: data.as_ref().into() });
+        let frame = wire::encode(&Bulk::Tail { place: *place, stream, data: data.as_ref().into() });
         // Without a link the owner has no copy, which `logs` says.
         let _unsent = net.send(PeerKey(place.grant.job.log.node.0), Lane::Bulk, frame);
     }

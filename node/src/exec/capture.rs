@@ -9,14 +9,18 @@ use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::output::{self, Stream};
+use super::output::{self, Stream, Written};
 
 const READ_BYTES: usize = 64 << 10;
+/// Enough for the first line that names a port.
+const HEAD_BYTES_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Capture<P> {
     /// `None` after end of file.
     pub(super) pipe: Option<P>,
+    /// The first bytes, for whoever asked for them by setting this; they are there even if the file cannot be written.
+    pub(super) head: Option<Vec<u8>>,
     stream: Stream,
     cap: u64,
     kept: u64,
@@ -24,16 +28,9 @@ pub(super) struct Capture<P> {
     file: Option<File>,
 }
 
-/// What a stream came to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Written {
-    pub(super) len: u64,
-    pub(super) dropped: u64,
-}
-
 impl<P: Read> Capture<P> {
     pub(super) fn new(pipe: Option<P>, stream: Stream, cap: u64) -> Self {
-        Self { pipe, stream, cap, kept: 0, dropped: 0, file: None }
+        Self { pipe, head: None, stream, cap, kept: 0, dropped: 0, file: None }
     }
 
     /// Moves one pipe-full, after `poll` said that a read will not block.
@@ -54,6 +51,10 @@ impl<P: Read> Capture<P> {
     }
 
     fn keep(&mut self, prefix: &Path, bytes: &[u8]) {
+        if let Some(head) = &mut self.head {
+            let room = HEAD_BYTES_MAX.saturating_sub(head.len());
+            head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
         let room = usize::try_from(self.cap - self.kept).unwrap_or(usize::MAX);
         // Once something was dropped nothing more is kept: the file has no holes.
         let keep = if self.dropped == 0 { bytes.len().min(room) } else { 0 };
@@ -91,6 +92,6 @@ impl<P: Read> Capture<P> {
             let _ = self.append(&output::path(prefix, self.stream), line.as_bytes());
         }
         let len = self.file.take().and_then(|file| file.metadata().ok()).map_or(0, |metadata| metadata.len());
-        Written { len, dropped: self.dropped }
+        Written { len, dropped_bytes: self.dropped }
     }
 }

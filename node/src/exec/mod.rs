@@ -1,15 +1,21 @@
-//! Runs tasks as processes: one worker thread per running task, output to capped files, every end reported once.
+//! Runs tasks as processes: one worker thread per running task, output to capped files, every end reported once. A task may
+//! be a pair: an environment server, and a policy that is told its port.
 //!
-//! Invariants: each launched key gets exactly one `Ended`, after at most one `Started`; a process group is signalled only
+//! Invariants: each launched key gets exactly one `Ended`, after at most one `Port` and one `Started`; a process group is signalled only
 //! while its leader is unreaped, so a reused pid is never hit; when `Ended` is reported nothing of the task's process
 //! group runs any more.
 //! Does not: decide what runs when (admission is the driver's), retry, or keep tasks alive beyond the daemon.
 
 mod capture;
+mod group;
 mod killer;
+mod listener;
 pub mod orphans;
 pub mod output;
+mod pair;
 mod pool;
+mod port;
+mod process;
 mod program;
 mod task;
 #[cfg(test)]
@@ -17,11 +23,14 @@ mod tests;
 mod usage;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use self::output::{Streams, Written};
 use self::pool::Pool;
 
 /// The caller's handle for one attempt of one task; unique while the executor lives.
@@ -44,16 +53,42 @@ pub struct Launch {
     pub cwd: Option<PathBuf>,
     /// Fed to standard input, which is `/dev/null` when `None`.
     pub stdin: Option<Bytes>,
-    /// Output goes to `<out>.out` and `<out>.err`, whose directory must exist; a stream that stays empty makes no file.
+    /// Output goes to `<out>.out` and `<out>.err` (an environment server's to `<out>.env.out` and `<out>.env.err`), whose
+    /// directory must exist; a stream that stays empty makes no file.
     pub out: PathBuf,
     /// At most this much of each stream is kept (its beginning), then one line says how much was dropped.
     pub cap_bytes: u64,
+    /// Makes the task a pair: this runs beside it and is ended after it. The task is then the policy, which finds the port
+    /// in its arguments (`{port}` and `{host}` are replaced wherever they occur) and in STARLING_PORT and STARLING_HOST.
+    pub env_server: Option<EnvServer>,
+}
+
+/// An environment server: a program that listens on a port, in a process group of its own, with the environment and the
+/// working directory of its policy.
+#[derive(Clone, Debug)]
+pub struct EnvServer {
+    /// Program and arguments. `{port_file}` is replaced by the path of the file to write the port to, which is also in
+    /// STARLING_PORT_FILE. Instead of writing the file it may print `PORT=n` as its first line.
+    pub argv: Vec<String>,
+    /// From its start until it must listen. Too low: slow programs fail. Too high: hung ones hold their reservation.
+    pub port_wait: Duration,
+    /// The address of this machine where it must listen, and that the policy is told.
+    pub host: IpAddr,
 }
 
 /// What happened to a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExecEvent {
-    /// The process runs.
+    /// The environment server of a pair listens; the policy is started next.
+    Port {
+        /// Whose.
+        key: TaskKey,
+        /// Where it listens.
+        host: IpAddr,
+        /// Where it listens.
+        port: u16,
+    },
+    /// The process runs; of a pair, the policy.
     Started {
         /// Whose.
         key: TaskKey,
@@ -68,12 +103,8 @@ pub enum ExecEvent {
         end: End,
         /// What it used.
         usage: Usage,
-        /// Length of `<out>.out`, with the line about dropped bytes; 0 means no file.
-        out_len: u64,
-        /// Length of `<out>.err`.
-        err_len: u64,
-        /// What did not fit.
-        truncated: Truncated,
+        /// What its streams came to.
+        output: Streams<Written>,
     },
 }
 
@@ -84,17 +115,22 @@ pub enum End {
     Exit(i32),
     /// This signal ended it.
     Signal(i32),
-    /// No process ever ran.
+    /// No process ever ran; of a pair, no policy.
     NotStarted {
-        /// As a shell would say it: 127 not found; 126 not executable, a bad directory or a lack of resources (125 means cancelled);
-        /// 128 + signal when it was killed while it waited.
+        /// As a shell would say it: 127 not found; 126 not executable, a bad directory, a lack of resources (125 means cancelled),
+        /// or an environment server that did not come to listen; 128 + signal when it was killed while it waited.
         code: i32,
         /// For people: what is wrong and with which name.
         reason: String,
     },
+    /// The environment server ended while its policy ran, which was killed if it did not end by itself.
+    EnvLost {
+        /// For people: how the server ended, and what became of the policy.
+        reason: String,
+    },
 }
 
-/// What a task used.
+/// What a task used; a pair's two processes together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// From just before the start to the end.
@@ -102,8 +138,8 @@ pub struct Usage {
     /// CPU time of the process and of the children it waited for. `None` for tasks shorter than 50 ms: asking costs more
     /// than the answer is worth there.
     pub cpu: Option<Cpu>,
-    /// Highest resident size seen of the process itself, sampled every 50 ms at first and every 2 s at most; `None` when
-    /// it ended before the first sample.
+    /// Highest resident size seen of the process itself (of a pair, of the larger one), sampled every 50 ms at first and
+    /// every 2 s at most; `None` when it ended before the first sample.
     pub max_rss_kib: Option<u64>,
 }
 
@@ -116,21 +152,13 @@ pub struct Cpu {
     pub sys_ms: u64,
 }
 
-/// Bytes of output that were not kept: over the cap, or not writable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Truncated {
-    /// Of standard output.
-    pub out_bytes: u64,
-    /// Of standard error.
-    pub err_bytes: u64,
-}
-
 /// How to kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kill {
-    /// SIGTERM to the process group, SIGKILL five seconds later to what is left of it.
+    /// SIGTERM to the process group, SIGKILL five seconds later to what is left of it. A pair's environment server gets its
+    /// SIGTERM when its policy has ended, and its SIGKILL together with it at the latest.
     Gentle,
-    /// SIGKILL to the process group.
+    /// SIGKILL to the process group; to both of a pair.
     Hard,
 }
 
@@ -178,6 +206,11 @@ impl Executor {
         self.pool.running()
     }
 
+    /// The running tasks and the ids of their process groups, in no order. A group may be gone by the time it is looked at.
+    pub fn groups(&self) -> Vec<(TaskKey, u32)> {
+        self.pool.groups()
+    }
+
     /// Refuses further launches, kills everything hard, and returns when every task's `Ended` was reported.
     ///
     /// Must not be called from the event callback.
@@ -198,6 +231,7 @@ impl fmt::Display for End {
             Self::Exit(code) => write!(f, "exit {code}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::NotStarted { code, reason } => write!(f, "not started ({code}): {reason}"),
+            Self::EnvLost { reason } => write!(f, "environment lost: {reason}"),
         }
     }
 }

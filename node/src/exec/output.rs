@@ -11,22 +11,89 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-/// Which of a task's two output streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which of a task's output streams. A plain task has the first two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, minicbor::Encode, minicbor::Decode)]
 pub enum Stream {
-    /// Standard output.
+    /// Standard output; of a pair, the policy's.
+    #[n(0)]
     Out,
-    /// Standard error.
+    /// Standard error; of a pair, the policy's.
+    #[n(1)]
     Err,
+    /// Standard output of a pair's environment server.
+    #[n(2)]
+    EnvOut,
+    /// Standard error of a pair's environment server.
+    #[n(3)]
+    EnvErr,
+}
+
+impl Stream {
+    /// Every stream.
+    pub const ALL: [Self; 4] = [Self::Out, Self::Err, Self::EnvOut, Self::EnvErr];
+    /// Those of a task without an environment server.
+    pub const PLAIN: [Self; 2] = [Self::Out, Self::Err];
+}
+
+/// What one stream came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Length of its file in bytes, with the line about dropped bytes; 0 means no file.
+    pub len: u64,
+    /// Bytes that were not kept: over the cap, or not writable.
+    pub dropped_bytes: u64,
+}
+
+/// One value for each stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streams<T> {
+    /// Of `Stream::Out`.
+    pub out: T,
+    /// Of `Stream::Err`.
+    pub err: T,
+    /// Of `Stream::EnvOut`.
+    pub env_out: T,
+    /// Of `Stream::EnvErr`.
+    pub env_err: T,
+}
+
+impl<T> Streams<T> {
+    /// The value of one stream.
+    pub fn of(&self, stream: Stream) -> &T {
+        match stream {
+            Stream::Out => &self.out,
+            Stream::Err => &self.err,
+            Stream::EnvOut => &self.env_out,
+            Stream::EnvErr => &self.env_err,
+        }
+    }
+
+    /// The value of one stream, to change it.
+    pub fn of_mut(&mut self, stream: Stream) -> &mut T {
+        match stream {
+            Stream::Out => &mut self.out,
+            Stream::Err => &mut self.err,
+            Stream::EnvOut => &mut self.env_out,
+            Stream::EnvErr => &mut self.env_err,
+        }
+    }
 }
 
 /// The file of one stream, `prefix` being `Launch::out`.
 pub fn path(prefix: &Path, stream: Stream) -> PathBuf {
-    let mut name = OsString::from(prefix);
-    name.push(match stream {
+    let suffix = match stream {
         Stream::Out => ".out",
         Stream::Err => ".err",
-    });
+        Stream::EnvOut => ".env.out",
+        Stream::EnvErr => ".env.err",
+    };
+    with_suffix(prefix, suffix)
+}
+
+/// `prefix` with something behind it. Its last part has dots of its own, so this is no extension.
+pub(super) fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(prefix);
+    name.push(suffix);
     name.into()
 }
 

@@ -13,8 +13,11 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::killer::Killer;
+use super::output::Streams;
+use super::process::Role;
+use super::program::Refusal;
 use super::task;
-use super::{End, ExecEvent, Kill, Launch, OnEvent, TaskKey, Truncated, Usage};
+use super::{End, ExecEvent, Kill, Launch, OnEvent, TaskKey, Usage};
 
 /// An idle worker goes away after this long.
 const IDLE: Duration = Duration::from_secs(30);
@@ -43,7 +46,30 @@ struct State {
 #[derive(Debug, Default)]
 struct Slot {
     pid: Option<Pid>,
+    /// Of a pair, its environment server.
+    env: Option<Pid>,
     kill: Option<Kill>,
+}
+
+impl Slot {
+    /// Signals what runs. Gently that is the policy alone, as long as there is one: it may need its environment to finish,
+    /// and the environment is ended after it anyway.
+    fn signal(&self, how: Kill) -> Signalled {
+        let groups = match how {
+            Kill::Gentle => [self.pid.or(self.env), None],
+            Kill::Hard => [self.pid, self.env],
+        };
+        for group in groups.into_iter().flatten() {
+            signal(group, how);
+        }
+        if groups == [None, None] { Signalled::Nothing } else { Signalled::Groups }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signalled {
+    Nothing,
+    Groups,
 }
 
 impl fmt::Debug for Pool {
@@ -106,10 +132,9 @@ impl Pool {
         if slot.kill != Some(Kill::Hard) {
             slot.kill = Some(how);
         }
-        let Some(pid) = slot.pid else { return };
-        signal(pid, how);
+        let signalled = slot.signal(how);
         drop(state);
-        if how == Kill::Gentle {
+        if signalled == Signalled::Groups && how == Kill::Gentle {
             Killer::after_grace(pool, key);
         }
     }
@@ -119,14 +144,18 @@ impl Pool {
         let mut state = self.locked();
         if let Some(slot) = state.tasks.get_mut(&key) {
             slot.kill = Some(Kill::Hard);
-            if let Some(pid) = slot.pid {
-                signal(pid, Kill::Hard);
-            }
+            slot.signal(Kill::Hard);
         }
     }
 
     pub(super) fn running(&self) -> usize {
         self.locked().tasks.len()
+    }
+
+    /// The running tasks, each with its leader, whose id is also the group's.
+    pub(super) fn groups(&self) -> Vec<(TaskKey, u32)> {
+        let id = |pid: Pid| pid.as_raw_pid().unsigned_abs();
+        self.locked().tasks.iter().filter_map(|(key, slot)| Some((*key, id(slot.pid?)))).collect()
     }
 
     pub(super) fn shutdown(&self) {
@@ -138,9 +167,7 @@ impl Pool {
         }
         for slot in state.tasks.values_mut() {
             slot.kill = Some(Kill::Hard);
-            if let Some(pid) = slot.pid {
-                signal(pid, Kill::Hard);
-            }
+            slot.signal(Kill::Hard);
         }
         drop(state);
         self.work.notify_all();
@@ -152,13 +179,16 @@ impl Pool {
         self.killer.stop();
     }
 
-    /// Called by a worker when its process runs. A kill that came first is made good here.
-    pub(super) fn on_spawned(pool: &Arc<Self>, key: TaskKey, pid: Pid) {
+    /// Called by a worker when a process runs. A kill that came first is made good here.
+    pub(super) fn on_spawned(pool: &Arc<Self>, key: TaskKey, role: Role, pid: Pid) {
         let mut state = pool.locked();
         let Some(slot) = state.tasks.get_mut(&key) else {
             return;
         };
-        slot.pid = Some(pid);
+        match role {
+            Role::Main => slot.pid = Some(pid),
+            Role::Env => slot.env = Some(pid),
+        }
         let kill = slot.kill;
         if let Some(how) = kill {
             signal(pid, how);
@@ -181,6 +211,14 @@ impl Pool {
         signal(pid, Kill::Hard);
     }
 
+    /// As `finish`, for a policy whose environment server still runs: the task stays in the table.
+    pub(super) fn finish_policy(&self, key: TaskKey, pid: Pid) {
+        if let Some(slot) = self.locked().tasks.get_mut(&key) {
+            slot.pid = None;
+        }
+        signal(pid, Kill::Hard);
+    }
+
     /// The process could not be started.
     pub(super) fn not_started(&self, key: TaskKey, code: i32, reason: String) {
         self.locked().tasks.remove(&key);
@@ -196,14 +234,13 @@ impl Pool {
     }
 
     fn killed_before_start(&self, key: TaskKey, how: Kill) {
-        let code = 128 + as_signal(how).as_raw();
-        self.refuse(key, code, "it was killed before it started".to_owned());
+        let Refusal { code, reason } = Refusal::killed(how);
+        self.refuse(key, code, reason);
     }
 
     fn refuse(&self, key: TaskKey, code: i32, reason: String) {
         let end = End::NotStarted { code, reason };
-        let (usage, truncated) = (Usage::default(), Truncated::default());
-        self.report(ExecEvent::Ended { key, end, usage, out_len: 0, err_len: 0, truncated });
+        self.report(ExecEvent::Ended { key, end, usage: Usage::default(), output: Streams::default() });
     }
 
     fn add_worker(self: Arc<Self>) {
@@ -276,14 +313,15 @@ impl Drop for Leaving<'_> {
     }
 }
 
-fn as_signal(how: Kill) -> Signal {
+pub(super) fn as_signal(how: Kill) -> Signal {
     match how {
         Kill::Gentle => Signal::TERM,
         Kill::Hard => Signal::KILL,
     }
 }
 
-fn signal(pid: Pid, how: Kill) {
+/// Signals a process group whose leader is not reaped.
+pub(super) fn signal(pid: Pid, how: Kill) {
     // The only failure left is a group of which nothing but the unreaped leader exists.
     let _ = kill_process_group(pid, as_signal(how));
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariants: the program handed to the standard library is a path (with a bare name and a changed PATH it would fork
 //! instead of using posix_spawn, which costs tens of milliseconds in a large parent); no `pre_exec` for the same reason.
-//! Does not: start anything.
+//! Does not: look after what it started.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -10,10 +10,11 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use super::Launch;
+use super::pool::as_signal;
+use super::{Kill, Launch};
 
 const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LANG", "TMPDIR", "TZ", "SHELL"];
 const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -26,13 +27,29 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    fn new(code: i32, reason: impl Into<String>) -> Self {
+    pub(super) fn new(code: i32, reason: impl Into<String>) -> Self {
         Self { code, reason: reason.into() }
+    }
+
+    /// Says which one of a pair was refused.
+    pub(super) fn of(self, which: &str) -> Self {
+        Self { reason: format!("the {which}: {}", self.reason), ..self }
+    }
+
+    /// It was killed while it waited.
+    pub(super) fn killed(how: Kill) -> Self {
+        Self::new(128 + as_signal(how).as_raw(), "it was killed before it started")
     }
 }
 
+/// Starts the launch's program, as the leader of a process group of its own.
+pub(super) fn spawn(launch: &Launch) -> Result<Child, Refusal> {
+    let (mut command, program) = command(launch)?;
+    command.spawn().map_err(|error| explain(launch, &program, &error))
+}
+
 /// The command, and the path of its program for `explain`.
-pub(super) fn command(launch: &Launch) -> Result<(Command, PathBuf), Refusal> {
+fn command(launch: &Launch) -> Result<(Command, PathBuf), Refusal> {
     let Some((name, arguments)) = launch.argv.split_first() else {
         return Err(Refusal::new(127, "the command is empty"));
     };
@@ -98,7 +115,7 @@ fn look_up(name: &str, launch: &Launch) -> Result<PathBuf, Refusal> {
 
 /// Puts the system's refusal to start `program` into words. The checks come after the fact: they cost nothing when all
 /// goes well, and cannot be overtaken by a change in between.
-pub(super) fn explain(launch: &Launch, program: &Path, error: &io::Error) -> Refusal {
+fn explain(launch: &Launch, program: &Path, error: &io::Error) -> Refusal {
     if let Some(dir) = &launch.cwd {
         match dir.metadata() {
             Err(error) => {

@@ -1,6 +1,6 @@
 //! Task output: where it lies on this node, and how any node reads it.
 //!
-//! Output stays on its executor, in `<dir>/output/<owner>-<epoch>-<job>/<grant>-<task>.{out,err}`; the last 64 KiB of each stream also goes to the job's owner
+//! Output stays on its executor, in `<dir>/output/<owner>-<epoch>-<job>/<grant>-<task>.{out,err,env.out,env.err}`; the last 64 KiB of each stream also goes to the job's owner
 //! (`<dir>/tails/…`), so that something is left when the executor is not.
 //! Invariants: a read names what it could not reach; requests to peers are bounded in number and time.
 //! Does not: know who runs what (`facts::view` does).
@@ -158,7 +158,7 @@ impl Outputs {
     /// Cancel safety: cancel safe.
     pub async fn read(&self, job: &JobId, attempt: &AttemptView, task: u32, stream: Stream, offset: u64) -> Chunk {
         let place = Place { grant: GrantId { job: *job, no: attempt.grant }, task };
-        let fetch = Fetch { which: Which::Full, place, out: stream == Stream::Out, offset };
+        let fetch = Fetch { which: Which::Full, place, stream, offset };
         if let Some((data, len)) = self.read_at(attempt.node, fetch).await {
             return Chunk { data, len, origin: Origin::Executor(attempt.node) };
         }
@@ -180,6 +180,6 @@ impl Outputs {
 /// Answers a fetch from this node's files, on a thread that may block.
 pub async fn answer(files: &Files, fetch: &Fetch) -> Option<(Bytes, u64)> {
     let (files, fetch) = (files.clone(), *fetch);
-    let read = move || files.read(fetch.which, &fetch.place, fetch.stream(), fetch.offset, CHUNK_BYTES_MAX);
+    let read = move || files.read(fetch.which, &fetch.place, fetch.stream, fetch.offset, CHUNK_BYTES_MAX);
     tokio::task::spawn_blocking(read).await.ok()?.ok()
 }

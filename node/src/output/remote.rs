@@ -25,20 +25,12 @@ pub struct Fetch {
     /// Whose.
     #[n(1)]
     pub place: Place,
-    /// Standard output; else standard error.
+    /// Which of its streams.
     #[n(2)]
-    pub out: bool,
+    pub stream: Stream,
     /// From where.
     #[n(3)]
     pub offset: u64,
-}
-
-impl Fetch {
-    /// The stream it names.
-    #[must_use]
-    pub fn stream(&self) -> Stream {
-        if self.out { Stream::Out } else { Stream::Err }
-    }
 }
 
 /// Sends a request to a node; false if there is no link.

@@ -10,6 +10,7 @@ use starling_core::ids::LogId;
 use starling_core::schedule::Presence;
 use starling_core::sync::Message;
 
+use crate::exec::output::Stream;
 use crate::output::{Fetch, Place};
 
 const PRESENCE_CONTEXT: &str = "starling 2026 presence v1";
@@ -78,9 +79,9 @@ pub enum Bulk<'a> {
         /// Whose.
         #[n(0)]
         place: Place,
-        /// Standard output; else standard error.
+        /// Which one.
         #[n(1)]
-        out: bool,
+        stream: Stream,
         /// The bytes.
         #[b(2)]
         data: &'a ByteSlice,

@@ -29,15 +29,15 @@ pub(crate) fn look<'a>(machines: impl Iterator<Item = &'a mut Machine>) -> Optio
     None
 }
 
-/// At rest: all machines are equal.
-pub(crate) fn all_equal<'a>(machines: impl Iterator<Item = (Seat, &'a Machine)>) -> Option<Violation> {
+/// At rest: all machines are equal. `number` is 20 where some of them ran an older version before.
+pub(crate) fn all_equal<'a>(machines: impl Iterator<Item = (Seat, &'a Machine)>, number: u8) -> Option<Violation> {
     let mut first: Option<(Seat, Vec<u8>)> = None;
     for (seat, machine) in machines {
         let bytes = machine.facts().to_bytes();
         match &first {
             None => first = Some((seat, bytes)),
             Some((other, known)) if *known != bytes => {
-                return Some(Violation::new(4, format!("{seat:?} and {other:?} rest with different facts")));
+                return Some(Violation::new(number, format!("{seat:?} and {other:?} rest with different facts")));
             }
             Some(_) => {}
         }

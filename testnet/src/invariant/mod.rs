@@ -2,6 +2,7 @@
 //!
 //! Invariants: a checker reads, it never changes what it looks at; each has a test that breaks its rule and sees it caught (`tests/broken.rs`).
 
+pub(crate) mod any_order;
 pub(crate) mod capacity;
 pub(crate) mod convergence;
 pub(crate) mod crash_loop;
@@ -62,7 +63,7 @@ const fn rule(number: u8, kind: Kind, name: &'static str, source: &'static str) 
 }
 
 /// All rules that the simulator checks.
-pub const TABLE: [Rule; 16] = [
+pub const TABLE: [Rule; 18] = [
     rule(1, Kind::Step, "nothing leaves before it is durable", "L1"),
     rule(2, Kind::Step, "one writer per log", "L2, L3"),
     rule(3, Kind::Rest, "facts contain the fold of the frontier", "section 6"),
@@ -77,6 +78,8 @@ pub const TABLE: [Rule; 16] = [
     rule(14, Kind::Rest, "a seal that was seen never changes", "section 1"),
     rule(16, Kind::Step, "hostile bytes are refused, hostile events inert, nothing panics", "L4, section 6"),
     rule(18, Kind::Step, "every buffer stays under its cap", "section 12"),
+    rule(19, Kind::Rest, "the log in any order, and parts of it joined, give the same root", "section 6"),
+    rule(20, Kind::Rest, "old and new versions mixed, then all new: the same facts", "section 6"),
     rule(23, Kind::Run, "same seed, same trace", "section 11"),
     rule(24, Kind::Healed, "a crash loop mints nothing", "L2"),
 ];

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use starling_core::event::{Value, WorkSpec};
 use starling_core::facts::Outcome;
-use starling_core::ids::{JobId, RequestId};
+use starling_core::ids::{JobId, RequestId, RunId};
 use starling_core::lattice::IntervalSet;
-use starling_core::machine::{AckLevel, Command, Input, Reply, Submission};
+use starling_core::machine::{AckLevel, Command, CommandError, Input, Reply, Submission};
 use starling_core::rng::Rng;
 
 use super::world::{Event, Seat, World};
@@ -20,6 +20,17 @@ pub(crate) struct Clients {
     waiting: BTreeSet<RequestId>,
     pub(crate) acked: BTreeMap<JobId, AckLevel>,
     quiet: bool,
+    /// What relays said and nobody confirmed yet.
+    pub(crate) reports: BTreeMap<RequestId, Report>,
+}
+
+/// A relay's word about a task.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) seat: Seat,
+    pub(crate) life: u32,
+    pub(crate) run: RunId,
+    pub(crate) outcome: Outcome,
 }
 
 impl Clients {
@@ -36,7 +47,7 @@ impl Clients {
         }
     }
 
-    fn request(&mut self) -> RequestId {
+    pub(crate) fn request(&mut self) -> RequestId {
         self.next += 1;
         self.waiting.insert(RequestId(self.next));
         RequestId(self.next)
@@ -71,6 +82,11 @@ impl World {
     }
 
     pub(crate) fn submit_at(&mut self, seat: Seat) {
+        if self.rng.below(8) == 0 {
+            let declaration = super::relays::declaration(self.rng.number());
+            let request = self.clients.request();
+            self.step(seat, Input::Command { request, command: Command::Declare(Box::new(declaration)) });
+        }
         let submission = self.submission();
         let request = self.clients.request();
         self.step(seat, Input::Command { request, command: Command::Submit(Box::new(submission)) });
@@ -78,7 +94,13 @@ impl World {
 
     fn submission(&mut self) -> Submission {
         let rng = &mut self.rng;
-        let mut spec = WorkSpec::new().with("command", Value::List(vec![Value::text("work")]));
+        let work = || Value::List(vec![Value::text("work")]);
+        // A declared namespace may not be known there yet, and an old version knows no simulations: then it is refused.
+        let (ns, mut spec) = match rng.below(8) {
+            0 => ("simulation", WorkSpec::new().with("env_cmd", work()).with("policy_cmd", work())),
+            1 | 2 => (super::relays::CHECKS, WorkSpec::new().with("target", Value::text("here"))),
+            _ => ("batch", WorkSpec::new().with("command", work())),
+        };
         let cpu = [0, 250, 500, 1_000][usize::try_from(rng.below(4)).unwrap_or(0)];
         spec = spec.with("cpu", Value::int(cpu));
         if rng.below(4) == 0 {
@@ -90,7 +112,8 @@ impl World {
         if rng.below(5) == 0 {
             spec = spec.with("timeout_ms", Value::Int(1 + i64::try_from(rng.below(1_000)).unwrap_or(0)));
         }
-        if rng.below(10) == 0 {
+        // Not every node has a relay.
+        if ns != super::relays::CHECKS && rng.below(10) == 0 {
             let name = format!("bird{}", rng.below(self.options.nodes as u64));
             spec = spec.with("node", Value::text(name.as_str()));
         }
@@ -100,7 +123,7 @@ impl World {
         };
         Submission {
             kind: "".into(),
-            ns: "batch".into(),
+            ns: ns.into(),
             tasks: IntervalSet::from_range(1, u32::try_from(count).unwrap_or(1)),
             priority: i32::try_from(rng.below(3)).unwrap_or(0),
             spec,
@@ -121,7 +144,14 @@ impl World {
 
     pub(crate) fn on_reply(&mut self, request: RequestId, reply: Reply) {
         let known = self.clients.waiting.remove(&request);
+        let report = self.clients.reports.remove(&request);
         match reply {
+            // As a relay does: it says it again until the node takes it.
+            Reply::Error(CommandError::DiskRefuses(_)) => {
+                if let Some(report) = report {
+                    self.after(300, Event::Report(Box::new(report)));
+                }
+            }
             Reply::Submitted { job, level, .. } if known => {
                 self.totals.acknowledged += 1;
                 self.clients.acked.insert(job, level);

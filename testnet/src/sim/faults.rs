@@ -17,6 +17,7 @@ pub(crate) enum Fault {
     Pause,
     FullDisk,
     ClockStep,
+    RelayLoss,
     /// A partition changes or ends.
     Cut {
         from: Seat,
@@ -27,8 +28,8 @@ pub(crate) enum Fault {
 
 impl World {
     pub(crate) fn plan_faults(&mut self) {
-        for fault in [Fault::Crash, Fault::CleanStop, Fault::Partition, Fault::Pause, Fault::FullDisk, Fault::ClockStep]
-        {
+        let all = [Fault::Crash, Fault::CleanStop, Fault::Partition, Fault::Pause, Fault::FullDisk, Fault::ClockStep];
+        for fault in all.into_iter().chain([Fault::RelayLoss]) {
             self.plan(fault);
         }
         if let Some(every) = self.faults.hostile {
@@ -45,6 +46,7 @@ impl World {
             Fault::Pause => self.faults.pause,
             Fault::FullDisk => self.faults.full_disk,
             Fault::ClockStep => self.faults.clock_step,
+            Fault::RelayLoss => self.faults.relay_loss,
             Fault::Cut { .. } => None,
         };
         if let Some(every) = every {
@@ -93,6 +95,7 @@ impl World {
                 let step = i64::try_from(self.rng.below(7_200_000)).unwrap_or(0) - 3_600_000;
                 self.node_mut(seat).wall_ms = step;
             }
+            Fault::RelayLoss => self.lose_relay(seat),
             Fault::Cut { from, to, cut } => {
                 self.network.set_cut(from, to, cut);
                 self.refresh_pair(from, to);
@@ -139,13 +142,16 @@ impl World {
             let node = self.node_mut(seat);
             node.paused_until = Mono(0);
             node.disk.full_until = Mono(0);
+            node.relay_away = Mono(0);
             for other in self.seats().collect::<Vec<_>>() {
                 self.network.set_cut(seat, other, false);
             }
         }
         for seat in self.seats().collect::<Vec<_>>() {
             self.resume(seat);
+            self.upgrade(seat);
             self.start(seat);
+            self.tell_of_relay(seat);
             self.refresh_pairs_of(seat);
         }
     }

@@ -15,6 +15,7 @@ mod options;
 mod outside;
 mod process;
 mod queue;
+mod relays;
 mod run;
 mod trace;
 mod world;

@@ -36,6 +36,12 @@ pub(crate) struct Node {
     /// Where its monotonic clock began.
     pub(crate) origin: u64,
     pub(crate) armed: Mono,
+    /// Whether it runs a version that does not know simulations.
+    pub(crate) old: bool,
+    /// How many tasks its relay takes at once; 0 where it has none.
+    pub(crate) relay_slots: u32,
+    /// Until then its relay is away.
+    pub(crate) relay_away: Mono,
 }
 
 impl Node {
@@ -57,6 +63,10 @@ impl Node {
             drift: drift * i64::from(options.faults.clock_drift.0),
             origin: 0,
             armed: Mono(0),
+            old: options.faults.old_version.hits(rng),
+            // The first node has a relay, so that every job can be done.
+            relay_slots: u32::try_from(rng.below(4)).unwrap_or(0).max(u32::from(seat == 0)),
+            relay_away: Mono(0),
         }
     }
 
@@ -104,6 +114,7 @@ impl World {
         self.trace.mix(&[31, self.now.0, seat.0 as u64]);
         self.trace.line(self.now, || format!("{seat:?} starts, life {life}"));
         self.step(seat, Input::Tick);
+        self.tell_of_relay(seat);
         self.refresh_pairs_of(seat);
     }
 
@@ -113,7 +124,7 @@ impl World {
     }
 
     pub(crate) fn registry(&self, seat: Seat) -> Registry {
-        let mut registry = Registry::built_in();
+        let mut registry = if self.node(seat).old { super::relays::old_registry() } else { Registry::built_in() };
         if self.options.sabotage == Sabotage::SkewedDelta && seat == Seat(0) {
             registry.add(Box::new(super::hostile::Skewed::default()));
         }

@@ -51,6 +51,10 @@ pub struct Faults {
     pub hostile: EveryMs,
     /// Longest ordinary delay of a packet.
     pub delay_ms_max: u64,
+    /// Relays that go away and come back.
+    pub relay_loss: EveryMs,
+    /// Nodes that run an older version until everything heals.
+    pub old_version: PerMille,
 }
 
 impl Faults {
@@ -71,6 +75,8 @@ impl Faults {
         clock_drift: PerMille(0),
         hostile: None,
         delay_ms_max: 3,
+        relay_loss: None,
+        old_version: PerMille(0),
     };
 
     /// Whether anything can go wrong that may cost a second start.
@@ -108,6 +114,8 @@ impl Faults {
             clock_drift,
             hostile: every(300, 2_000),
             delay_ms_max: if every(0, 1).is_some() { 100 } else { 5 },
+            relay_loss: every(3_000, 10_000),
+            old_version: PerMille(if every(0, 1).is_some() { 400 } else { 0 }),
         }
     }
 }
@@ -146,6 +154,10 @@ pub enum Sabotage {
     Unseeded,
     /// Somebody submits in the middle of the crash loop.
     WorkInCrashLoop,
+    /// The log is replayed by an older version than the one that folded it.
+    OldReplay,
+    /// Old versions are never upgraded.
+    NoUpgrade,
 }
 
 /// How closely a run is watched.

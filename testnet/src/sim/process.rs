@@ -17,6 +17,8 @@ pub(crate) struct Process {
     pub(crate) task: u32,
     pub(crate) need: Resources,
     pub(crate) outcome: Outcome,
+    /// Whether a relay does it, and speaks of its end.
+    pub(crate) by_relay: bool,
 }
 
 /// How often one task was started, and how often it ended badly by itself.
@@ -65,6 +67,22 @@ impl Processes {
         if let Some(process) = self.running.get_mut(&(seat, run)) {
             process.outcome = Outcome::Signal(15);
         }
+    }
+
+    /// A task vanishes with whoever did it.
+    pub(crate) fn lose(&mut self, seat: Seat, run: RunId) {
+        self.running.remove(&(seat, run));
+    }
+
+    /// What the relay of `seat` has in its hands.
+    pub(crate) fn relayed(&self, seat: Seat) -> Vec<RunId> {
+        let here = self.running.range((seat, RunId(0))..=(seat, RunId(u64::MAX)));
+        here.filter(|(_, process)| process.by_relay).map(|((_, run), _)| *run).collect()
+    }
+
+    /// Whether the task still runs.
+    pub(crate) fn runs(&self, seat: Seat, run: RunId) -> bool {
+        self.running.contains_key(&(seat, run))
     }
 
     /// The node is gone, and its processes with it.

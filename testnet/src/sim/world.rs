@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use starling_core::event::{SignedBatch, cluster_id};
-use starling_core::facts::Usage;
+use starling_core::facts::{Outcome, Usage};
 use starling_core::ids::{ClusterId, NodeId, RunId, Seq, WriteId};
-use starling_core::machine::{Effect, Input, Notice, Record, Spawn};
+use starling_core::machine::{Effect, Input, Notice, Record, Spawn, Work};
 use starling_core::rng::Rng;
 use starling_core::sync::Message;
 use starling_core::time::Mono;
 
-use super::clients::Clients;
+use super::clients::{Clients, Report};
 use super::faults::Fault;
 use super::hostile::Hostile;
 use super::network::{Network, Origin, Packet};
@@ -41,6 +41,9 @@ pub(crate) enum Event {
     Process { seat: Seat, life: u32, run: RunId },
     Tick { seat: Seat, life: u32 },
     Pair { a: Seat, b: Seat, version: u32 },
+    Port { seat: Seat, life: u32, run: RunId },
+    Relay(Seat),
+    Report(Box<Report>),
     Restart(Seat),
     Resume(Seat),
     Fault(Fault),
@@ -91,6 +94,8 @@ pub(crate) struct World {
     pub(crate) violation: Option<Violation>,
     /// Nodes that were told to stop.
     pub(crate) stopping: BTreeSet<Seat>,
+    /// Whether some node ran an older version at first.
+    pub(crate) was_mixed: bool,
     queue: Queue<Event>,
 }
 
@@ -112,6 +117,7 @@ impl World {
             cluster: cluster_id(&SECRET),
             violation: None,
             stopping: BTreeSet::new(),
+            was_mixed: nodes.iter().any(|node| node.old),
             queue: Queue::new(),
             rng,
             nodes,
@@ -165,6 +171,9 @@ impl World {
             Event::Process { seat, life, run } => self.on_process(seat, life, run),
             Event::Tick { seat, life } => self.on_tick(seat, life),
             Event::Pair { a, b, version } => self.on_pair(a, b, version),
+            Event::Port { seat, life, run } => self.on_port(seat, life, run),
+            Event::Report(report) => self.relay_reports(*report),
+            Event::Relay(seat) => self.tell_of_relay(seat),
             Event::Restart(seat) => self.start(seat),
             Event::Resume(seat) => self.resume(seat),
             Event::Fault(fault) => self.on_fault(fault),
@@ -367,7 +376,7 @@ impl World {
     }
 
     fn spawn(&mut self, seat: Seat, spawn: Spawn) {
-        let Spawn { run, grant, task, .. } = spawn;
+        let Spawn { run, grant, task, work, .. } = spawn;
         let node = &self.nodes[seat.0];
         let submit = node
             .machine
@@ -378,7 +387,12 @@ impl World {
             return;
         };
         let (outcome, lasts_ms) = self.clients.fate(&mut self.rng);
-        let process = Process { grant, task, need, outcome };
+        let by_relay = matches!(work, Work::Relay(_));
+        if matches!(work, Work::Pair(_)) {
+            let life = self.node(seat).life;
+            self.after(1, Event::Port { seat, life, run });
+        }
+        let process = Process { grant, task, need, outcome, by_relay };
         let double = self.options.sabotage == Sabotage::DoubleStart && self.rng.below(10) == 0;
         for _ in 0..=usize::from(double) {
             self.totals.starts += 1;
@@ -402,9 +416,12 @@ impl World {
         if node.paused_until > self.now {
             return self.defer(seat, Event::Process { seat, life, run });
         }
-        if let Some(Process { outcome, .. }) = self.processes.end(seat, run)
+        if let Some(Process { outcome, by_relay, .. }) = self.processes.end(seat, run)
             && self.options.sabotage != Sabotage::SilentEnds
         {
+            if by_relay && matches!(outcome, Outcome::Exit(_)) {
+                return self.relay_reports(Report { seat, life, run, outcome });
+            }
             let usage = Usage { wall_ms: 7, ..Usage::default() };
             self.step(seat, Input::TaskEnded { run, outcome, usage });
         }
@@ -416,6 +433,8 @@ impl World {
                 let owner = self.node(seat).id;
                 self.rules.extra_starts.on_suspicion(&owner, &node);
             }
+            // Versions that understand different things have different Facts.
+            Notice::RootMismatch(node) if self.understands_less(seat, &node) => {}
             Notice::RootMismatch(node) => {
                 let detail = format!("{seat:?} has the frontier of {node} and another root");
                 self.broken(Some(Violation::new(4, detail)));

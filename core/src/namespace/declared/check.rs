@@ -88,7 +88,7 @@ impl Declaration {
         let place = ["fields", "command"];
         let expected = "a required list of at least 1 text, as handler `process` needs";
         let Some(command) = self.spec.schema.iter().find(|field| field.key == "command") else {
-            return Err(unfit(&place, expected, "no such field"));
+            return Err(unfit(&["handler"], "`relay`, or `process` and a field `command`", "`process` without it"));
         };
         let is_list = matches!(command.field_type, FieldType::Texts { min: 1.., .. });
         demand(is_list, &place, expected, || command.field_type.to_string())?;

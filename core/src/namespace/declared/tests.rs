@@ -216,9 +216,7 @@ fn fields_are_checked() {
     );
     refused(
         |it| it.spec.handler_type = PROCESS.into(),
-        &expect![
-            "fields.command: expected a required list of at least 1 text, as handler `process` needs, got no such field"
-        ],
+        &expect!["handler: expected `relay`, or `process` and a field `command`, got `process` without it"],
     );
     let command = FieldReq::optional("command", FieldType::Texts { min: 1, max: 9 });
     refused(

@@ -228,7 +228,7 @@ async fn collect(node: &mut Node, request: EventsRequest) -> Vec<String> {
 async fn nodes_info_and_doctor_describe_this_node() {
     let mut node = Node::start().await;
     submitted(&mut node, command(&["hold"])).await;
-    let nodes = node.client.list_nodes(ListNodesRequest {}).await.unwrap().into_inner();
+    let nodes = node.client.list_nodes(ListNodesRequest::default()).await.unwrap().into_inner();
     let [line] = nodes.nodes.as_slice() else {
         panic!("one node expected, got {:?}", nodes.nodes);
     };

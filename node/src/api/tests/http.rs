@@ -41,7 +41,7 @@ async fn ask(node: &Node, line: &str, headers: &str, body: &str) -> (u16, String
     (head[9..12].parse().unwrap(), body.to_owned())
 }
 
-async fn get(node: &Node, path: &str) -> (u16, String) {
+pub(super) async fn get(node: &Node, path: &str) -> (u16, String) {
     ask(node, &format!("GET {path}"), "", "").await
 }
 

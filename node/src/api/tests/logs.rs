@@ -5,7 +5,7 @@
 use starling_core::facts::view;
 use starling_core::ids::GrantId;
 use starling_proto::Word as _;
-use starling_proto::v1::{CancelRequest, IndexRange, LogChunk, LogsRequest, SubmitRequest, WaitRequest};
+use starling_proto::v1::{CancelRequest, IndexRange, LogChunk, LogStream, LogsRequest, SubmitRequest, WaitRequest};
 use tonic::{Code, Streaming};
 
 use super::calls::{command, submitted};
@@ -79,6 +79,33 @@ async fn growing_output_of_a_running_task_is_followed_in_order() {
     let cancel = CancelRequest { jobs: vec![job], ..Default::default() };
     node.client.cancel(cancel).await.unwrap();
     assert!(next(&mut stream).await.is_none());
+}
+
+#[tokio::test]
+async fn streams_of_an_environment_server_are_read_when_asked_for() {
+    let mut node = Node::start().await;
+    let job = submitted(&mut node, command(&["hold"])).await.job;
+    let prefix = node.files.prefix(&running_place(&node).await);
+    std::fs::create_dir_all(prefix.parent().unwrap()).unwrap();
+    for stream in Stream::ALL {
+        std::fs::write(path(&prefix, stream), format!("{stream:?}")).unwrap();
+    }
+    let streams = [LogStream::EnvErr, LogStream::EnvOut].map(Into::into).to_vec();
+    for (asked, expected) in [
+        (streams, [("env_err", "EnvErr"), ("env_out", "EnvOut")]),
+        // A plain job has none, and is not asked for any.
+        (vec![], [("out", "Out"), ("err", "Err")]),
+    ] {
+        let request = LogsRequest { job: job.clone(), streams: asked, ..Default::default() };
+        let mut stream = node.client.logs(request).await.unwrap().into_inner();
+        for (word, text) in expected {
+            let chunk = next(&mut stream).await.unwrap();
+            assert_eq!((chunk.stream().word(), chunk.data.as_slice()), (word, text.as_bytes()));
+        }
+        assert!(next(&mut stream).await.is_none());
+    }
+    let request = LogsRequest { job, streams: vec![7], ..Default::default() };
+    assert_eq!(node.client.logs(request).await.unwrap_err().code(), Code::InvalidArgument);
 }
 
 #[tokio::test]

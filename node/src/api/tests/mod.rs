@@ -5,4 +5,5 @@
 mod calls;
 mod http;
 mod logs;
+mod monitor;
 mod world;

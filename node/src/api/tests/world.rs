@@ -27,6 +27,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::api::{About, Context, StorageStats, serve};
 use crate::driver::{self, Clock, Edges, Handle};
 use crate::exec::output::{Stream, path};
+use crate::monitor::History;
 use crate::output::{Files, Outputs, Place, Remote, TAIL_BYTES, Which};
 
 /// Longest wait of any test.
@@ -112,7 +113,7 @@ fn outputs(me: NodeId, files: Files, reach: Reach) -> Outputs {
     let remote = Remote::new(Box::new({
         let answering = Arc::clone(&answering);
         move |_, id, fetch| {
-            let has_tail = reach == Reach::Tails && fetch.which == Which::Tail && fetch.out;
+            let has_tail = reach == Reach::Tails && fetch.which == Which::Tail && fetch.stream == Stream::Out;
             if has_tail {
                 let from = usize::try_from(fetch.offset.min(TAIL_BYTES)).unwrap();
                 let tail = vec![b'x'; usize::try_from(TAIL_BYTES).unwrap()];
@@ -133,6 +134,7 @@ pub(super) struct Node {
     pub(super) http: std::net::SocketAddr,
     pub(super) socket: std::path::PathBuf,
     pub(super) handle: Handle,
+    pub(super) past: History,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinSet<()>,
     driver: Option<JoinHandle<()>>,
@@ -163,7 +165,8 @@ impl Node {
             World { handle: handle.clone(), files: files.clone(), log: Arc::clone(&log), held: BTreeSet::new() };
         let driver = std::thread::spawn(move || driver::run(machine, queue, world));
         let outputs = outputs(me, files.clone(), reach);
-        let ctx = context(handle.clone(), outputs, log, dir.path());
+        let past = History::default();
+        let ctx = context(handle.clone(), outputs, log, dir.path(), past.clone());
         let socket = dir.path().join("api.sock");
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = tcp.local_addr().unwrap();
@@ -180,7 +183,8 @@ impl Node {
         };
         tokio::time::timeout(DEADLINE, bound).await.unwrap();
         let client = connect(&socket).await;
-        Self { files, client, http, socket, handle, stop: Some(stop), serving, driver: Some(driver), _dir: dir }
+        let (stop, driver) = (Some(stop), Some(driver));
+        Self { files, client, http, socket, handle, past, stop, serving, driver, _dir: dir }
     }
 
     /// Stops serving; the driver goes on.
@@ -199,7 +203,7 @@ impl Drop for Node {
     }
 }
 
-fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path) -> Context {
+fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path, past: History) -> Context {
     Context {
         handle,
         outputs,
@@ -218,6 +222,7 @@ fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path) -> Context {
             let some = log.iter().filter(wanted).take(3);
             Ok(some.map(|batch| batch.bytes().to_vec().into()).collect())
         }),
+        past,
     }
 }
 

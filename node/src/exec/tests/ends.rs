@@ -138,6 +138,7 @@ fn many_tasks_are_each_started_and_ended_once() {
     for _ in 0..1000 {
         match rig.event() {
             ExecEvent::Started { key, .. } => assert_eq!(seen.insert(key, 's'), None),
+            other @ ExecEvent::Port { .. } => panic!("{other:?}"),
             ExecEvent::Ended { key, end, .. } => {
                 assert_eq!(end, End::Exit(0));
                 assert_eq!(seen.insert(key, 'e'), Some('s'));

@@ -94,6 +94,7 @@ fn kill_races_the_start_and_always_wins() {
         let end = match rig.event() {
             ExecEvent::Started { .. } => rig.ended().end,
             ExecEvent::Ended { end, .. } => end,
+            other @ ExecEvent::Port { .. } => panic!("{other:?}"),
         };
         assert!(matches!(end, End::Signal(9) | End::NotStarted { code: 137, .. }), "{end}");
     }

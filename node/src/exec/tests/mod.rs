@@ -5,6 +5,7 @@
 
 mod ends;
 mod kills;
+mod pairs;
 mod streams;
 
 use std::path::{Path, PathBuf};
@@ -13,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::output::{self, Stream};
-use super::{End, ExecEvent, Executor, Kill, Launch, Options, TaskKey, Truncated, Usage};
+use super::output::{self, Stream, Streams, Written};
+use super::{End, ExecEvent, Executor, Kill, Launch, Options, TaskKey, Usage};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -30,7 +31,8 @@ struct Ended {
     end: End,
     usage: Usage,
     lens: (u64, u64),
-    truncated: Truncated,
+    dropped: (u64, u64),
+    output: Streams<Written>,
 }
 
 impl Rig {
@@ -59,6 +61,7 @@ impl Rig {
             stdin: None,
             out: self.prefix(run),
             cap_bytes: 1 << 20,
+            env_server: None,
         }
     }
 
@@ -73,16 +76,18 @@ impl Rig {
     fn started(&self) -> u32 {
         match self.event() {
             ExecEvent::Started { pid, .. } => pid,
-            other @ ExecEvent::Ended { .. } => panic!("{other:?}"),
+            other @ (ExecEvent::Port { .. } | ExecEvent::Ended { .. }) => panic!("{other:?}"),
         }
     }
 
     fn ended(&self) -> Ended {
         match self.event() {
-            ExecEvent::Ended { key, end, usage, out_len, err_len, truncated } => {
-                Ended { key, end, usage, lens: (out_len, err_len), truncated }
+            ExecEvent::Ended { key, end, usage, output } => {
+                let (lens, dropped) =
+                    ((output.out.len, output.err.len), (output.out.dropped_bytes, output.err.dropped_bytes));
+                Ended { key, end, usage, lens, dropped, output }
             }
-            other @ ExecEvent::Started { .. } => panic!("{other:?}"),
+            other @ (ExecEvent::Port { .. } | ExecEvent::Started { .. }) => panic!("{other:?}"),
         }
     }
 

@@ -1,0 +1,50 @@
+//! 19: the events of a log in any order, with duplicates, and folds of its parts joined, give one root (DESIGN section 6).
+
+use starling_core::event::Entry;
+use starling_core::facts::Facts;
+use starling_core::ids::{Dot, Hash};
+use starling_core::lattice::Lattice as _;
+use starling_core::machine::Record;
+use starling_core::namespace::Registry;
+use starling_core::rng::Rng;
+
+use super::Violation;
+use crate::sim::Seat;
+
+/// Folds what is on a node's disk in an order drawn by `rng`, in two parts, and joins them.
+pub(crate) fn look(
+    seat: Seat,
+    root: Hash,
+    records: &[Record],
+    registry: &Registry,
+    rng: &mut Rng,
+) -> Option<Violation> {
+    let mut entries: Vec<(Dot, &Entry)> = Vec::new();
+    let batches = records.iter().filter_map(|record| match record {
+        Record::Batch(batch) => Some(batch),
+        Record::Note(_) | Record::CleanShutdown => None,
+    });
+    for batch in batches {
+        let log = batch.header().log;
+        entries.extend(batch.entries().map(|(seq, entry)| (Dot { log, seq }, entry)));
+    }
+    // Fisher and Yates, by the run's own source of chance.
+    for last in (1..entries.len()).rev() {
+        let other = usize::try_from(rng.below(last as u64 + 1)).unwrap_or(0);
+        entries.swap(last, other);
+    }
+    let (mut left, mut right) = (Facts::bot(), Facts::bot());
+    for (dot, entry) in entries {
+        // Some on both sides.
+        let side = rng.below(3);
+        if side != 0 {
+            left.fold(dot, entry, registry);
+        }
+        if side != 1 {
+            right.fold(dot, entry, registry);
+        }
+    }
+    let _ = left.join(right);
+    (left.root() != root)
+        .then(|| Violation::new(19, format!("{seat:?} has another root than its log in another order")))
+}
