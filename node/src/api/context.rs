@@ -127,6 +127,21 @@ impl Api {
         }
     }
 
+    /// Runs a call that waits for news as long as its caller says, as if it were a stream.
+    ///
+    /// Cancel safety: as `work`.
+    pub(super) async fn long_call<T>(&self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, Status> {
+        let _permit = self.streams.try_acquire().map_err(|_full| ApiError::Overloaded)?;
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            biased;
+            _stopped = stopping.wait_for(|stopping| *stopping) => {
+                Err(ApiError::Stopped(crate::driver::Stopped::Gone).into())
+            }
+            result = work => Ok(result?),
+        }
+    }
+
     /// A stream of whatever `make`'s future sends, within the bounds; it ends when the node stops.
     pub(super) fn stream<T, M, F>(&self, make: M) -> Result<Produced<T>, Status>
     where

@@ -6,14 +6,15 @@
 use starling_proto::v1::starling_server::Starling;
 use starling_proto::v1::{
     CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply, GetNodeRequest,
-    InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNodesRequest, LogChunk, LogsRequest,
-    NodeDetail, NodesReply, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
+    InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNodesRequest, ListRelaysRequest,
+    LogChunk, LogsRequest, NodeDetail, NodesReply, RelayHear, RelaySay, RelaysReply, SubmitReply, SubmitRequest,
+    WaitReply, WaitRequest,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::context::Api;
 use super::stream::Produced;
-use super::{doctor, events, jobs, logs, nodes, submit, wait};
+use super::{doctor, events, jobs, logs, nodes, relays, submit, wait};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -22,6 +23,7 @@ impl Starling for Api {
     type WaitStream = Produced<WaitReply>;
     type LogsStream = Produced<LogChunk>;
     type EventsStream = Produced<EventLine>;
+    type RelayStream = Produced<RelayHear>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Answer<SubmitReply> {
         let work = submit::submit(self, request.into_inner());
@@ -77,5 +79,14 @@ impl Starling for Api {
 
     async fn doctor(&self, _request: Request<DoctorRequest>) -> Answer<DoctorReply> {
         self.call(doctor::doctor(self)).await.map(Response::new)
+    }
+
+    async fn relay(&self, request: Request<Streaming<RelaySay>>) -> Answer<Self::RelayStream> {
+        let stream = relays::relay(self, request.into_inner()).await?;
+        Ok(Response::new(stream))
+    }
+
+    async fn list_relays(&self, _request: Request<ListRelaysRequest>) -> Answer<RelaysReply> {
+        self.call(relays::list(self)).await.map(Response::new)
     }
 }

@@ -5,6 +5,8 @@
 //! with an `Origin` is refused.
 //! Does not: authenticate; the listener's reach protects it.
 
+mod relays;
+
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -57,6 +59,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/v1/info", get(get_info))
         .route("/v1/doctor", get(get_doctor))
         .route("/healthz", get(get_health))
+        .merge(relays::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(api)
@@ -114,6 +117,11 @@ fn failed(status: &Status) -> Response {
 
 /// The request's JSON body.
 async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
+    body_within(request, BODY_BYTES_MAX).await
+}
+
+/// The request's JSON body of at most so many bytes.
+async fn body_within<T: DeserializeOwned>(request: Request, bytes_max: usize) -> Result<T, Refusal> {
     let headers = request.headers();
     let is_json = headers
         .get(header::CONTENT_TYPE)
@@ -125,14 +133,14 @@ async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let too_large = || {
-        let error = format!("the body is over the limit of {BODY_BYTES_MAX} bytes");
+        let error = format!("the body is over the limit of {bytes_max} bytes");
         refused(StatusCode::PAYLOAD_TOO_LARGE, error)
     };
-    if length.is_some_and(|length| length > BODY_BYTES_MAX) {
+    if length.is_some_and(|length| length > bytes_max) {
         return Err(too_large());
     }
     // One byte more than allowed shows what is over the limit without a length.
-    let read = to_bytes(request.into_body(), BODY_BYTES_MAX);
+    let read = to_bytes(request.into_body(), bytes_max);
     let bytes = match tokio::time::timeout(BODY_WITHIN, read).await {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(_)) if length.is_none() => return Err(too_large()),

@@ -15,6 +15,7 @@ mod jobs;
 mod logs;
 mod nodes;
 mod reason;
+mod relays;
 mod serve;
 mod socket;
 mod status;

@@ -184,7 +184,15 @@ fn context(
     let reader = reader.clone();
     let history: api::ReadHistory =
         Arc::new(move |log, from, max_bytes| ingress::history(&reader, &log, from.0, max_bytes));
-    api::Context { handle: handle.clone(), outputs, relays: relays.clone(), about, storage, history, past: past.clone() }
+    api::Context {
+        handle: handle.clone(),
+        outputs,
+        relays: relays.clone(),
+        about,
+        storage,
+        history,
+        past: past.clone(),
+    }
 }
 
 fn storage_stats(dir: &Path) -> api::ReadStorage {
