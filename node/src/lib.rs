@@ -13,6 +13,7 @@ pub mod driver;
 pub mod exec;
 pub mod monitor;
 pub mod output;
+pub mod relay;
 pub mod storage;
 pub mod telemetry;
 pub mod wire;

@@ -5,7 +5,7 @@
 use smol_str::SmolStr;
 
 use super::fleet::{Fleet, Health};
-use crate::facts::Job;
+use crate::facts::{Handler, Job};
 use crate::ids::NodeId;
 use crate::resources::Resources;
 use crate::time::Mono;
@@ -34,6 +34,11 @@ pub enum NodeReason {
     },
     /// Its disk refuses writes.
     NotAccepting,
+    /// The job is for relays of this namespace, and none is there.
+    NoRelay {
+        /// The namespace.
+        ns: SmolStr,
+    },
 }
 
 /// Why a job waits.
@@ -77,6 +82,10 @@ pub fn explain(now: Mono, owner: &NodeId, job: &Job, fleet: &Fleet) -> Explanati
         return Explanation::Running { tasks: running.len() };
     }
     let wanted = submit.wanted_node();
+    let for_relays = match submit.handler() {
+        Handler::Relay => Some(&submit.ns),
+        Handler::Process | Handler::Pair => None,
+    };
     let reason = |node: &NodeId, peer: &super::Peer| {
         let presence = &peer.presence;
         if fleet.health(now, node) != Health::Live {
@@ -87,6 +96,8 @@ pub fn explain(now: Mono, owner: &NodeId, job: &Job, fleet: &Fleet) -> Explanati
             NodeReason::TooSmall { total: presence.total }
         } else if !presence.accepts {
             NodeReason::NotAccepting
+        } else if let Some(ns) = for_relays.filter(|ns| !presence.serves(ns)) {
+            NodeReason::NoRelay { ns: ns.clone() }
         } else if presence.free.covers(&submit.need) {
             NodeReason::CouldRun
         } else {

@@ -81,6 +81,14 @@ pub struct RelaySlots {
     pub slots: u32,
 }
 
+impl Presence {
+    /// Whether a relay there takes tasks of namespace `ns`.
+    #[must_use]
+    pub fn serves(&self, ns: &str) -> bool {
+        self.relays.iter().any(|relay| relay.ns == ns && relay.slots > 0)
+    }
+}
+
 /// How a node seems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Health {

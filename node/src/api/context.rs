@@ -22,6 +22,7 @@ use super::stream::Produced;
 use crate::driver::Handle;
 use crate::monitor::History;
 use crate::output::Outputs;
+use crate::relay;
 
 /// Unary calls served at once. Low: bursts are refused. High: a flood takes more memory.
 const CALLS_MAX: usize = 4_096;
@@ -67,6 +68,8 @@ pub struct Context {
     pub handle: Handle,
     /// Task output, wherever it lies.
     pub outputs: Outputs,
+    /// Relays at this node.
+    pub relays: relay::Handle,
     /// This node.
     pub about: About,
     /// The disk.
@@ -126,6 +129,21 @@ impl Api {
         match tokio::time::timeout(CALL_DEADLINE, work).await {
             Ok(result) => Ok(result?),
             Err(_elapsed) => Err(ApiError::Deadline(CALL_DEADLINE).into()),
+        }
+    }
+
+    /// Runs a call that waits for news as long as its caller says, as if it were a stream.
+    ///
+    /// Cancel safety: as `work`.
+    pub(super) async fn long_call<T>(&self, work: impl Future<Output = Result<T, ApiError>>) -> Result<T, Status> {
+        let _permit = self.streams.try_acquire().map_err(|_full| ApiError::Overloaded)?;
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            biased;
+            _stopped = stopping.wait_for(|stopping| *stopping) => {
+                Err(ApiError::Stopped(crate::driver::Stopped::Gone).into())
+            }
+            result = work => Ok(result?),
         }
     }
 

@@ -7,15 +7,15 @@ use starling_proto::v1::starling_server::Starling;
 use starling_proto::v1::{
     CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply, FactsPage,
     GetNamespaceRequest, GetNodeRequest, InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest,
-    ListNamespacesReply, ListNamespacesRequest, ListNodesRequest, LogChunk, LogsRequest, NamespaceDetail, NodeDetail,
-    NodesReply, PullFactsRequest, PutNamespaceReply, PutNamespaceRequest, SubmitReply, SubmitRequest, WaitReply,
-    WaitRequest,
+    ListNamespacesReply, ListNamespacesRequest, ListNodesRequest, ListRelaysRequest, LogChunk, LogsRequest,
+    NamespaceDetail, NodeDetail, NodesReply, PullFactsRequest, PutNamespaceReply, PutNamespaceRequest, RelayHear,
+    RelaySay, RelaysReply, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::context::Api;
 use super::stream::Produced;
-use super::{doctor, events, facts, jobs, logs, namespaces, nodes, submit, wait};
+use super::{doctor, events, facts, jobs, logs, namespaces, nodes, relays, submit, wait};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -25,6 +25,7 @@ impl Starling for Api {
     type LogsStream = Produced<LogChunk>;
     type EventsStream = Produced<EventLine>;
     type PullFactsStream = Produced<FactsPage>;
+    type RelayStream = Produced<RelayHear>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Answer<SubmitReply> {
         let work = submit::submit(self, request.into_inner());
@@ -98,5 +99,14 @@ impl Starling for Api {
     async fn get_namespace(&self, request: Request<GetNamespaceRequest>) -> Answer<NamespaceDetail> {
         let work = namespaces::get(self, request.into_inner());
         self.call(work).await.map(Response::new)
+    }
+
+    async fn relay(&self, request: Request<Streaming<RelaySay>>) -> Answer<Self::RelayStream> {
+        let stream = relays::relay(self, request.into_inner()).await?;
+        Ok(Response::new(stream))
+    }
+
+    async fn list_relays(&self, _request: Request<ListRelaysRequest>) -> Answer<RelaysReply> {
+        self.call(relays::list(self)).await.map(Response::new)
     }
 }

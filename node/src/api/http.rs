@@ -5,6 +5,8 @@
 //! with an `Origin` is refused.
 //! Does not: authenticate; the listener's reach protects it.
 
+mod relays;
+
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -62,6 +64,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/v1/doctor", get(get_doctor))
         .route("/healthz", get(get_health))
         .merge(hub::routes())
+        .merge(relays::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(api)
@@ -125,11 +128,16 @@ fn has_type(request: &Request, wanted: &str) -> bool {
 
 /// The request's JSON body.
 async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
+    body_within(request, BODY_BYTES_MAX).await
+}
+
+/// The request's JSON body of at most so many bytes.
+async fn body_within<T: DeserializeOwned>(request: Request, bytes_max: usize) -> Result<T, Refusal> {
     if !has_type(&request, "application/json") {
         let error = "expected content-type application/json".to_owned();
         return Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
     }
-    let bytes = read(request, BODY_BYTES_MAX).await?;
+    let bytes = read(request, bytes_max).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| refused(StatusCode::BAD_REQUEST, format!("the body does not fit: {error}")))
 }

@@ -18,6 +18,7 @@ mod logs;
 mod namespaces;
 mod nodes;
 mod reason;
+mod relays;
 mod serve;
 mod socket;
 mod spec;

@@ -10,6 +10,9 @@ use starling_core::resources::Resources;
 use starling_core::schedule::{Explanation, Health, NodeReason, explain};
 use starling_core::time::Now;
 
+/// What to do where no relay is.
+const START_ONE: &str = "start one (see docs/guide.md)";
+
 /// One clause: why the job waits or how it failed; empty if there is nothing to say.
 pub(super) fn of_job(machine: &Machine, now: Now, view: &JobView<'_>, job: &Job) -> String {
     match view.state {
@@ -50,6 +53,15 @@ pub(super) fn waiting(explanation: &Explanation, job: &Job) -> String {
     let (need, owner) = (*need, *owner);
     let has = |wanted: fn(&NodeReason) -> bool| nodes.iter().any(|(_, _, reason)| wanted(reason));
     let wanted = job.submit.as_ref().and_then(|submit| submit.wanted_node());
+    let unserved = nodes.iter().find_map(|(_, _, reason)| match reason {
+        NodeReason::NoRelay { ns } => Some(ns),
+        NodeReason::CouldRun
+        | NodeReason::Busy { .. }
+        | NodeReason::TooSmall { .. }
+        | NodeReason::NotWanted
+        | NodeReason::Silent { .. }
+        | NodeReason::NotAccepting => None,
+    });
     if owner != Health::Live {
         "its owner is silent, and only the owner places its tasks".to_owned()
     } else if has(|reason| matches!(reason, NodeReason::CouldRun)) {
@@ -66,9 +78,12 @@ pub(super) fn waiting(explanation: &Explanation, job: &Job) -> String {
                 format!("node {node} has less than {}", resources(need))
             }
             Some(NodeReason::NotAccepting) => format!("node {node} takes no work now"),
+            Some(NodeReason::NoRelay { ns }) => format!("no relay serves namespace {ns} at node {node}; {START_ONE}"),
             Some(_) => format!("node {node} is silent"),
             None => format!("no node is called {node}"),
         }
+    } else if let Some(ns) = unserved {
+        format!("no relay serves namespace {ns}; {START_ONE}")
     } else if has(|reason| matches!(reason, NodeReason::NotAccepting)) {
         "no node that is big enough takes work now".to_owned()
     } else {
@@ -87,6 +102,7 @@ pub(super) fn of_node(reason: &NodeReason, need: Resources) -> (bool, String) {
         }
         NodeReason::NotWanted => (false, "the job asks for another node".to_owned()),
         NodeReason::Silent { for_ms } => (false, format!("silent for {} s", for_ms / 1_000)),
+        NodeReason::NoRelay { ns } => (false, format!("no relay there serves namespace {ns}")),
         NodeReason::NotAccepting => (false, "takes no work now: its disk refuses, or it is stopping".to_owned()),
     }
 }

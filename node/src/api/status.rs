@@ -17,6 +17,7 @@ use tonic::{Code, Status};
 
 use crate::declare::TextError;
 use crate::driver::Stopped;
+use crate::relay::RelayError;
 
 /// Longest excerpt of a wrong value.
 const GOT_CHARS_MAX: usize = 80;
@@ -89,6 +90,9 @@ pub(super) enum ApiError {
     /// The same job is being submitted, and its submission does not come to an end.
     #[error("job `{0}` is being submitted already; ask for it in a moment")]
     BeingSubmitted(String),
+    /// The relays' manager refused.
+    #[error(transparent)]
+    Relay(RelayError),
     /// The reader of a stream has gone; nobody sees this.
     #[error("the reader has gone")]
     ReaderGone,
@@ -148,6 +152,7 @@ impl From<ApiError> for Status {
                 let hint = "look at the node's own log, or ask another node with --via";
                 refusal(Code::DataLoss, message, hint, vec![])
             }
+            ApiError::Relay(error) => of_relay(&error, message),
             ApiError::ReaderGone => Self::cancelled(message),
         }
     }
@@ -171,6 +176,19 @@ fn of_find(error: &FindError, message: String) -> Status {
             let wrong = vec![violation("job", &expected, got)];
             refusal(Code::InvalidArgument, message, "write more of it", wrong)
         }
+    }
+}
+
+fn of_relay(error: &RelayError, message: String) -> Status {
+    match error {
+        RelayError::Stopped(_) => refusal(Code::Unavailable, message, "", vec![]),
+        RelayError::Unknown(_) => refusal(Code::NotFound, message, "", vec![]),
+        RelayError::Field { .. } => refusal(Code::InvalidArgument, message, "", vec![]),
+        RelayError::TooMany
+        | RelayError::TakenOver(_)
+        | RelayError::Foreign(_)
+        | RelayError::NotYours(_)
+        | RelayError::Command(_) => refusal(Code::FailedPrecondition, message, "", vec![]),
     }
 }
 

@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use crate::driver::{Edges, Handle};
 use crate::exec::{End, EnvServer, ExecEvent, Executor, Kill, Launch, TaskKey};
 use crate::output::{Files, Place};
+use crate::relay;
 use crate::storage::{self, LogKey, Store};
 use crate::wire::{self, Control};
 
@@ -78,6 +79,8 @@ pub(super) struct RealEdges {
     pub(super) net: starling_net::Handle,
     /// Processes.
     pub(super) exec: Arc<Executor>,
+    /// Programs outside that run tasks.
+    pub(super) relays: relay::Handle,
     /// Pulls to be served.
     pub(super) serve: SyncSender<Serve>,
     /// Signs presence.
@@ -111,7 +114,11 @@ impl Edges for RealEdges {
                 let _full = self.serve.try_send(Serve { to, log, from });
             }
             Effect::Spawn(spawn) => self.spawn(*spawn),
-            Effect::Kill(run) => self.exec.kill(TaskKey { run: run.0 }, Kill::Gentle),
+            Effect::Kill(run) => {
+                // Whoever does not have it leaves it alone.
+                self.exec.kill(TaskKey { run: run.0 }, Kill::Gentle);
+                self.relays.kill(run);
+            }
             // The driver keeps these to itself.
             Effect::Reply { .. } | Effect::Notice(_) => {}
         }
@@ -127,6 +134,14 @@ impl RealEdges {
         }
     }
 
+    fn hand_over(&self, spawn: Spawn) {
+        let run = spawn.run;
+        if !self.relays.assign(spawn) {
+            warn!("a task could not be handed to the relays; it is granted again");
+            self.handle.try_input(Input::TaskEnded { run, outcome: Outcome::Lost, usage: Usage::default() });
+        }
+    }
+
     fn publish(&self, topic: Topic, bytes: Bytes) {
         if let Err(error) = self.net.publish(topic, bytes) {
             debug!(%error, "gossip dropped");
@@ -134,6 +149,9 @@ impl RealEdges {
     }
 
     fn spawn(&mut self, spawn: Spawn) {
+        if matches!(spawn.work, Work::Relay(_)) {
+            return self.hand_over(spawn);
+        }
         let place = Place { grant: spawn.grant, task: spawn.task };
         if self.made.insert(spawn.grant.job) {
             let dir = self.files.job_dir(&spawn.grant.job);

@@ -31,6 +31,7 @@ use crate::driver::{self, Clock, Handle, Queue};
 use crate::exec::{self, Executor};
 use crate::monitor::History;
 use crate::output::{Files, Outputs, Remote};
+use crate::relay;
 use crate::storage::{Reader, Store};
 use crate::wire::{self, Control};
 
@@ -77,8 +78,10 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         loopback_only: config.loopback_only(),
         started,
     };
+    let relays = relay::start(handle.clone(), runtime).context("starting the relay thread")?;
+    let outputs = Outputs::new(me, files.clone(), remote.clone());
     let history = History::default();
-    let api = context(&handle, about, me, &files, &remote, &reader, &history);
+    let api = context(&handle, about, outputs, &relays, &reader, &history);
     let (serve, serves) = sync_channel(SERVES);
     let ingress = Ingress {
         handle: handle.clone(),
@@ -111,6 +114,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         store: opened.store,
         net: net.clone(),
         exec: Arc::clone(&exec),
+        relays,
         serve,
         signer: opened.signer,
         files,
@@ -171,9 +175,8 @@ fn remote(net: &starling_net::Handle) -> Remote {
 fn context(
     handle: &Handle,
     about: api::About,
-    me: NodeId,
-    files: &Files,
-    remote: &Remote,
+    outputs: Outputs,
+    relays: &relay::Handle,
     reader: &Reader,
     past: &History,
 ) -> api::Context {
@@ -181,8 +184,16 @@ fn context(
     let reader = reader.clone();
     let history: api::ReadHistory =
         Arc::new(move |log, from, max_bytes| ingress::history(&reader, &log, from.0, max_bytes));
-    let outputs = Outputs::new(me, files.clone(), remote.clone());
-    api::Context { handle: handle.clone(), outputs, about, storage, history, past: past.clone(), generators: None }
+    api::Context {
+        handle: handle.clone(),
+        outputs,
+        relays: relays.clone(),
+        about,
+        storage,
+        history,
+        past: past.clone(),
+        generators: Some(Arc::new(relays.clone())),
+    }
 }
 
 fn storage_stats(dir: &Path) -> api::ReadStorage {

@@ -2,11 +2,11 @@
 
 use crate::config::Config;
 use crate::event::{Value, WorkSpec};
-use crate::facts::{Job, Outcome};
+use crate::facts::{Handler, Job, Outcome, Submit};
 use crate::ids::Term;
 use crate::resources::Resources;
-use crate::schedule::{Explanation, Fleet, Health, NodeReason, Presence, explain};
-use crate::testing::{command, ended, grant_no, hlc, joined, node, placed, started, submit, tasks};
+use crate::schedule::{Explanation, Fleet, Health, NodeReason, Presence, RelaySlots, explain};
+use crate::testing::{command, ended, grant_no, hlc, job_id, joined, node, placed, started, submit, tasks};
 use crate::time::{Mono, Wall};
 
 const TWO: Resources = Resources { cpu_milli: 2_000, mem_bytes: 1_000 };
@@ -104,6 +104,25 @@ fn each_node_has_its_reason() {
     assert_eq!(reason(0, &command(), full), NodeReason::Busy { free: Resources::default() });
     let broken = Presence { accepts: false, ..wren() };
     assert_eq!(reason(0, &command(), broken), NodeReason::NotAccepting);
+}
+
+#[test]
+fn a_job_for_relays_waits_for_one_of_its_namespace() {
+    let event = crate::namespace::batch::submit_job(hlc(1), job_id(1, 1), tasks(1, 1), 0, WorkSpec::new());
+    let job = Job::submitted(Submit::new(&event, Handler::Relay));
+    let reason = |relays: Vec<RelaySlots>| {
+        let seen = fleet(vec![Presence { relays, ..presence(1, "wren") }]);
+        let Explanation::Waiting { nodes, .. } = explain(Mono(0), &node(1), &job, &seen) else {
+            panic!("it waits");
+        };
+        nodes[0].2.clone()
+    };
+    let none = NodeReason::NoRelay { ns: "batch".into() };
+    let serving = |ns: &str, slots| vec![RelaySlots { ns: ns.into(), slots }];
+    assert_eq!(reason(vec![]), none);
+    assert_eq!(reason(serving("other", 4)), none);
+    assert_eq!(reason(serving("batch", 0)), none);
+    assert_eq!(reason(serving("batch", 1)), NodeReason::CouldRun);
 }
 
 #[test]

@@ -29,6 +29,7 @@ use crate::driver::{self, Clock, Edges, Handle};
 use crate::exec::output::{Stream, path};
 use crate::monitor::History;
 use crate::output::{Files, Outputs, Place, Remote, TAIL_BYTES, Which};
+use crate::relay;
 
 /// Longest wait of any test.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
@@ -213,6 +214,7 @@ impl Drop for Node {
 
 fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path, past: History) -> Context {
     Context {
+        relays: relay::start(handle.clone(), &tokio::runtime::Handle::current()).unwrap(),
         handle,
         outputs,
         about: About {
