@@ -36,6 +36,7 @@ pub(super) fn figures(binary: &Path) -> anyhow::Result<Vec<Figure>> {
         Figure::new("array_true_per_s", array, "tasks/s", Beside::Floor("spawn + wait, one loop per core", floor)),
         Figure::new("rss_idle_mib", idle.rss_mib, "MiB", Beside::Target(60.0)),
         Figure::new("cpu_idle_pct", idle.cpu_pct, "% of core", Beside::Target(1.0)),
+        Figure::new("monitor_pct", idle.monitor_pct, "% of core", Beside::Target(1.0)),
     ])
 }
 
@@ -70,6 +71,7 @@ fn array_true(cluster: &Cluster) -> anyhow::Result<f64> {
 struct Idle {
     rss_mib: f64,
     cpu_pct: f64,
+    monitor_pct: f64,
 }
 
 /// The largest node after ten quiet seconds.
@@ -77,8 +79,13 @@ fn idle(cluster: &Cluster) -> anyhow::Result<Idle> {
     let window = Duration::from_secs(10);
     let pids: Vec<u32> = (1..=cluster.len()).filter_map(|number| cluster.pid(number)).collect();
     let before: Vec<f64> = pids.iter().map(|pid| cpu_seconds(*pid)).collect::<anyhow::Result<_>>()?;
+    let monitor_before: Vec<f64> = pids.iter().map(|pid| monitor_seconds(*pid)).collect::<anyhow::Result<_>>()?;
     pause(window);
-    let mut worst = Idle { rss_mib: 0.0, cpu_pct: 0.0 };
+    let mut worst = Idle { rss_mib: 0.0, cpu_pct: 0.0, monitor_pct: 0.0 };
+    for (pid, before) in pids.iter().zip(monitor_before) {
+        let share = (monitor_seconds(*pid)? - before) / window.as_secs_f64() * 100.0;
+        worst.monitor_pct = worst.monitor_pct.max(share);
+    }
     for (pid, before) in pids.iter().zip(before) {
         let share = (cpu_seconds(*pid)? - before) / window.as_secs_f64() * 100.0;
         worst.cpu_pct = worst.cpu_pct.max(share);
@@ -122,7 +129,23 @@ fn rss_bytes(pid: u32) -> anyhow::Result<f64> {
 
 /// User and system time so far; the kernel counts in hundredths.
 fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat"))?;
+    ticks_of(&Path::new("/proc").join(pid.to_string()))
+}
+
+/// The same of the thread that takes hardware readings.
+fn monitor_seconds(pid: u32) -> anyhow::Result<f64> {
+    let tasks = std::fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))?;
+    for task in tasks {
+        let task = task?.path();
+        if std::fs::read_to_string(task.join("comm"))?.trim() == "monitor" {
+            return ticks_of(&task);
+        }
+    }
+    anyhow::bail!("process {pid} has no thread called `monitor`")
+}
+
+fn ticks_of(dir: &Path) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(dir.join("stat"))?;
     let after = stat.rsplit(')').next().context("no fields")?;
     let fields: Vec<&str> = after.split_whitespace().collect();
     let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<f64>().ok()).context("no times");

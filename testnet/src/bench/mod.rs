@@ -9,6 +9,7 @@ mod cluster;
 mod core;
 mod figures;
 mod load;
+mod relay;
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,7 @@ pub struct BenchArgs {
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
-    /// Only figures whose group begins so: core, cluster, load, memory, catch-up
+    /// Only figures whose group begins so: core, cluster, load, relay, memory, catch-up
     #[arg(long, value_name = "GROUP")]
     pub only: Option<String>,
     /// The starling binary [default: the one beside this program]
@@ -33,10 +34,11 @@ pub struct BenchArgs {
 
 type Group = fn(&Path) -> anyhow::Result<Vec<Figure>>;
 
-const GROUPS: [(&str, Group); 5] = [
+const GROUPS: [(&str, Group); 6] = [
     ("core", core::figures),
     ("cluster", cluster::figures),
     ("load", load::figures),
+    ("relay", relay::figures),
     ("memory", cluster::memory),
     ("catch-up", load::catch_up),
 ];
