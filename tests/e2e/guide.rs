@@ -143,7 +143,9 @@ fn end_nodes(state: &Path) {
 fn the_guide_has_commands_for_each_lesson() {
     let all = blocks();
     assert!(all.iter().any(|block| block.stays), "nodes are started");
-    for word in ["starling run", "starling sim run", "starling ns put", "starling facts", "starling relays", "starling top"] {
+    for word in
+        ["starling run", "starling sim run", "starling ns put", "starling facts", "starling relays", "starling top"]
+    {
         assert!(all.iter().flat_map(|block| &block.text).any(|line| line.contains(word)), "no `{word}`");
     }
 }

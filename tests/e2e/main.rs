@@ -13,6 +13,7 @@ mod crashes;
 mod disk;
 mod guide;
 mod http;
+mod hub;
 mod monitor;
 mod namespaces;
 mod namespaces_declared;

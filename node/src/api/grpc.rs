@@ -5,16 +5,17 @@
 
 use starling_proto::v1::starling_server::Starling;
 use starling_proto::v1::{
-    CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply,
+    CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply, FactsPage,
     GetNamespaceRequest, GetNodeRequest, InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest,
     ListNamespacesReply, ListNamespacesRequest, ListNodesRequest, LogChunk, LogsRequest, NamespaceDetail, NodeDetail,
-    NodesReply, PutNamespaceReply, PutNamespaceRequest, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
+    NodesReply, PullFactsRequest, PutNamespaceReply, PutNamespaceRequest, SubmitReply, SubmitRequest, WaitReply,
+    WaitRequest,
 };
 use tonic::{Request, Response, Status};
 
 use super::context::Api;
 use super::stream::Produced;
-use super::{doctor, events, jobs, logs, namespaces, nodes, submit, wait};
+use super::{doctor, events, facts, jobs, logs, namespaces, nodes, submit, wait};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -23,6 +24,7 @@ impl Starling for Api {
     type WaitStream = Produced<WaitReply>;
     type LogsStream = Produced<LogChunk>;
     type EventsStream = Produced<EventLine>;
+    type PullFactsStream = Produced<FactsPage>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Answer<SubmitReply> {
         let work = submit::submit(self, request.into_inner());
@@ -69,6 +71,11 @@ impl Starling for Api {
 
     async fn events(&self, request: Request<EventsRequest>) -> Answer<Self::EventsStream> {
         let stream = events::events(self, request.into_inner()).await?;
+        Ok(Response::new(stream))
+    }
+
+    async fn pull_facts(&self, request: Request<PullFactsRequest>) -> Answer<Self::PullFactsStream> {
+        let stream = facts::pull(self, request.into_inner()).await?;
         Ok(Response::new(stream))
     }
 

@@ -62,6 +62,33 @@ pub(super) enum ApiError {
     /// The log on disk could not be read.
     #[error("cannot read the log: {0}")]
     History(String),
+    /// An answer that cannot be written, which only a local bug can bring about.
+    #[error("cannot write the answer: {0}")]
+    Json(String),
+    /// No relay can be served here.
+    #[error("this node takes no generators")]
+    NoGenerators,
+    /// The relay manager refused.
+    #[error("generator `{gid}`: {reason}")]
+    Generator {
+        /// The generator.
+        gid: String,
+        /// Why.
+        reason: String,
+    },
+    /// Not what is there by that name.
+    #[error("{what} `{name}` is there already, as another: {reason}")]
+    Taken {
+        /// What it is.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// How they differ.
+        reason: String,
+    },
+    /// The same job is being submitted, and its submission does not come to an end.
+    #[error("job `{0}` is being submitted already; ask for it in a moment")]
+    BeingSubmitted(String),
     /// The reader of a stream has gone; nobody sees this.
     #[error("the reader has gone")]
     ReaderGone,
@@ -94,7 +121,13 @@ impl From<ApiError> for Status {
         let message = error.to_string();
         match error {
             ApiError::Stopped(_) => refusal(Code::Unavailable, message, "", vec![]),
-            ApiError::Overloaded => refusal(Code::Unavailable, message, "", vec![]),
+            ApiError::Overloaded | ApiError::NoGenerators | ApiError::BeingSubmitted(_) => {
+                refusal(Code::Unavailable, message, "", vec![])
+            }
+            ApiError::Generator { .. } | ApiError::Taken { .. } => {
+                refusal(Code::FailedPrecondition, message, "", vec![])
+            }
+            ApiError::Json(_) => Self::internal(message),
             ApiError::Find(error) => of_find(&error, message),
             ApiError::Command(error) => of_command(error, message),
             ApiError::Fields(wrong) => refusal(Code::InvalidArgument, message, "", wrong),

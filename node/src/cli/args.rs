@@ -69,6 +69,8 @@ pub enum Verb {
     Top(TopArgs),
     /// Print the shared log
     Events(EventsArgs),
+    /// Print what is known of jobs as JSON lines, whole or since a cursor
+    Facts(FactsArgs),
     /// Declare namespaces and look at them
     #[command(subcommand)]
     Ns(NsVerb),
@@ -369,6 +371,19 @@ pub struct EventsArgs {
     /// Only the last N past events [default: all; 20 with -f]
     #[arg(short = 'n', long, value_name = "N")]
     pub tail: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub struct FactsArgs {
+    /// Only jobs of this namespace
+    #[arg(long, value_name = "NS")]
+    pub namespace: Option<String>,
+    /// Only what changed since, by the cursor that an earlier call printed on stderr, at any node
+    #[arg(long, value_name = "CURSOR", allow_hyphen_values = true)]
+    pub since: Option<String>,
+    /// Stop after about N jobs
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u32>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -4,6 +4,7 @@
 
 mod calls;
 mod http;
+mod hub;
 mod logs;
 mod monitor;
 mod namespaces;
