@@ -95,8 +95,8 @@ fn a_wrong_declaration_changes_nothing_and_is_shown_where_it_is_wrong() {
     let flock = Flock::of(1, SMALL);
     let before = flock.one(1, &["cluster", "info"])["events"].clone();
     let put = |toml: &str| flock.at(1, &["ns", "put", &file(&flock, "wrong.toml", toml)]);
-    let unclosed = HEALTH.replace("phases = [", "phases = [[");
-    put(&unclosed).exits(2).says("wrong.toml: line 10, column").says("phases = [[");
+    let no_number = HEALTH.replace("version = 1", "version = one");
+    put(&no_number).exits(2).says("wrong.toml: line 6, column 11").says("version = one");
     put(&HEALTH.replace("merge = \"max\"", "merge = \"most\"")).exits(2).says("line 35, column 59").says("last-writer");
     put(&HEALTH.replace("handler =", "handle =")).exits(2).says("unknown field `handle`");
     put(&HEALTH.replace("[rules.CheckStarted]", "[rules.\"batch/JobFinished\"]")).exits(2).says("batch/JobFinished");
@@ -105,11 +105,11 @@ fn a_wrong_declaration_changes_nothing_and_is_shown_where_it_is_wrong() {
     flock.at(1, &["ns", "put", "/no/such/file"]).exits(2).says("/no/such/file");
     let mut http = Http::open(&api_of(&flock, 1));
     let head = format!(
-        "PUT /v1/namespaces HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{unclosed}",
-        unclosed.len()
+        "PUT /v1/namespaces HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{no_number}",
+        no_number.len()
     );
     let (status, reply) = http.send(head.as_bytes());
-    assert_eq!((status, &reply["violations"][0]["line"]), (400, &json!(10)), "{reply}");
+    assert_eq!((status, &reply["violations"][0]["line"]), (400, &json!(6)), "{reply}");
     assert_eq!(flock.one(1, &["cluster", "info"])["events"], before);
 }
 

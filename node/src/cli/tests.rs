@@ -132,6 +132,13 @@ fn unknown_flag_verb_or_value_is_a_usage_error() {
         "starling wait",
         "starling run --each-line f true",
         "starling up --listen nonsense",
+        "starling submit --ns render -f command=x -- true",
+        "starling submit --ns render -f command",
+        "starling submit --ns render -C /tmp",
+        "starling submit --ns render --each-line f",
+        "starling submit -f command=x true",
+        "starling ns put",
+        "starling ns get render --version 0",
     ] {
         assert_eq!(usage_code(line), 2, "{line}");
     }
@@ -190,6 +197,19 @@ fn submit_becomes_a_request() {
     assert_eq!((request.cwd.as_str(), request.priority, request.retries), ("/tmp", -5, 2));
     assert_eq!((request.timeout_ms, request.node.as_str()), (300_000, "wren"));
     assert_eq!(request.request_id.len(), 16);
+}
+
+#[test]
+fn a_namespaces_fields_stand_in_for_a_command() {
+    let line = "starling submit --ns render -f frames=3 -f look.sky=a=b --alias film-1 -n film -a 0-9";
+    let Verb::Submit(args) = verb(line) else { panic!("not a submit") };
+    let request = submit::request_of(args).unwrap();
+    assert_eq!(request.fields, ["frames=3", "look.sky=a=b"]);
+    assert_eq!((request.ns.as_str(), request.alias.as_str(), request.name.as_str()), ("render", "film-1", "film"));
+    assert!(request.command.is_empty() && request.cwd.is_empty());
+    assert_eq!(request.array, [IndexRange { start: 0, end: 9 }]);
+    let Verb::Run(args) = verb("starling run --ns render -f frames=3") else { panic!("not a run") };
+    assert_eq!(submit::task_request(args.task).unwrap().fields, ["frames=3"]);
 }
 
 #[test]

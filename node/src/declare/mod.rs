@@ -1,4 +1,4 @@
-//! Declarations of namespaces as people write them: TOML for `starling ns put`, and the JSON of programs written against a hub.
+//! Declarations of namespaces as people write them: TOML for `starling ns put`, and the JSON of programs written against a hub; and the values of specs.
 //!
 //! Invariants: text to declaration to text and back gives the same declaration; every refusal shows line, column and the line itself.
 //! Does not: send or keep declarations (`cli` and `api` do), or decide what one may say (`starling_core::namespace::declared` does).
