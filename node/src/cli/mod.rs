@@ -16,6 +16,7 @@ mod logs;
 mod node;
 mod nodes;
 mod output;
+mod relays;
 mod run;
 mod submit;
 mod table;
@@ -76,6 +77,7 @@ enum ClientVerb {
     Nodes,
     NodeInfo(args::NodeInfoArgs),
     Top(args::TopArgs),
+    Relays,
     Events(args::EventsArgs),
     ClusterInfo,
     Doctor,
@@ -112,6 +114,7 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Nodes => ClientVerb::Nodes,
         Verb::Node(NodeVerb::Info(info)) => ClientVerb::NodeInfo(info),
         Verb::Top(top) => ClientVerb::Top(top),
+        Verb::Relays => ClientVerb::Relays,
         Verb::Events(events) => ClientVerb::Events(events),
         Verb::Cluster(ClusterVerb::Info) => ClientVerb::ClusterInfo,
         Verb::Doctor => ClientVerb::Doctor,
@@ -156,6 +159,7 @@ async fn perform(command: ClientCommand, out: &Output) -> Result<u8, CliError> {
         ClientVerb::Nodes => nodes::list(&session).await,
         ClientVerb::NodeInfo(args) => node::info(&session, args).await,
         ClientVerb::Top(args) => top::top(&session, &args).await,
+        ClientVerb::Relays => relays::list(&session).await,
         ClientVerb::Events(args) => events::events(&session, args).await,
         ClientVerb::ClusterInfo => nodes::info(&session).await,
         ClientVerb::Doctor => nodes::doctor(&session).await,
