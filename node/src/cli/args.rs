@@ -67,6 +67,8 @@ pub enum Verb {
     Node(NodeVerb),
     /// Watch all nodes and what runs on them; Ctrl-C ends it
     Top(TopArgs),
+    /// List the relays of the answering node: programs outside that run tasks
+    Relays,
     /// Print the shared log
     Events(EventsArgs),
     /// Print what is known of jobs as JSON lines, whole or since a cursor

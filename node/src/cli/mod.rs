@@ -18,6 +18,7 @@ mod node;
 mod nodes;
 mod ns;
 mod output;
+mod relays;
 mod run;
 mod submit;
 mod table;
@@ -78,6 +79,7 @@ enum ClientVerb {
     Nodes,
     NodeInfo(args::NodeInfoArgs),
     Top(args::TopArgs),
+    Relays,
     Events(args::EventsArgs),
     Facts(args::FactsArgs),
     Ns(args::NsVerb),
@@ -116,6 +118,7 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Nodes => ClientVerb::Nodes,
         Verb::Node(NodeVerb::Info(info)) => ClientVerb::NodeInfo(info),
         Verb::Top(top) => ClientVerb::Top(top),
+        Verb::Relays => ClientVerb::Relays,
         Verb::Events(events) => ClientVerb::Events(events),
         Verb::Facts(facts) => ClientVerb::Facts(facts),
         Verb::Ns(ns) => ClientVerb::Ns(ns),
@@ -162,6 +165,7 @@ async fn perform(command: ClientCommand, out: &Output) -> Result<u8, CliError> {
         ClientVerb::Nodes => nodes::list(&session).await,
         ClientVerb::NodeInfo(args) => node::info(&session, args).await,
         ClientVerb::Top(args) => top::top(&session, &args).await,
+        ClientVerb::Relays => relays::list(&session).await,
         ClientVerb::Events(args) => events::events(&session, args).await,
         ClientVerb::Facts(args) => facts::facts(&session, args).await,
         ClientVerb::Ns(verb) => ns::ns(&session, verb).await,

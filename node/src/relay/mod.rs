@@ -13,6 +13,8 @@ mod handle;
 mod news;
 mod spec;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use starling_core::event::WorkSpec;
 use starling_core::ids::{GrantId, RunId};

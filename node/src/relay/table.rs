@@ -6,6 +6,8 @@
 
 mod generator;
 mod polls;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 

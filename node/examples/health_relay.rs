@@ -1,0 +1,142 @@
+//! A relay in Rust: checks web servers for jobs of namespace `health_check` (health_check.toml), over one gRPC stream.
+//!
+//! `cargo run --example health_relay -- --node http://127.0.0.1:7500 [--gid NAME] [--slots N] [--lease-ms N]`
+//!
+//! Does not: speak TLS or follow redirects; a check is one plain HTTP/1.1 request.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use starling_proto::v1::relay_hear::Hear;
+use starling_proto::v1::relay_say::Say;
+use starling_proto::v1::starling_client::StarlingClient;
+use starling_proto::v1::value::Kind;
+use starling_proto::v1::{RelayHello, RelayReport, RelaySay, RelayTask, Value};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{info, warn};
+
+/// Longest check.
+const CHECK: Duration = Duration::from_secs(10);
+/// Pause between tries while no node answers.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Most of a body that is counted.
+const BODY_BYTES_MAX: u64 = 16 << 20;
+
+#[derive(Clone, Debug, Parser)]
+struct Args {
+    /// Any node's API
+    #[arg(long, default_value = "http://127.0.0.1:7500")]
+    node: String,
+    /// This relay's name [default: health-PID]
+    #[arg(long)]
+    gid: Option<String>,
+    /// Checks at once
+    #[arg(long, default_value_t = 16)]
+    slots: u32,
+    /// When this relay is silent for so long, others redo its checks
+    #[arg(long, default_value_t = 10_000)]
+    lease_ms: u64,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let args = Args::parse();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut left = std::pin::pin!(async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    });
+    loop {
+        // Dropping the stream's sender is a clean leave.
+        tokio::select! {
+            () = &mut left => return Ok(()),
+            ended = serve(&args) => match ended {
+                Ok(()) => info!("the node closed the stream"),
+                Err(error) => warn!("{error:#}"),
+            },
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// One stream, from hello to its end.
+async fn serve(args: &Args) -> anyhow::Result<()> {
+    let mut client = StarlingClient::connect(args.node.clone()).await.context("connecting")?;
+    let (tx, rx) = mpsc::channel(64);
+    let gid = args.gid.clone().unwrap_or_else(|| format!("health-{}", std::process::id()));
+    let namespace = "health_check".to_owned();
+    let hello = RelayHello { gid, namespace, slots: args.slots, lease_ms: args.lease_ms, ..RelayHello::default() };
+    tx.send(RelaySay { say: Some(Say::Hello(hello)) }).await?;
+    let mut heard = client.relay(ReceiverStream::new(rx)).await?.into_inner();
+    let mut checks = JoinSet::new();
+    while let Some(message) = heard.message().await? {
+        match message.hear {
+            Some(Hear::Welcome(welcome)) => info!(gid = welcome.gid, slots = welcome.slots, "registered"),
+            Some(Hear::Assigned(task)) => {
+                let tx = tx.clone();
+                checks.spawn_blocking(move || {
+                    // A stream that has ended meanwhile hands the task over again.
+                    let _ended = tx.blocking_send(RelaySay { say: Some(Say::Report(check(&task))) });
+                });
+            }
+            Some(Hear::Refused(refused)) => warn!(refused.reason, "a report was refused"),
+            // A check is short: it is not worth stopping. Pokes are for relays that look at Facts.
+            Some(Hear::Cancelled(_) | Hear::Noted(_) | Hear::Poke(_)) | None => {}
+        }
+        while checks.try_join_next().is_some() {}
+    }
+    Ok(())
+}
+
+/// Does one task.
+fn check(task: &RelayTask) -> RelayReport {
+    let begun = Instant::now();
+    let field = |key: &str| task.spec.get(key).and_then(|value| value.kind.clone());
+    let (url, expected) = match (field("url"), field("expect_status")) {
+        (Some(Kind::Text(url)), Some(Kind::Number(status))) => (url, status),
+        (_, _) => (String::new(), 200),
+    };
+    let (kind, spec) = match get(&url) {
+        Ok((status, bytes)) if status == expected => {
+            let latency_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
+            ("CheckPassed", vec![("latency_ms", Kind::Number(latency_ms)), ("body_bytes", Kind::Number(bytes))])
+        }
+        Ok((status, _)) => {
+            let reason = format!("expected status {expected}, got {status}");
+            ("CheckFailed", vec![("reason", Kind::Text(reason)), ("status", Kind::Number(status))])
+        }
+        Err(error) => ("CheckFailed", vec![("reason", Kind::Text(format!("{error:#}").chars().take(200).collect()))]),
+    };
+    let spec: BTreeMap<String, Value> =
+        spec.into_iter().map(|(key, kind)| (key.to_owned(), Value { kind: Some(kind) })).collect();
+    RelayReport { task: task.task.clone(), kind: kind.to_owned(), spec, id: 0 }
+}
+
+/// Status and length of the body at an `http://` URL.
+fn get(url: &str) -> anyhow::Result<(i64, i64)> {
+    let rest = url.strip_prefix("http://").context("not an http:// URL")?;
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let target = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    let address = target.to_socket_addrs()?.next().context("the host has no address")?;
+    let mut stream = TcpStream::connect_timeout(&address, CHECK).context("connecting")?;
+    stream.set_read_timeout(Some(CHECK))?;
+    stream.set_write_timeout(Some(CHECK))?;
+    write!(stream, "GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(BODY_BYTES_MAX).read_to_end(&mut answer).context("reading the answer")?;
+    let head = answer.windows(4).position(|four| four == b"\r\n\r\n").context("the answer is no HTTP")?;
+    let line = String::from_utf8_lossy(&answer[..head]).into_owned();
+    let Some(status) = line.split(' ').nth(1).and_then(|word| word.parse().ok()) else {
+        bail!("the answer has no status");
+    };
+    Ok((status, i64::try_from(answer.len() - head - 4)?))
+}
