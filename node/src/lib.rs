@@ -16,3 +16,4 @@ pub mod output;
 pub mod storage;
 pub mod telemetry;
 pub mod wire;
+pub mod words;
