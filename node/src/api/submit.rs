@@ -9,16 +9,18 @@ use starling_core::facts::view;
 use starling_core::lattice::{IntervalSet, Range};
 use starling_core::limits;
 use starling_core::machine::{self, Command, Machine, Reply, Submission};
+use starling_core::namespace::{batch, simulation};
 use starling_core::resources::Resources;
 use starling_core::time::Now;
-use starling_proto::v1::{AckLevel, FieldViolation, SubmitReply, SubmitRequest};
+use starling_proto::v1::{AckLevel, FieldViolation, Simulation, SubmitReply, SubmitRequest};
 
 use super::context::Api;
 use super::convert::{clamp, seen};
 use super::reason;
 use super::status::{ApiError, violation};
 
-const DEFAULT_NAMESPACE: &str = "batch";
+/// What the schema allows for a wait.
+const PORT_WAIT_MS_MAX: u64 = 86_400_000;
 /// What the schema allows for a name; a longer one that nobody chose is cut.
 const NAME_BYTES_MAX: usize = 128;
 
@@ -35,7 +37,11 @@ pub(super) async fn submit(api: &Api, request: SubmitRequest) -> Result<SubmitRe
     let count = clamp(tasks.len());
     let need = Resources { cpu_milli: request.cpus_milli.unwrap_or(1_000).into(), mem_bytes: request.mem_bytes };
     let node = request.node.clone();
-    let ns = if request.ns.is_empty() { DEFAULT_NAMESPACE } else { &request.ns };
+    let ns = match (request.ns.as_str(), &request.simulation) {
+        ("", Some(_)) => simulation::NAME,
+        ("", None) => batch::NAME,
+        (named, _) => named,
+    };
     let submission =
         Submission { ns: ns.into(), kind: "".into(), tasks, priority: request.priority, spec: spec(request), ack };
     let command = Command::Submit(Box::new(submission));
@@ -61,15 +67,14 @@ pub(super) async fn submit(api: &Api, request: SubmitRequest) -> Result<SubmitRe
 /// The request's tasks, if all its fields are well formed.
 fn check(request: &SubmitRequest) -> Result<IntervalSet, ApiError> {
     let mut wrong = Vec::new();
-    let program = request.command.first();
-    if program.is_none_or(String::is_empty) {
-        let got = if program.is_none() { "nothing" } else { "an empty program" };
-        wrong.push(violation("command", "a program and its arguments", got));
+    match &request.simulation {
+        Some(simulation) => wrong.extend(check_simulation(request, simulation)),
+        None if request.ns == simulation::NAME => {
+            wrong.push(violation("simulation", "the commands of an environment and a policy", "nothing"));
+        }
+        None => wrong.extend(check_command("command", &request.command)),
     }
     let nul = |text: &str| text.contains('\0');
-    if let Some(word) = request.command.iter().find(|word| nul(word)) {
-        wrong.push(violation("command", "words without NUL", &word.escape_debug().to_string()));
-    }
     for (key, value) in &request.env {
         if key.is_empty() || key.contains('=') || nul(key) || nul(value) {
             let expected = "a name without `=`, and neither name nor value with NUL";
@@ -98,6 +103,38 @@ fn check(request: &SubmitRequest) -> Result<IntervalSet, ApiError> {
         }
     }
     Ok(tasks)
+}
+
+/// A command that cannot be run.
+fn check_command(field: &str, command: &[String]) -> Option<FieldViolation> {
+    let program = command.first();
+    if program.is_none_or(String::is_empty) {
+        let got = if program.is_none() { "nothing" } else { "an empty program" };
+        return Some(violation(field, "a program and its arguments", got));
+    }
+    let word = command.iter().find(|word| word.contains('\0'))?;
+    Some(violation(field, "words without NUL", &word.escape_debug().to_string()))
+}
+
+/// What is wrong with a simulation, and with what it excludes.
+fn check_simulation(request: &SubmitRequest, simulation: &Simulation) -> Vec<FieldViolation> {
+    let mut wrong = Vec::new();
+    if !request.ns.is_empty() && request.ns != simulation::NAME {
+        wrong.push(violation("ns", "`simulation`, or nothing, beside simulation", &request.ns));
+    }
+    if !request.command.is_empty() {
+        wrong.push(violation("command", "nothing beside simulation", &request.command.join(" ")));
+    }
+    if !request.stdin.is_empty() {
+        wrong.push(violation("stdin", "nothing beside simulation", &format!("{} bytes", request.stdin.len())));
+    }
+    wrong.extend(check_command("simulation.env_command", &simulation.env_command));
+    wrong.extend(check_command("simulation.policy_command", &simulation.policy_command));
+    if simulation.port_wait_ms > PORT_WAIT_MS_MAX {
+        let expected = format!("at most {PORT_WAIT_MS_MAX}, or 0 for the default");
+        wrong.push(violation("simulation.port_wait_ms", &expected, &simulation.port_wait_ms.to_string()));
+    }
+    wrong
 }
 
 fn tasks(request: &SubmitRequest) -> Result<IntervalSet, FieldViolation> {
@@ -132,7 +169,7 @@ fn tasks(request: &SubmitRequest) -> Result<IntervalSet, FieldViolation> {
     })
 }
 
-/// The fields of namespace `batch`. What was not given is left out.
+/// The fields of namespaces `batch` and `simulation`. What was not given is left out.
 fn spec(request: SubmitRequest) -> WorkSpec {
     let texts = |texts: Vec<String>| Value::List(texts.into_iter().map(Value::text).collect());
     let mut spec = WorkSpec::new().with("name", Value::text(name(&request)));
@@ -144,7 +181,14 @@ fn spec(request: SubmitRequest) -> WorkSpec {
     let text = |text: String| (!text.is_empty()).then(|| Value::text(text));
     let number = |number: u64| (number > 0).then(|| Value::int(number));
     let bytes = |bytes: Vec<u8>| (!bytes.is_empty()).then_some(Value::Bytes(bytes));
-    add("command", Some(texts(request.command)));
+    match request.simulation {
+        None => add("command", Some(texts(request.command))),
+        Some(simulation) => {
+            add("env_cmd", Some(texts(simulation.env_command)));
+            add("policy_cmd", Some(texts(simulation.policy_command)));
+            add("port_wait_ms", number(simulation.port_wait_ms));
+        }
+    }
     add("cpu", request.cpus_milli.map(Value::int));
     add("memory", number(request.mem_bytes));
     let env = request.env.into_iter();
@@ -160,12 +204,13 @@ fn spec(request: SubmitRequest) -> WorkSpec {
     spec
 }
 
-/// The name asked for, or the program's file name.
+/// The name asked for, or the file name of the program, of a simulation the policy's.
 fn name(request: &SubmitRequest) -> String {
     if !request.name.is_empty() {
         return request.name.clone();
     }
-    let program = request.command.first().map_or("", String::as_str);
+    let command = request.simulation.as_ref().map_or(&request.command, |simulation| &simulation.policy_command);
+    let program = command.first().map_or("", String::as_str);
     let name = program.rsplit('/').find(|part| !part.is_empty()).unwrap_or(program);
     name[..name.floor_char_boundary(NAME_BYTES_MAX)].to_owned()
 }

@@ -45,7 +45,7 @@ pub(super) async fn get(node: &Node, path: &str) -> (u16, String) {
     ask(node, &format!("GET {path}"), "", "").await
 }
 
-async fn post(node: &Node, path: &str, body: &Value) -> (u16, Value) {
+pub(super) async fn post(node: &Node, path: &str, body: &Value) -> (u16, Value) {
     let json = "content-type: application/json\r\n";
     let (status, body) = ask(node, &format!("POST {path}"), json, &body.to_string()).await;
     (status, serde_json::from_str(&body).unwrap())

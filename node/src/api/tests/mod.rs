@@ -6,4 +6,5 @@ mod calls;
 mod http;
 mod logs;
 mod monitor;
+mod simulations;
 mod world;
