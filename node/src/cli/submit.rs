@@ -1,4 +1,4 @@
-//! `submit`: turns the command line into a submission and reports its id.
+//! `submit`, and `sim submit` after it: turns the command line into a submission and reports its id.
 //!
 //! Invariants: nothing is sent unless every value is readable and checked; the request carries a
 //! random id, so that a node can recognise a repeated call.
@@ -12,11 +12,11 @@ use serde::Serialize;
 use starling_proto::Word as _;
 use starling_proto::v1::{AckLevel, SubmitReply, SubmitRequest};
 
-use super::args::{Ack, SubmitArgs, TaskArgs};
+use super::args::{Ack, DemandArgs, ManyArgs, SubmitArgs, TaskArgs};
 use super::connect::{Client, call};
 use super::error::{CliError, EXIT_OK};
 use super::output::Format;
-use super::units::ArraySpec;
+use super::units::{ArraySpec, EnvEntry};
 use super::{Session, units, wait};
 
 /// Bytes of stdin or lines that fit into one request, with room for the rest of it.
@@ -33,12 +33,19 @@ struct Submitted<'a> {
 
 /// Runs the verb; with `--wait` returns the job's exit code.
 pub(crate) async fn submit(session: &Session<'_>, args: SubmitArgs) -> Result<u8, CliError> {
+    let SubmitArgs { many, task } = args;
+    one_reader(&many, &task)?;
+    hand_in(session, task_request(task)?, many).await
+}
+
+/// Submits as many tasks of a request as were asked for, and reports; with `--wait` returns the job's exit code.
+pub(crate) async fn hand_in(session: &Session<'_>, request: SubmitRequest, many: ManyArgs) -> Result<u8, CliError> {
     let out = session.out;
-    let (wait_for_end, parsable) = (args.wait, args.parsable);
-    if let Some(index) = args.array.as_ref().and_then(ArraySpec::only_index) {
+    let (wait_for_end, parsable) = (many.wait, many.parsable);
+    if let Some(index) = many.array.as_ref().and_then(ArraySpec::only_index) {
         out.note(&lone_index_note(index));
     }
-    let request = request_of(args)?;
+    let request = multiply(request, many)?;
     let mut client = session.open().await?;
     let reply = send(&mut client, request).await?;
     if !reply.warning.is_empty() {
@@ -78,20 +85,24 @@ fn sentence(reply: &SubmitReply) -> String {
     format!("submitted {}: {tasks}, {safety}", reply.job)
 }
 
-/// The request for `submit`.
-pub(crate) fn request_of(args: SubmitArgs) -> Result<SubmitRequest, CliError> {
+/// Standard input can be read once.
+fn one_reader(many: &ManyArgs, task: &TaskArgs) -> Result<(), CliError> {
     let reads_stdin = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
-    if reads_stdin(&args.each_line) && reads_stdin(&args.task.stdin) {
+    if reads_stdin(&many.each_line) && reads_stdin(&task.stdin) {
         return Err(CliError::Usage {
             message: "--each-line - and --stdin - both read standard input".to_owned(),
             hint: "put one of them into a file".to_owned(),
         });
     }
-    let mut request = task_request(args.task)?;
-    if let Some(array) = args.array {
+    Ok(())
+}
+
+/// Makes it as many tasks as were asked for.
+pub(crate) fn multiply(mut request: SubmitRequest, many: ManyArgs) -> Result<SubmitRequest, CliError> {
+    if let Some(array) = many.array {
         request.array = array.ranges();
     }
-    if let Some(path) = args.each_line {
+    if let Some(path) = many.each_line {
         request.each_line = lines_of(&path, &read_input(&path)?)?;
     }
     Ok(request)
@@ -103,6 +114,11 @@ pub(crate) fn task_request(args: TaskArgs) -> Result<SubmitRequest, CliError> {
         Some(path) => read_input(path)?,
         None => Vec::new(),
     };
+    Ok(SubmitRequest { command: args.command, stdin, ..demand_request(args.demand, args.env)? })
+}
+
+/// The part of the request that all tasks share.
+pub(crate) fn demand_request(args: DemandArgs, variables: Vec<EnvEntry>) -> Result<SubmitRequest, CliError> {
     let ack = match args.ack {
         None => AckLevel::Default,
         Some(Ack::Local) => AckLevel::Local,
@@ -110,12 +126,10 @@ pub(crate) fn task_request(args: TaskArgs) -> Result<SubmitRequest, CliError> {
     };
     Ok(SubmitRequest {
         name: args.name.unwrap_or_default(),
-        command: args.command,
         cpus_milli: args.cpus.map(|cpus| cpus.0),
         mem_bytes: args.mem.map_or(0, |mem| mem.0),
-        env: args.env.into_iter().map(|entry| (entry.key, entry.value)).collect(),
+        env: variables.into_iter().map(|entry| (entry.key, entry.value)).collect(),
         cwd: directory(args.chdir)?,
-        stdin,
         priority: args.priority,
         retries: args.retries,
         timeout_ms: args.timeout.map_or(0, |timeout| timeout.0),

@@ -4,15 +4,18 @@
 //! Does not: open a socket; the end-to-end tests do.
 
 mod monitor;
+mod sim;
 
 use std::collections::BTreeMap;
 
 use clap::{CommandFactory as _, Parser as _};
 use prost::Message as _;
-use starling_proto::v1::{Ending, ErrorDetail, FieldViolation, IndexRange, JobState, JobSummary, TaskCounts, View};
+use starling_proto::v1::{
+    Ending, ErrorDetail, FieldViolation, IndexRange, JobState, JobSummary, SubmitRequest, TaskCounts, View,
+};
 use tonic::{Code, Status};
 
-use super::args::{Cli, Stream, Verb};
+use super::args::{Cli, Stream, SubmitArgs, Verb};
 use super::connect::Target;
 use super::error::{CliError, job_exit_code};
 use super::table::{Block, Cell, Colour, Flush, Table, Tone};
@@ -155,8 +158,8 @@ fn flags_after_the_program_belong_to_it() {
     let Verb::Submit(args) = verb("starling submit --wait -n nap sleep -n 5 --json") else {
         panic!("not a submit");
     };
-    assert!(args.wait);
-    assert_eq!(args.task.name.as_deref(), Some("nap"));
+    assert!(args.many.wait);
+    assert_eq!(args.task.demand.name.as_deref(), Some("nap"));
     assert_eq!(args.task.command, ["sleep", "-n", "5", "--json"]);
     let Verb::Run(args) = verb("starling run -- --strange x") else { panic!("not a run") };
     assert_eq!(args.task.command, ["--strange", "x"]);
@@ -174,6 +177,10 @@ fn local_verbs_are_handed_back() {
     assert!(matches!(parsed("starling jobs -s running,done"), Parsed::Client(_)));
 }
 
+fn request_of(args: SubmitArgs) -> Result<SubmitRequest, CliError> {
+    submit::multiply(submit::task_request(args.task)?, args.many)
+}
+
 #[test]
 fn submit_becomes_a_request() {
     let Verb::Submit(args) = verb(
@@ -182,7 +189,7 @@ fn submit_becomes_a_request() {
     ) else {
         panic!("not a submit");
     };
-    let request = submit::request_of(args).unwrap();
+    let request = request_of(args).unwrap();
     assert_eq!(request.command, ["echo", "hi"]);
     assert_eq!(request.array, [IndexRange { start: 1, end: 3 }, IndexRange { start: 9, end: 9 }]);
     assert_eq!((request.cpus_milli, request.mem_bytes), (Some(500), 1 << 30));
@@ -200,7 +207,7 @@ fn lines_of_a_file_become_entries() {
         std::fs::write(&path, bytes).unwrap();
         let line = format!("starling submit --each-line {} true", path.display());
         let Verb::Submit(args) = verb(&line) else { panic!("not a submit") };
-        submit::request_of(args).map(|request| request.each_line).map_err(|error| error.to_string())
+        request_of(args).map(|request| request.each_line).map_err(|error| error.to_string())
     };
     assert_eq!(entries(b"a b\n\nc").unwrap(), ["a b", "", "c"]);
     assert_eq!(entries(b"a\n").unwrap(), ["a"]);
