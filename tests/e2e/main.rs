@@ -15,6 +15,7 @@ mod http;
 mod monitor;
 mod namespaces;
 mod restarts;
+mod simulations;
 mod starts;
 mod strangers;
 mod support;
