@@ -21,10 +21,15 @@ const ENUM_FIELDS: &[(&str, &str)] = &[
     ("LogsRequest.streams", "log_stream::list"),
     ("LogChunk.stream", "log_stream"),
     ("NodeLine.state", "node_state"),
+    ("JobFacts.state", "job_state"),
+    ("JobFacts.ending", "ending"),
     ("Check.state", "check_state"),
 ];
 
 const BYTES_FIELDS: &[&str] = &["SubmitRequest.stdin", "SubmitRequest.request_id", "LogChunk.data"];
+
+/// Fields that hold JSON, which stands for itself in the JSON form.
+const JSON_FIELDS: &[&str] = &["SubmitRequest.spec", "JobDetail.spec", "JobFacts.spec", "JobFacts.registers"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -42,6 +47,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         builder =
             builder.field_attribute(format!(".starling.v1.{field}"), "#[serde(with = \"crate::json::base64_bytes\")]");
     }
+    for field in JSON_FIELDS {
+        builder =
+            builder.field_attribute(format!(".starling.v1.{field}"), "#[serde(with = \"crate::json::embedded\")]");
+    }
+    builder = builder.field_attribute(".starling.v1.SubmitRequest.ns", "#[serde(alias = \"namespace\")]");
     builder.compile_fds(descriptors)?;
     Ok(())
 }

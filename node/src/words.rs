@@ -76,6 +76,8 @@ fn double(letters: &mut Chars<'_>, word: &mut String) -> Result<(), WordsError> 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -110,5 +112,15 @@ mod tests {
             assert_eq!(split(text), Err(error), "{text}");
         }
         assert!(WordsError::Quote('"').expected().contains('"'));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn quoted_words_come_back(words in prop::collection::vec(any::<String>(), 0..6)) {
+            let quoted: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
+            prop_assert_eq!(split(&quoted.join(" ")).unwrap(), words);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Codecs of the JSON form: enum values as words, bytes as base64.
+//! Codecs of the JSON form: enum values as words, bytes as base64, embedded JSON as itself.
 //!
 //! Invariants: what these write they read back to the same value; an enum number that this version
 //! does not know is written as its default word.
@@ -99,6 +99,30 @@ pub mod base64_bytes {
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
         let text = from.deserialize_str(Text)?;
         STANDARD.decode(&text).map_err(|error| de::Error::custom(format_args!("expected base64: {error}")))
+    }
+}
+
+/// JSON kept as text, which in JSON stands for itself. Empty text is the empty object.
+pub mod embedded {
+    use super::{Deserialize, Deserializer, Serializer};
+
+    /// Writes the JSON that the text holds.
+    ///
+    /// # Errors
+    /// Text that is not JSON.
+    pub fn serialize<S: Serializer>(text: &str, to: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::{Error as _, Serialize as _};
+        let text = if text.is_empty() { "{}" } else { text };
+        let value: serde_json::Value = serde_json::from_str(text).map_err(S::Error::custom)?;
+        value.serialize(to)
+    }
+
+    /// Keeps any JSON as text.
+    ///
+    /// # Errors
+    /// Only those of the deserializer.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+        serde_json::Value::deserialize(from).map(|value| value.to_string())
     }
 }
 

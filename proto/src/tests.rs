@@ -3,7 +3,7 @@
 //! Invariants: none. Does not: test generated code beyond the attached codecs.
 
 use crate::Word;
-use crate::v1::{AckLevel, JobState, JobSummary, ListJobsRequest, SubmitRequest};
+use crate::v1::{AckLevel, JobFacts, JobState, JobSummary, ListJobsRequest, SubmitRequest};
 
 #[test]
 fn message_with_enums_and_bytes_survives_json() {
@@ -12,9 +12,11 @@ fn message_with_enums_and_bytes_survives_json() {
         stdin: vec![0, 255, 7],
         ack: AckLevel::Remote1.into(),
         cpus_milli: Some(500),
+        spec: r#"{"url":"http://x"}"#.into(),
         ..SubmitRequest::default()
     };
     let text = serde_json::to_string(&request).unwrap();
+    assert!(text.contains(r#""spec":{"url":"http://x"}"#), "{text}");
     assert!(text.contains("\"ack\":\"remote1\"") && text.contains("\"stdin\":\"AP8H\""), "{text}");
     assert_eq!(serde_json::from_str::<SubmitRequest>(&text).unwrap(), request);
 }
@@ -46,4 +48,14 @@ fn unknown_enum_number_is_written_as_its_default() {
     let job = JobSummary { state: 99, ..JobSummary::default() };
     assert!(serde_json::to_string(&job).unwrap().contains("\"state\":\"unknown\""));
     assert_eq!(JobState::Lost.word(), "lost");
+}
+
+#[test]
+fn embedded_json_stands_for_itself() {
+    let job = JobFacts { spec: r#"{"url":"http://x"}"#.into(), registers: "{}".into(), ..JobFacts::default() };
+    let text = serde_json::to_string(&job).unwrap();
+    assert!(text.contains(r#""spec":{"url":"http://x"},"registers":{}"#), "{text}");
+    assert_eq!(serde_json::from_str::<JobFacts>(&text).unwrap(), job);
+    let empty = serde_json::to_string(&JobFacts::default()).unwrap();
+    assert!(empty.contains(r#""spec":{}"#), "{empty}");
 }

@@ -157,15 +157,6 @@ impl Event {
         minicbor::to_vec(self).expect("writing to memory cannot fail")
     }
 
-    /// Whether this is the submission of a job: a statement about tasks under no grant. Only those of a job's owner count.
-    #[must_use]
-    pub fn is_submission(&self) -> bool {
-        self.ns != crate::namespace::sys::NAME
-            && self.ctx.job.is_some()
-            && self.ctx.grant.is_none()
-            && !self.ctx.tasks.is_empty()
-    }
-
     /// Reads canonical bytes.
     ///
     /// # Errors

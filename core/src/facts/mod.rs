@@ -6,7 +6,9 @@
 
 mod declared;
 mod job;
+mod phase;
 mod roster;
+mod run;
 pub mod state;
 #[cfg(test)]
 mod tests;
@@ -17,9 +19,10 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::Arc;
 
 pub use declared::{Declarations, Declared, Registration};
-pub use job::{Cancel, Extra, Grant, Handler, Handling, Job, Outcome, Placed, Port, Run, Submit, Usage};
+pub use job::{Cancel, Grant, Handler, Handling, Job, Outcome, Placed, Submit};
 use minicbor::Encoder;
 pub use roster::{Name, NodeInfo};
+pub use run::{Extra, Port, Run, Usage};
 use smol_str::SmolStr;
 
 use crate::event::{Entry, Event};

@@ -12,7 +12,7 @@ use crate::event::{Event, SignedBatch};
 use crate::facts::{Outcome, Usage};
 use crate::ids::{GrantId, JobId, LogId, RequestId, WriteId};
 use crate::lattice::{IntervalSet, Lattice as _};
-use crate::namespace::{Voice, sys};
+use crate::namespace::{Voice, is_submission, sys};
 use crate::schedule::{Ended, FIRST_TERM};
 use crate::time::{HlcClock, Wall};
 
@@ -68,13 +68,13 @@ impl Outbox {
 
     /// Forgets submissions that wait: their clients are being told that the disk refuses.
     pub(super) fn drop_submissions(&mut self) {
-        self.events.retain(|event| !event.is_submission());
+        self.events.retain(|event| !is_submission(event));
     }
 
     /// Moves the submissions that wait to the log `home`; returns the ids they had.
     pub(super) fn rehome_submissions(&mut self, home: LogId) -> Vec<JobId> {
         let waiting =
-            self.events.iter_mut().filter(|event| event.is_submission()).filter_map(|event| event.ctx.job.as_mut());
+            self.events.iter_mut().filter(|event| is_submission(event)).filter_map(|event| event.ctx.job.as_mut());
         waiting
             .map(|job| {
                 let old = *job;

@@ -9,7 +9,7 @@ use crate::event::Event;
 use crate::facts::{Handler, Outcome, Usage};
 use crate::ids::{Dot, GrantId, JobId, NodeId, RunId};
 use crate::limits;
-use crate::namespace::{Voice, batch, simulation, sys};
+use crate::namespace::{Voice, batch, is_submission, simulation, sys};
 use crate::schedule::{Candidate, Decision, Ended, Health, Offer, RelaySlots, Verdict};
 use crate::sync::Message;
 use crate::time::{Mono, Now};
@@ -37,7 +37,7 @@ impl Machine {
             self.place_due = true;
         }
         let grant = event.ctx.grant.map(|no| GrantId { job: id, no });
-        if event.is_submission() {
+        if is_submission(event) {
             if dot.log.node == self.me {
                 self.on_submission_durable(dot, id);
             }

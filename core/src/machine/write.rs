@@ -12,7 +12,7 @@ use crate::facts::Touched;
 use crate::ids::{Dot, GrantId, Hash, NodeId, Seq, WriteId};
 use crate::limits;
 use crate::log::Ingest;
-use crate::namespace::sys;
+use crate::namespace::{is_submission, sys};
 use crate::sync::Message;
 use crate::time::{Mono, Now};
 
@@ -208,7 +208,7 @@ impl Machine {
         }
         // Their events come again, and so does the answer.
         self.outbox.answers.extend(failed.answers);
-        let is_kept = |event: &Event| sys::admission_mac(event).is_none() && !event.is_submission();
+        let is_kept = |event: &Event| sys::admission_mac(event).is_none() && !is_submission(event);
         for event in failed.own.into_iter().filter(is_kept) {
             self.outbox.push(event);
         }
@@ -238,7 +238,7 @@ impl Machine {
 /// Whether a client may wait for the news that this batch is on a second disk.
 fn holds_submission(batch: &SignedBatch) -> bool {
     batch.entries().any(|(_, entry)| match entry {
-        Entry::Event(event) => event.is_submission(),
+        Entry::Event(event) => is_submission(event),
         Entry::Unread(_) => false,
     })
 }

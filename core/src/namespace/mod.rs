@@ -130,3 +130,10 @@ impl Registry {
 pub fn opaque(dot: Dot, event: &Event) -> Delta {
     Delta::Opaque(dot, event.to_bytes())
 }
+
+/// Whether an event submits a job: a statement about tasks under no grant. Only those of a job's owner count.
+#[must_use]
+pub fn is_submission(event: &Event) -> bool {
+    let ctx = &event.ctx;
+    event.ns != sys::NAME && ctx.job.is_some() && ctx.grant.is_none() && !ctx.tasks.is_empty()
+}

@@ -5,15 +5,17 @@
 
 use starling_proto::v1::starling_server::Starling;
 use starling_proto::v1::{
-    CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply, GetNodeRequest,
-    InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNodesRequest, LogChunk, LogsRequest,
-    NodeDetail, NodesReply, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
+    CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply, FactsPage,
+    GetNamespaceRequest, GetNodeRequest, InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest,
+    ListNamespacesReply, ListNamespacesRequest, ListNodesRequest, LogChunk, LogsRequest, NamespaceDetail, NodeDetail,
+    NodesReply, PullFactsRequest, PutNamespaceReply, PutNamespaceRequest, SubmitReply, SubmitRequest, WaitReply,
+    WaitRequest,
 };
 use tonic::{Request, Response, Status};
 
 use super::context::Api;
 use super::stream::Produced;
-use super::{doctor, events, jobs, logs, nodes, submit, wait};
+use super::{doctor, events, facts, jobs, logs, namespaces, nodes, submit, wait};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -22,6 +24,7 @@ impl Starling for Api {
     type WaitStream = Produced<WaitReply>;
     type LogsStream = Produced<LogChunk>;
     type EventsStream = Produced<EventLine>;
+    type PullFactsStream = Produced<FactsPage>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Answer<SubmitReply> {
         let work = submit::submit(self, request.into_inner());
@@ -71,11 +74,29 @@ impl Starling for Api {
         Ok(Response::new(stream))
     }
 
+    async fn pull_facts(&self, request: Request<PullFactsRequest>) -> Answer<Self::PullFactsStream> {
+        let stream = facts::pull(self, request.into_inner()).await?;
+        Ok(Response::new(stream))
+    }
+
     async fn info(&self, _request: Request<InfoRequest>) -> Answer<InfoReply> {
         self.call(nodes::info(self)).await.map(Response::new)
     }
 
     async fn doctor(&self, _request: Request<DoctorRequest>) -> Answer<DoctorReply> {
         self.call(doctor::doctor(self)).await.map(Response::new)
+    }
+    async fn put_namespace(&self, request: Request<PutNamespaceRequest>) -> Answer<PutNamespaceReply> {
+        let work = namespaces::put(self, request.into_inner());
+        self.call(work).await.map(Response::new)
+    }
+
+    async fn list_namespaces(&self, _request: Request<ListNamespacesRequest>) -> Answer<ListNamespacesReply> {
+        self.call(namespaces::list(self)).await.map(Response::new)
+    }
+
+    async fn get_namespace(&self, request: Request<GetNamespaceRequest>) -> Answer<NamespaceDetail> {
+        let work = namespaces::get(self, request.into_inner());
+        self.call(work).await.map(Response::new)
     }
 }

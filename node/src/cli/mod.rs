@@ -10,11 +10,13 @@ pub mod args;
 mod connect;
 mod error;
 mod events;
+mod facts;
 mod jobs;
 mod live;
 mod logs;
 mod node;
 mod nodes;
+mod ns;
 mod output;
 mod run;
 mod sim;
@@ -80,6 +82,8 @@ enum ClientVerb {
     NodeInfo(args::NodeInfoArgs),
     Top(args::TopArgs),
     Events(args::EventsArgs),
+    Facts(args::FactsArgs),
+    Ns(args::NsVerb),
     ClusterInfo,
     Doctor,
 }
@@ -118,6 +122,8 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Node(NodeVerb::Info(info)) => ClientVerb::NodeInfo(info),
         Verb::Top(top) => ClientVerb::Top(top),
         Verb::Events(events) => ClientVerb::Events(events),
+        Verb::Facts(facts) => ClientVerb::Facts(facts),
+        Verb::Ns(ns) => ClientVerb::Ns(ns),
         Verb::Cluster(ClusterVerb::Info) => ClientVerb::ClusterInfo,
         Verb::Doctor => ClientVerb::Doctor,
     };
@@ -164,6 +170,8 @@ async fn perform(command: ClientCommand, out: &Output) -> Result<u8, CliError> {
         ClientVerb::NodeInfo(args) => node::info(&session, args).await,
         ClientVerb::Top(args) => top::top(&session, &args).await,
         ClientVerb::Events(args) => events::events(&session, args).await,
+        ClientVerb::Facts(args) => facts::facts(&session, args).await,
+        ClientVerb::Ns(verb) => ns::ns(&session, verb).await,
         ClientVerb::ClusterInfo => nodes::info(&session).await,
         ClientVerb::Doctor => nodes::doctor(&session).await,
     }

@@ -29,13 +29,14 @@ struct Submitted<'a> {
     tasks: u32,
     acked: &'static str,
     warning: &'a str,
+    known: bool,
 }
 
 /// Runs the verb; with `--wait` returns the job's exit code.
 pub(crate) async fn submit(session: &Session<'_>, args: SubmitArgs) -> Result<u8, CliError> {
     let SubmitArgs { many, task } = args;
-    one_reader(&many, &task)?;
-    hand_in(session, task_request(task)?, many).await
+    let request = request_of(task, &many)?;
+    hand_in(session, request, many).await
 }
 
 /// Submits as many tasks of a request as were asked for, and reports; with `--wait` returns the job's exit code.
@@ -57,6 +58,7 @@ pub(crate) async fn hand_in(session: &Session<'_>, request: SubmitRequest, many:
             tasks: reply.tasks,
             acked: reply.acked().word(),
             warning: &reply.warning,
+            known: reply.known,
         }])?,
         (Format::Human, true) => out.line(&reply.job)?,
         (Format::Human, false) => out.line(&sentence(&reply))?,
@@ -75,6 +77,9 @@ pub(crate) async fn send(client: &mut Client, request: SubmitRequest) -> Result<
 }
 
 fn sentence(reply: &SubmitReply) -> String {
+    if reply.known {
+        return format!("{} has this alias already: nothing was submitted", reply.job);
+    }
     let tasks =
         if reply.tasks == 1 { "1 task".to_owned() } else { format!("{} tasks", units::count(reply.tasks.into())) };
     let safety = match reply.acked() {
@@ -85,8 +90,14 @@ fn sentence(reply: &SubmitReply) -> String {
     format!("submitted {}: {tasks}, {safety}", reply.job)
 }
 
-/// Standard input can be read once.
-fn one_reader(many: &ManyArgs, task: &TaskArgs) -> Result<(), CliError> {
+/// The request of `submit` for one task. What clap cannot see is checked here: these flags have other verbs too.
+pub(crate) fn request_of(task: TaskArgs, many: &ManyArgs) -> Result<SubmitRequest, CliError> {
+    if many.each_line.is_some() && task.ns.is_some() {
+        return Err(CliError::Usage {
+            message: "--each-line cannot be used with --ns".to_owned(),
+            hint: "lines are for commands; give the namespace an array and its fields".to_owned(),
+        });
+    }
     let reads_stdin = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
     if reads_stdin(&many.each_line) && reads_stdin(&task.stdin) {
         return Err(CliError::Usage {
@@ -94,7 +105,7 @@ fn one_reader(many: &ManyArgs, task: &TaskArgs) -> Result<(), CliError> {
             hint: "put one of them into a file".to_owned(),
         });
     }
-    Ok(())
+    task_request(task)
 }
 
 /// Makes it as many tasks as were asked for.
@@ -114,7 +125,11 @@ pub(crate) fn task_request(args: TaskArgs) -> Result<SubmitRequest, CliError> {
         Some(path) => read_input(path)?,
         None => Vec::new(),
     };
-    Ok(SubmitRequest { command: args.command, stdin, ..demand_request(args.demand, args.env)? })
+    let request = demand_request(args.demand, args.env)?;
+    // Other namespaces say themselves whether they have a directory.
+    let cwd = if args.ns.is_some() { String::new() } else { request.cwd };
+    let (ns, fields, command) = (args.ns.unwrap_or_default(), args.fields, args.command);
+    Ok(SubmitRequest { ns, fields, command, cwd, stdin, ..request })
 }
 
 /// The part of the request that all tasks share.
@@ -130,6 +145,7 @@ pub(crate) fn demand_request(args: DemandArgs, variables: Vec<EnvEntry>) -> Resu
         mem_bytes: args.mem.map_or(0, |mem| mem.0),
         env: variables.into_iter().map(|entry| (entry.key, entry.value)).collect(),
         cwd: directory(args.chdir)?,
+        alias: args.alias.unwrap_or_default(),
         priority: args.priority,
         retries: args.retries,
         timeout_ms: args.timeout.map_or(0, |timeout| timeout.0),
@@ -154,7 +170,8 @@ fn directory(chdir: Option<PathBuf>) -> Result<String, CliError> {
     })
 }
 
-fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
+/// A file's bytes, or those of standard input for `-`.
+pub(crate) fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
     let limit = INPUT_BYTES_MAX + 1;
     let read = if path == Path::new("-") {

@@ -178,7 +178,7 @@ fn local_verbs_are_handed_back() {
 }
 
 fn request_of(args: SubmitArgs) -> Result<SubmitRequest, CliError> {
-    submit::multiply(submit::task_request(args.task)?, args.many)
+    submit::multiply(submit::request_of(args.task, &args.many)?, args.many)
 }
 
 #[test]
@@ -213,6 +213,8 @@ fn lines_of_a_file_become_entries() {
     assert_eq!(entries(b"a\n").unwrap(), ["a"]);
     assert!(entries(b"a\n\xff\n").unwrap_err().contains("line 2"));
     assert!(entries(b"").unwrap_err().contains("holds no line"));
+    let Verb::Submit(args) = verb("starling submit --ns probe --each-line f") else { panic!("not a submit") };
+    assert_eq!(request_of(args).unwrap_err().exit_code(), 2);
 }
 
 #[test]
@@ -254,7 +256,12 @@ fn exit_code_follows_the_jobs_end() {
 fn refusals_name_the_field_and_what_to_do() {
     let detail = ErrorDetail {
         hint: "ask for less".into(),
-        violations: vec![FieldViolation { field: "mem_bytes".into(), expected: "at most 1T".into(), got: "9T".into() }],
+        violations: vec![FieldViolation {
+            field: "mem_bytes".into(),
+            expected: "at most 1T".into(),
+            got: "9T".into(),
+            ..FieldViolation::default()
+        }],
     };
     let status = Status::with_details(Code::InvalidArgument, "bad request", detail.encode_to_vec().into());
     let error = CliError::from(status);

@@ -182,7 +182,7 @@ fn context(
     let history: api::ReadHistory =
         Arc::new(move |log, from, max_bytes| ingress::history(&reader, &log, from.0, max_bytes));
     let outputs = Outputs::new(me, files.clone(), remote.clone());
-    api::Context { handle: handle.clone(), outputs, about, storage, history, past: past.clone() }
+    api::Context { handle: handle.clone(), outputs, about, storage, history, past: past.clone(), generators: None }
 }
 
 fn storage_stats(dir: &Path) -> api::ReadStorage {

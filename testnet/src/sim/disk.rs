@@ -8,7 +8,7 @@ use starling_core::event::{Entry, SignedBatch};
 use starling_core::ids::{GrantId, Hash, JobId, LogId, NodeId, Seq, WriteId};
 use starling_core::limits;
 use starling_core::machine::{Note, Record};
-use starling_core::namespace::Declaration;
+use starling_core::namespace::{Declaration, is_submission};
 use starling_core::rng::Rng;
 use starling_core::time::Mono;
 
@@ -84,7 +84,7 @@ impl Disk {
                     };
                     match (event.kind.as_str(), event.ctx.grant) {
                         ("Grant", Some(no)) => drop(self.grants.insert(GrantId { job, no })),
-                        _ if event.is_submission() => drop(self.jobs.insert(job)),
+                        _ if is_submission(event) => drop(self.jobs.insert(job)),
                         _ => {}
                     }
                 }

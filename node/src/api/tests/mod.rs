@@ -4,7 +4,9 @@
 
 mod calls;
 mod http;
+mod hub;
 mod logs;
 mod monitor;
+mod namespaces;
 mod simulations;
 mod world;

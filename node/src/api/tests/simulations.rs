@@ -115,6 +115,7 @@ async fn wrong_simulations_are_refused_field_by_field() {
         ns: "batch".into(),
         command: words(&["true"]),
         stdin: vec![1],
+        fields: words(&["env_cmd=x"]),
         simulation: Some(Simulation {
             policy_command: words(&["a\0b"]),
             port_wait_ms: 86_400_001,
@@ -130,14 +131,20 @@ async fn wrong_simulations_are_refused_field_by_field() {
         ["ns", "batch"],
         ["command", "true"],
         ["stdin", "1 bytes"],
+        ["fields", "env_cmd=x"],
         ["simulation.env_command", "nothing"],
         ["simulation.policy_command", "a\\0b"],
         ["simulation.port_wait_ms", "86400001"],
     ];
     assert_eq!(seen, expected);
     assert!(detail.violations.iter().all(|wrong| !wrong.expected.is_empty()));
-    let (_, detail) = refused(&mut node, SubmitRequest { ns: "simulation".into(), ..SubmitRequest::default() }).await;
-    assert_eq!(detail.violations[0].field, "simulation");
+    let (_, detail) = refused(&mut node, SubmitRequest { ns: "simulation".into(), ..command(&["true"]) }).await;
+    assert_eq!(detail.violations[0].field, "simulation.env_command");
+    // In the namespace's own words its fields have its own names.
+    let fields = vec!["env_cmd=env".to_owned()];
+    let request = SubmitRequest { ns: "simulation".into(), fields, ..SubmitRequest::default() };
+    let (_, detail) = refused(&mut node, request).await;
+    assert_eq!(detail.violations[0].field, "policy_cmd");
     // What only the schema knows comes back under the API's name.
     let many = simulation(&["env"], &vec!["word"; 5_000]);
     let (status, detail) = refused(&mut node, many).await;
