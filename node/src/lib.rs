@@ -17,3 +17,4 @@ pub mod relay;
 pub mod storage;
 pub mod telemetry;
 pub mod wire;
+pub mod words;

@@ -18,6 +18,7 @@ mod monitor;
 mod namespaces;
 mod namespaces_declared;
 mod restarts;
+mod simulations;
 mod starts;
 mod strangers;
 mod support;

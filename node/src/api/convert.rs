@@ -4,18 +4,20 @@
 //! Does not: ask anything; callers run these inside a question to the Machine.
 
 use starling_core::event::WorkSpec;
-use starling_core::facts::view::{self, AttemptView, Counts, JobView, State};
-use starling_core::facts::{Job, Outcome};
+use starling_core::facts::view::{self, Counts, JobView, State};
+use starling_core::facts::{Handler, Job, Outcome};
 use starling_core::ids::JobId;
 use starling_core::lattice::IntervalSet;
 use starling_core::machine::Machine;
 use starling_core::namespace::job_fields;
+use starling_core::namespace::simulation::{self, Pair};
 use starling_core::schedule::Health;
-use starling_core::time::{Hlc, Now};
+use starling_core::time::Now;
 use starling_proto::v1::{
-    Attempt, Ending, IndexRange, JobDetail, JobState, JobSummary, Placement, Seal, TaskCounts, View,
+    Ending, IndexRange, JobDetail, JobState, JobSummary, Placement, Seal, Simulation, TaskCounts, View,
 };
 
+use super::attempts::{self, unix_ms};
 use super::reason;
 use crate::declare;
 
@@ -28,10 +30,6 @@ pub(super) fn clamp(number: impl TryInto<u32>) -> u32 {
 pub(super) fn ranges(tasks: &IntervalSet) -> Vec<IndexRange> {
     let range = |range: &starling_core::lattice::Range| IndexRange { start: range.start, end: range.end };
     tasks.ranges().iter().map(range).collect()
-}
-
-fn unix_ms(hlc: Option<Hlc>) -> u64 {
-    hlc.map_or(0, |hlc| hlc.wall_ms)
 }
 
 /// The job's state.
@@ -105,19 +103,20 @@ pub(super) fn detail(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobDe
     let mut detail = JobDetail {
         summary: Some(summary(machine, now, id, job)),
         placements: placements(machine, job),
+        attempts: attempts::attempts(machine, job),
+        usage: attempts::total_usage(job),
         seal: seal(machine, id, job),
         view: Some(seen(machine, now)),
         ..JobDetail::default()
     };
-    detail.attempts = view::attempts(job)
-        .iter()
-        // A grant that came to nothing says nothing to a user.
-        .filter(|attempt| !attempt.void || attempt.started || attempt.outcome.is_some())
-        .map(|view| attempt(machine, view))
-        .collect();
     if let Some(JobView { submit, .. }) = view::job(id, job) {
         let spec = submit.spec();
         detail.command = spec.texts("command").map(ToString::to_string).collect();
+        detail.simulation = (submit.handler() == Handler::Pair).then(|| {
+            // The two commands are the same for all tasks and nodes.
+            let Pair { env_command, policy, port_wait_ms } = simulation::pair(&spec, 0, &id.log.node);
+            Simulation { env_command, policy_command: policy.command, port_wait_ms }
+        });
         detail.cwd = spec.text("cwd").map(ToString::to_string).unwrap_or_default();
         detail.env_names = spec.entries("env").map(|(key, _)| key.to_string()).collect();
         detail.node = spec.text("node").map(ToString::to_string).unwrap_or_default();
@@ -139,38 +138,6 @@ fn own_fields(spec: &WorkSpec) -> String {
     let common = job_fields();
     let own = spec.0.iter().filter(|(key, _)| !common.iter().any(|field| field.key == **key));
     own.map(|(key, value)| (key.to_string(), declare::to_json(value))).collect::<serde_json::Value>().to_string()
-}
-
-fn attempt(machine: &Machine, view: &AttemptView) -> Attempt {
-    let (state, reason) = match &view.outcome {
-        Some(Outcome::Exit(0)) => (JobState::Done, String::new()),
-        Some(Outcome::Cancelled) => (JobState::Cancelled, String::new()),
-        Some(Outcome::Lost) => (JobState::Lost, reason::of_outcome(&Outcome::Lost)),
-        Some(
-            outcome @ (Outcome::Exit(_)
-            | Outcome::Signal(_)
-            | Outcome::NotStarted(..)
-            | Outcome::TimedOut
-            | Outcome::Broke(_)),
-        ) => (JobState::Failed, reason::of_outcome(outcome)),
-        None if view.void => (JobState::Lost, "withdrawn: its node was silent".to_owned()),
-        None if view.started => (JobState::Running, String::new()),
-        None => (JobState::Pending, String::new()),
-    };
-    Attempt {
-        tasks: ranges(&view.tasks),
-        attempt: view.attempt.0.into(),
-        node: view::node_name(machine.facts(), &view.node),
-        state: state.into(),
-        exit: view.outcome.as_ref().map(Outcome::code),
-        ending: view.outcome.as_ref().map_or(Ending::None, ending).into(),
-        reason,
-        started_unix_ms: unix_ms(view.first_start),
-        ended_unix_ms: match view.outcome {
-            Some(_) => unix_ms(view.last_end),
-            None => 0,
-        },
-    }
 }
 
 fn placements(machine: &Machine, job: &Job) -> Vec<Placement> {

@@ -5,6 +5,7 @@
 //! Invariants: talks to the driver's handle and to task output only; no request panics the node; every answer is bounded in size and, unless it is a stream, in time.
 //! Does not: decide anything about jobs, or keep any state but what `hub` remembers of its clients for a while.
 
+mod attempts;
 mod context;
 mod convert;
 mod doctor;

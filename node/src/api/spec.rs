@@ -24,9 +24,8 @@ const BATCH: &str = "batch";
 /// Whether a request says what to do in its namespace's own words rather than by a command.
 pub(super) fn has_own_words(request: &SubmitRequest) -> bool {
     let is_batch = matches!(request.ns.as_str(), "" | BATCH);
-    !matches!(request.spec.as_str(), "" | "{}")
-        || !request.fields.is_empty()
-        || (!is_batch && request.command.is_empty())
+    let has_fields = !matches!(request.spec.as_str(), "" | "{}") || !request.fields.is_empty();
+    request.simulation.is_none() && (has_fields || (!is_batch && request.command.is_empty()))
 }
 
 /// What a request says that a job of any namespace may say.

@@ -238,13 +238,16 @@ fn of_command(error: CommandError, message: String) -> Status {
     }
 }
 
-/// The name in the protobuf file of a field of namespace `batch`.
+/// The name in the protobuf file of a field of namespaces `batch` and `simulation`.
 fn proto_field(field: &str) -> &str {
     match field {
         "cpu" => "cpus_milli",
         "memory" => "mem_bytes",
         "lines" => "each_line",
         "request" => "request_id",
+        "env_cmd" => "simulation.env_command",
+        "policy_cmd" => "simulation.policy_command",
+        "port_wait_ms" => "simulation.port_wait_ms",
         same => same,
     }
 }

@@ -9,9 +9,10 @@ use starling_core::facts::view;
 use starling_core::lattice::{IntervalSet, Range};
 use starling_core::limits;
 use starling_core::machine::{self, Command, CommandError, Machine, Reply, Submission};
+use starling_core::namespace::{batch, simulation};
 use starling_core::resources::Resources;
 use starling_core::time::Now;
-use starling_proto::v1::{AckLevel, FieldViolation, SubmitReply, SubmitRequest};
+use starling_proto::v1::{AckLevel, FieldViolation, Simulation, SubmitReply, SubmitRequest};
 
 use super::context::Api;
 use super::convert::{clamp, seen};
@@ -19,7 +20,8 @@ use super::reason;
 use super::spec::{self, CPU_MILLI, Schema};
 use super::status::{ApiError, violation};
 
-const DEFAULT_NAMESPACE: &str = "batch";
+/// What the schema allows for a wait.
+const PORT_WAIT_MS_MAX: u64 = 86_400_000;
 /// What the schema allows for a name; a longer one that nobody chose is cut.
 const NAME_BYTES_MAX: usize = 128;
 
@@ -34,13 +36,17 @@ pub(super) async fn submit(api: &Api, request: SubmitRequest) -> Result<SubmitRe
     };
     let tasks = check(&request)?;
     let count = clamp(tasks.len());
-    let ns = if request.ns.is_empty() { DEFAULT_NAMESPACE.to_owned() } else { request.ns.clone() };
+    let ns = match (request.ns.as_str(), &request.simulation) {
+        ("", Some(_)) => simulation::NAME.to_owned(),
+        ("", None) => batch::NAME.to_owned(),
+        (named, _) => named.to_owned(),
+    };
     let (priority, own_words) = (request.priority, spec::has_own_words(&request));
     let (spec, cpu_milli) = if own_words {
         let schema = Schema::ask(api, &ns).await?;
         (schema.read(request)?, schema.cpu_milli())
     } else {
-        (batch_spec(request), CPU_MILLI)
+        (process_spec(request), CPU_MILLI)
     };
     let need = Resources {
         cpu_milli: spec.uint("cpu").unwrap_or(cpu_milli),
@@ -79,15 +85,12 @@ pub(super) async fn submit(api: &Api, request: SubmitRequest) -> Result<SubmitRe
 /// The request's tasks, if all its fields are well formed.
 fn check(request: &SubmitRequest) -> Result<IntervalSet, ApiError> {
     let mut wrong = Vec::new();
-    let program = request.command.first();
-    if program.is_none_or(String::is_empty) && !spec::has_own_words(request) {
-        let got = if program.is_none() { "nothing" } else { "an empty program" };
-        wrong.push(violation("command", "a program and its arguments", got));
+    match &request.simulation {
+        Some(simulation) => wrong.extend(check_simulation(request, simulation)),
+        None if spec::has_own_words(request) => {}
+        None => wrong.extend(check_command("command", &request.command)),
     }
     let nul = |text: &str| text.contains('\0');
-    if let Some(word) = request.command.iter().find(|word| nul(word)) {
-        wrong.push(violation("command", "words without NUL", &word.escape_debug().to_string()));
-    }
     for (key, value) in &request.env {
         if key.is_empty() || key.contains('=') || nul(key) || nul(value) {
             let expected = "a name without `=`, and neither name nor value with NUL";
@@ -116,6 +119,41 @@ fn check(request: &SubmitRequest) -> Result<IntervalSet, ApiError> {
         }
     }
     Ok(tasks)
+}
+
+/// A command that cannot be run.
+fn check_command(field: &str, command: &[String]) -> Option<FieldViolation> {
+    let program = command.first();
+    if program.is_none_or(String::is_empty) {
+        let got = if program.is_none() { "nothing" } else { "an empty program" };
+        return Some(violation(field, "a program and its arguments", got));
+    }
+    let word = command.iter().find(|word| word.contains('\0'))?;
+    Some(violation(field, "words without NUL", &word.escape_debug().to_string()))
+}
+
+/// What is wrong with a simulation, and with what it excludes.
+fn check_simulation(request: &SubmitRequest, simulation: &Simulation) -> Vec<FieldViolation> {
+    let mut wrong = Vec::new();
+    if !request.ns.is_empty() && request.ns != simulation::NAME {
+        wrong.push(violation("ns", "`simulation`, or nothing, beside simulation", &request.ns));
+    }
+    if !request.command.is_empty() {
+        wrong.push(violation("command", "nothing beside simulation", &request.command.join(" ")));
+    }
+    if !request.stdin.is_empty() {
+        wrong.push(violation("stdin", "nothing beside simulation", &format!("{} bytes", request.stdin.len())));
+    }
+    let own = [("spec", request.spec.clone()), ("fields", request.fields.join(" "))];
+    let given = own.into_iter().filter(|(_, words)| !words.is_empty());
+    wrong.extend(given.map(|(field, words)| violation(field, "nothing beside simulation", &words)));
+    wrong.extend(check_command("simulation.env_command", &simulation.env_command));
+    wrong.extend(check_command("simulation.policy_command", &simulation.policy_command));
+    if simulation.port_wait_ms > PORT_WAIT_MS_MAX {
+        let expected = format!("at most {PORT_WAIT_MS_MAX}, or 0 for the default");
+        wrong.push(violation("simulation.port_wait_ms", &expected, &simulation.port_wait_ms.to_string()));
+    }
+    wrong
 }
 
 fn tasks(request: &SubmitRequest) -> Result<IntervalSet, FieldViolation> {
@@ -150,8 +188,8 @@ fn tasks(request: &SubmitRequest) -> Result<IntervalSet, FieldViolation> {
     })
 }
 
-/// The fields of namespace `batch`. What was not given is left out.
-fn batch_spec(request: SubmitRequest) -> WorkSpec {
+/// The fields of namespaces `batch` and `simulation`, whose tasks are processes. What was not given is left out.
+fn process_spec(request: SubmitRequest) -> WorkSpec {
     let texts = |texts: Vec<String>| Value::List(texts.into_iter().map(Value::text).collect());
     let mut spec = WorkSpec::new().with("name", Value::text(name(&request)));
     let mut add = |key: &str, is_given: Option<Value>| {
@@ -164,7 +202,15 @@ fn batch_spec(request: SubmitRequest) -> WorkSpec {
     }
     let text = |text: String| (!text.is_empty()).then(|| Value::text(text));
     let bytes = |bytes: Vec<u8>| (!bytes.is_empty()).then_some(Value::Bytes(bytes));
-    add("command", Some(texts(request.command)));
+    match request.simulation {
+        None => add("command", Some(texts(request.command))),
+        Some(simulation) => {
+            add("env_cmd", Some(texts(simulation.env_command)));
+            add("policy_cmd", Some(texts(simulation.policy_command)));
+            let wait = simulation.port_wait_ms;
+            add("port_wait_ms", (wait > 0).then(|| Value::int(wait)));
+        }
+    }
     let env = request.env.into_iter();
     let env: std::collections::BTreeMap<_, _> = env.map(|(key, value)| (key.into(), Value::text(value))).collect();
     add("env", (!env.is_empty()).then_some(Value::Map(env)));
@@ -174,12 +220,13 @@ fn batch_spec(request: SubmitRequest) -> WorkSpec {
     spec
 }
 
-/// The name asked for, or the program's file name.
+/// The name asked for, or the file name of the program, of a simulation the policy's.
 fn name(request: &SubmitRequest) -> String {
     if !request.name.is_empty() {
         return request.name.clone();
     }
-    let program = request.command.first().map_or("", String::as_str);
+    let command = request.simulation.as_ref().map_or(&request.command, |simulation| &simulation.policy_command);
+    let program = command.first().map_or("", String::as_str);
     let name = program.rsplit('/').find(|part| !part.is_empty()).unwrap_or(program);
     name[..name.floor_char_boundary(NAME_BYTES_MAX)].to_owned()
 }

@@ -5,10 +5,13 @@
 //! the environment come after them.
 //! Does not: read the environment for `up` (the configuration does), connect, or print.
 
+mod sim;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use sim::{PairArgs, SimRunArgs, SimSubmitArgs, SimVerb};
 use starling_proto::Word;
 use starling_proto::v1::JobState;
 
@@ -49,6 +52,9 @@ pub enum Verb {
     Submit(SubmitArgs),
     /// Run one command somewhere and stream its output here; exits with its code
     Run(RunArgs),
+    /// Run simulations: an env that listens on a port, and a policy that is told which
+    #[command(subcommand)]
+    Sim(SimVerb),
     /// List jobs
     Jobs(JobsArgs),
     /// Look at one job
@@ -177,15 +183,9 @@ pub struct ClusterInitArgs {
     pub force: bool,
 }
 
-/// What a task is and needs; shared by `submit` and `run`.
+/// What a task asks for, whatever it runs.
 #[derive(Debug, Clone, Default, Args)]
-pub struct TaskArgs {
-    /// Submit to this namespace: fields (-f) say what to do, no command
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["command", "env", "chdir", "stdin"])]
-    pub ns: Option<String>,
-    /// A field of the namespace; a list by repeating it, a map by KEY.SUB=VALUE, either also as JSON
-    #[arg(short, long = "field", value_name = "KEY=VALUE", requires = "ns", value_parser = parse_field)]
-    pub fields: Vec<String>,
+pub struct DemandArgs {
     /// A name for the job that you choose; submitting again under it gives the same job
     #[arg(long, value_name = "NAME")]
     pub alias: Option<String>,
@@ -198,15 +198,9 @@ pub struct TaskArgs {
     /// Memory reserved per task, for example 512M or 2G [default: none]
     #[arg(short, long, value_name = "SIZE")]
     pub mem: Option<MemBytes>,
-    /// Set a variable of the task, or hand on the caller's; may be repeated
-    #[arg(short, long = "env", value_name = "K[=V]", value_parser = super::units::parse_env)]
-    pub env: Vec<EnvEntry>,
     /// Working directory [default: the caller's]
     #[arg(short = 'C', long, value_name = "DIR")]
     pub chdir: Option<PathBuf>,
-    /// Standard input of every task; - reads it from here
-    #[arg(long, value_name = "FILE")]
-    pub stdin: Option<PathBuf>,
     /// Higher runs earlier
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub priority: i32,
@@ -222,6 +216,25 @@ pub struct TaskArgs {
     /// How safe the job must be before the answer [default: remote1, or local on a lone node]
     #[arg(long, value_name = "LEVEL")]
     pub ack: Option<Ack>,
+}
+
+/// What a task is and needs; shared by `submit` and `run`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TaskArgs {
+    /// Submit to this namespace: fields (-f) say what to do, no command
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["command", "env", "chdir", "stdin"])]
+    pub ns: Option<String>,
+    /// A field of the namespace; a list by repeating it, a map by KEY.SUB=VALUE, either also as JSON
+    #[arg(short, long = "field", value_name = "KEY=VALUE", requires = "ns", value_parser = parse_field)]
+    pub fields: Vec<String>,
+    #[command(flatten)]
+    pub demand: DemandArgs,
+    /// Set a variable of the task, or hand on the caller's; may be repeated
+    #[arg(short, long = "env", value_name = "K[=V]", value_parser = super::units::parse_env)]
+    pub env: Vec<EnvEntry>,
+    /// Standard input of every task; - reads it from here
+    #[arg(long, value_name = "FILE")]
+    pub stdin: Option<PathBuf>,
     /// Program and arguments
     #[arg(required_unless_present = "ns", trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<String>,
@@ -236,13 +249,14 @@ pub enum Ack {
     Remote1,
 }
 
+/// How many tasks, and what is told of them; shared by the verbs that submit.
 #[derive(Debug, Clone, Default, Args)]
-pub struct SubmitArgs {
+pub struct ManyArgs {
     /// Task indices: 0-9, 1-10,20 or 0-100:10; the task finds its own in STARLING_TASK
     #[arg(short, long, value_name = "INDICES", conflicts_with = "each_line")]
     pub array: Option<ArraySpec>,
     /// One task per line of FILE (- is stdin); the task finds its line in STARLING_LINE
-    #[arg(long, value_name = "FILE", conflicts_with = "ns")]
+    #[arg(long, value_name = "FILE")]
     pub each_line: Option<PathBuf>,
     /// Wait for the end and exit with the job's code
     #[arg(long)]
@@ -250,6 +264,12 @@ pub struct SubmitArgs {
     /// Print the job id alone
     #[arg(long, conflicts_with = "json")]
     pub parsable: bool,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub struct SubmitArgs {
+    #[command(flatten)]
+    pub many: ManyArgs,
     #[command(flatten)]
     pub task: TaskArgs,
 }

@@ -20,6 +20,7 @@ mod ns;
 mod output;
 mod relays;
 mod run;
+mod sim;
 mod submit;
 mod table;
 mod top;
@@ -33,7 +34,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use tokio::time::Instant;
 
-use self::args::{Cli, ClientOptions, ClusterVerb, ConfigVerb, JobVerb, NodeVerb, Verb};
+use self::args::{Cli, ClientOptions, ClusterVerb, ConfigVerb, JobVerb, NodeVerb, SimVerb, Verb};
 pub use self::args::{ClusterInitArgs, UpArgs};
 pub use self::connect::base_dir;
 use self::connect::{Client, Target};
@@ -70,6 +71,8 @@ pub struct ClientCommand {
 enum ClientVerb {
     Submit(args::SubmitArgs),
     Run(args::RunArgs),
+    SimRun(args::SimRunArgs),
+    SimSubmit(args::SimSubmitArgs),
     Jobs(args::JobsArgs),
     JobInfo(args::JobArg),
     JobExplain(args::JobArg),
@@ -106,6 +109,8 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Config(ConfigVerb::Show(up)) => return Parsed::ConfigShow(up),
         Verb::Submit(submit) => ClientVerb::Submit(submit),
         Verb::Run(run) => ClientVerb::Run(run),
+        Verb::Sim(SimVerb::Run(run)) => ClientVerb::SimRun(run),
+        Verb::Sim(SimVerb::Submit(submit)) => ClientVerb::SimSubmit(submit),
         Verb::Jobs(jobs) => ClientVerb::Jobs(jobs),
         Verb::Job(JobVerb::Info(job)) => ClientVerb::JobInfo(job),
         Verb::Job(JobVerb::Explain(job)) => ClientVerb::JobExplain(job),
@@ -155,7 +160,9 @@ async fn perform(command: ClientCommand, out: &Output) -> Result<u8, CliError> {
     let session = Session { target, out };
     match command.verb {
         ClientVerb::Submit(args) => submit::submit(&session, args).await,
-        ClientVerb::Run(args) => Box::pin(run::run(&session, args)).await,
+        ClientVerb::Run(args) => run::run(&session, args).await,
+        ClientVerb::SimRun(args) => sim::run(&session, args).await,
+        ClientVerb::SimSubmit(args) => sim::submit(&session, args).await,
         ClientVerb::Jobs(args) => jobs::list(&session, args).await,
         ClientVerb::JobInfo(args) => jobs::info(&session, args.job).await,
         ClientVerb::JobExplain(args) => jobs::explain(&session, args.job).await,

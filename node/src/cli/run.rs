@@ -1,11 +1,11 @@
-//! `run`: one task somewhere in the cluster, as if it ran here.
+//! `run`, and `sim run` after it: one task somewhere in the cluster, as if it ran here.
 //!
 //! Invariants: both streams arrive live on the streams of the same name; the exit code is the job's;
 //! the first Ctrl-C (or SIGTERM) cancels the job, the second leaves it; a reader of the output that
 //! goes away cancels it too.
 //! Does not: forward a terminal or signals other than by cancelling.
 
-use starling_proto::v1::{CancelRequest, JobSummary, LogsRequest};
+use starling_proto::v1::{CancelRequest, JobSummary, LogsRequest, SubmitRequest};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Session;
@@ -17,8 +17,12 @@ use super::{submit, wait};
 
 /// Runs the verb.
 pub(crate) async fn run(session: &Session<'_>, args: RunArgs) -> Result<u8, CliError> {
+    Box::pin(follow(session, submit::task_request(args.task)?)).await
+}
+
+/// Submits, prints the output as it comes, and exits as the job does.
+pub(crate) async fn follow(session: &Session<'_>, request: SubmitRequest) -> Result<u8, CliError> {
     let out = session.out;
-    let request = submit::task_request(args.task)?;
     // Before the job exists, so that no Ctrl-C can fall between it and its cancel.
     let mut interrupts = Interrupts::new()?;
     let mut client = session.open().await?;

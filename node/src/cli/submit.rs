@@ -1,4 +1,4 @@
-//! `submit`: turns the command line into a submission and reports its id.
+//! `submit`, and `sim submit` after it: turns the command line into a submission and reports its id.
 //!
 //! Invariants: nothing is sent unless every value is readable and checked; the request carries a
 //! random id, so that a node can recognise a repeated call.
@@ -12,11 +12,11 @@ use serde::Serialize;
 use starling_proto::Word as _;
 use starling_proto::v1::{AckLevel, SubmitReply, SubmitRequest};
 
-use super::args::{Ack, SubmitArgs, TaskArgs};
+use super::args::{Ack, DemandArgs, ManyArgs, SubmitArgs, TaskArgs};
 use super::connect::{Client, call};
 use super::error::{CliError, EXIT_OK};
 use super::output::Format;
-use super::units::ArraySpec;
+use super::units::{ArraySpec, EnvEntry};
 use super::{Session, units, wait};
 
 /// Bytes of stdin or lines that fit into one request, with room for the rest of it.
@@ -34,12 +34,19 @@ struct Submitted<'a> {
 
 /// Runs the verb; with `--wait` returns the job's exit code.
 pub(crate) async fn submit(session: &Session<'_>, args: SubmitArgs) -> Result<u8, CliError> {
+    let SubmitArgs { many, task } = args;
+    let request = request_of(task, &many)?;
+    hand_in(session, request, many).await
+}
+
+/// Submits as many tasks of a request as were asked for, and reports; with `--wait` returns the job's exit code.
+pub(crate) async fn hand_in(session: &Session<'_>, request: SubmitRequest, many: ManyArgs) -> Result<u8, CliError> {
     let out = session.out;
-    let (wait_for_end, parsable) = (args.wait, args.parsable);
-    if let Some(index) = args.array.as_ref().and_then(ArraySpec::only_index) {
+    let (wait_for_end, parsable) = (many.wait, many.parsable);
+    if let Some(index) = many.array.as_ref().and_then(ArraySpec::only_index) {
         out.note(&lone_index_note(index));
     }
-    let request = request_of(args)?;
+    let request = multiply(request, many)?;
     let mut client = session.open().await?;
     let reply = send(&mut client, request).await?;
     if !reply.warning.is_empty() {
@@ -83,20 +90,30 @@ fn sentence(reply: &SubmitReply) -> String {
     format!("submitted {}: {tasks}, {safety}", reply.job)
 }
 
-/// The request for `submit`.
-pub(crate) fn request_of(args: SubmitArgs) -> Result<SubmitRequest, CliError> {
+/// The request of `submit` for one task. What clap cannot see is checked here: these flags have other verbs too.
+pub(crate) fn request_of(task: TaskArgs, many: &ManyArgs) -> Result<SubmitRequest, CliError> {
+    if many.each_line.is_some() && task.ns.is_some() {
+        return Err(CliError::Usage {
+            message: "--each-line cannot be used with --ns".to_owned(),
+            hint: "lines are for commands; give the namespace an array and its fields".to_owned(),
+        });
+    }
     let reads_stdin = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
-    if reads_stdin(&args.each_line) && reads_stdin(&args.task.stdin) {
+    if reads_stdin(&many.each_line) && reads_stdin(&task.stdin) {
         return Err(CliError::Usage {
             message: "--each-line - and --stdin - both read standard input".to_owned(),
             hint: "put one of them into a file".to_owned(),
         });
     }
-    let mut request = task_request(args.task)?;
-    if let Some(array) = args.array {
+    task_request(task)
+}
+
+/// Makes it as many tasks as were asked for.
+pub(crate) fn multiply(mut request: SubmitRequest, many: ManyArgs) -> Result<SubmitRequest, CliError> {
+    if let Some(array) = many.array {
         request.array = array.ranges();
     }
-    if let Some(path) = args.each_line {
+    if let Some(path) = many.each_line {
         request.each_line = lines_of(&path, &read_input(&path)?)?;
     }
     Ok(request)
@@ -108,6 +125,15 @@ pub(crate) fn task_request(args: TaskArgs) -> Result<SubmitRequest, CliError> {
         Some(path) => read_input(path)?,
         None => Vec::new(),
     };
+    let request = demand_request(args.demand, args.env)?;
+    // Other namespaces say themselves whether they have a directory.
+    let cwd = if args.ns.is_some() { String::new() } else { request.cwd };
+    let (ns, fields, command) = (args.ns.unwrap_or_default(), args.fields, args.command);
+    Ok(SubmitRequest { ns, fields, command, cwd, stdin, ..request })
+}
+
+/// The part of the request that all tasks share.
+pub(crate) fn demand_request(args: DemandArgs, variables: Vec<EnvEntry>) -> Result<SubmitRequest, CliError> {
     let ack = match args.ack {
         None => AckLevel::Default,
         Some(Ack::Local) => AckLevel::Local,
@@ -115,16 +141,11 @@ pub(crate) fn task_request(args: TaskArgs) -> Result<SubmitRequest, CliError> {
     };
     Ok(SubmitRequest {
         name: args.name.unwrap_or_default(),
-        command: args.command,
         cpus_milli: args.cpus.map(|cpus| cpus.0),
         mem_bytes: args.mem.map_or(0, |mem| mem.0),
-        env: args.env.into_iter().map(|entry| (entry.key, entry.value)).collect(),
-        // Other namespaces say themselves whether they have a directory.
-        cwd: if args.ns.is_some() { String::new() } else { directory(args.chdir)? },
-        ns: args.ns.unwrap_or_default(),
-        fields: args.fields,
+        env: variables.into_iter().map(|entry| (entry.key, entry.value)).collect(),
+        cwd: directory(args.chdir)?,
         alias: args.alias.unwrap_or_default(),
-        stdin,
         priority: args.priority,
         retries: args.retries,
         timeout_ms: args.timeout.map_or(0, |timeout| timeout.0),

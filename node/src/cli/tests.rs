@@ -4,15 +4,18 @@
 //! Does not: open a socket; the end-to-end tests do.
 
 mod monitor;
+mod sim;
 
 use std::collections::BTreeMap;
 
 use clap::{CommandFactory as _, Parser as _};
 use prost::Message as _;
-use starling_proto::v1::{Ending, ErrorDetail, FieldViolation, IndexRange, JobState, JobSummary, TaskCounts, View};
+use starling_proto::v1::{
+    Ending, ErrorDetail, FieldViolation, IndexRange, JobState, JobSummary, SubmitRequest, TaskCounts, View,
+};
 use tonic::{Code, Status};
 
-use super::args::{Cli, Stream, Verb};
+use super::args::{Cli, Stream, SubmitArgs, Verb};
 use super::connect::Target;
 use super::error::{CliError, job_exit_code};
 use super::table::{Block, Cell, Colour, Flush, Table, Tone};
@@ -162,8 +165,8 @@ fn flags_after_the_program_belong_to_it() {
     let Verb::Submit(args) = verb("starling submit --wait -n nap sleep -n 5 --json") else {
         panic!("not a submit");
     };
-    assert!(args.wait);
-    assert_eq!(args.task.name.as_deref(), Some("nap"));
+    assert!(args.many.wait);
+    assert_eq!(args.task.demand.name.as_deref(), Some("nap"));
     assert_eq!(args.task.command, ["sleep", "-n", "5", "--json"]);
     let Verb::Run(args) = verb("starling run -- --strange x") else { panic!("not a run") };
     assert_eq!(args.task.command, ["--strange", "x"]);
@@ -181,6 +184,10 @@ fn local_verbs_are_handed_back() {
     assert!(matches!(parsed("starling jobs -s running,done"), Parsed::Client(_)));
 }
 
+fn request_of(args: SubmitArgs) -> Result<SubmitRequest, CliError> {
+    submit::multiply(submit::request_of(args.task, &args.many)?, args.many)
+}
+
 #[test]
 fn submit_becomes_a_request() {
     let Verb::Submit(args) = verb(
@@ -189,7 +196,7 @@ fn submit_becomes_a_request() {
     ) else {
         panic!("not a submit");
     };
-    let request = submit::request_of(args).unwrap();
+    let request = request_of(args).unwrap();
     assert_eq!(request.command, ["echo", "hi"]);
     assert_eq!(request.array, [IndexRange { start: 1, end: 3 }, IndexRange { start: 9, end: 9 }]);
     assert_eq!((request.cpus_milli, request.mem_bytes), (Some(500), 1 << 30));
@@ -203,7 +210,7 @@ fn submit_becomes_a_request() {
 fn a_namespaces_fields_stand_in_for_a_command() {
     let line = "starling submit --ns render -f frames=3 -f look.sky=a=b --alias film-1 -n film -a 0-9";
     let Verb::Submit(args) = verb(line) else { panic!("not a submit") };
-    let request = submit::request_of(args).unwrap();
+    let request = request_of(args).unwrap();
     assert_eq!(request.fields, ["frames=3", "look.sky=a=b"]);
     assert_eq!((request.ns.as_str(), request.alias.as_str(), request.name.as_str()), ("render", "film-1", "film"));
     assert!(request.command.is_empty() && request.cwd.is_empty());
@@ -220,12 +227,14 @@ fn lines_of_a_file_become_entries() {
         std::fs::write(&path, bytes).unwrap();
         let line = format!("starling submit --each-line {} true", path.display());
         let Verb::Submit(args) = verb(&line) else { panic!("not a submit") };
-        submit::request_of(args).map(|request| request.each_line).map_err(|error| error.to_string())
+        request_of(args).map(|request| request.each_line).map_err(|error| error.to_string())
     };
     assert_eq!(entries(b"a b\n\nc").unwrap(), ["a b", "", "c"]);
     assert_eq!(entries(b"a\n").unwrap(), ["a"]);
     assert!(entries(b"a\n\xff\n").unwrap_err().contains("line 2"));
     assert!(entries(b"").unwrap_err().contains("holds no line"));
+    let Verb::Submit(args) = verb("starling submit --ns probe --each-line f") else { panic!("not a submit") };
+    assert_eq!(request_of(args).unwrap_err().exit_code(), 2);
 }
 
 #[test]

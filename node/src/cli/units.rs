@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 use starling_proto::v1::IndexRange;
 
+use crate::words;
+
 /// Ranges that one array may consist of; more would not fit into one event.
 const ARRAY_RANGES_MAX: usize = 1_000;
 
@@ -26,6 +28,10 @@ pub struct MemBytes(pub u64);
 /// A duration in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Millis(pub u64);
+
+/// A command: at least one word, and the first is not empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words(pub Vec<String>);
 
 /// A variable and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +136,18 @@ impl FromStr for Millis {
             rest = next;
         }
         Ok(Self(total))
+    }
+}
+
+impl FromStr for Words {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let words = words::split(text).map_err(|error| format!("expected {}", error.expected()))?;
+        match words.first() {
+            Some(program) if !program.is_empty() => Ok(Self(words)),
+            Some(_) | None => Err("expected a program and its arguments".to_owned()),
+        }
     }
 }
 

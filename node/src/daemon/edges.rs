@@ -47,11 +47,11 @@ impl Runs {
         self.table().insert(run, place);
     }
 
-    /// The job of each task that runs, with what came along. A run that has just ended is left out.
+    /// The job of each process group, in their order; `None` for one whose run has just ended.
     #[must_use]
-    pub(super) fn jobs(&self, tasks: Vec<(TaskKey, u32)>) -> Vec<(JobId, u32)> {
+    pub(super) fn jobs(&self, groups: &[(TaskKey, u32)]) -> Vec<Option<JobId>> {
         let runs = self.table();
-        tasks.into_iter().filter_map(|(key, group)| Some((runs.get(&key.run)?.grant.job, group))).collect()
+        groups.iter().map(|(key, _)| runs.get(&key.run).map(|place| place.grant.job)).collect()
     }
 
     /// Forgets a run; `None` if nobody asks for its end any more.

@@ -18,7 +18,7 @@ use tracing::warn;
 use super::edges::Runs;
 use crate::driver::Handle;
 use crate::exec::Executor;
-use crate::monitor::{History, JobKey, NODES_MAX, Reading, Sampler};
+use crate::monitor::{History, JobKey, NODES_MAX, Reading, Sampler, TaskGroup};
 
 /// Time from the start to the first reading: rates need two looks.
 const FIRST: Duration = Duration::from_secs(1);
@@ -82,9 +82,14 @@ impl Monitor {
         }
     }
 
-    /// Each running task's job and process group.
-    fn running(&self) -> Vec<(JobKey, u32)> {
-        self.runs.jobs(self.exec.groups()).into_iter().map(|(job, group)| (JobKey::from(job), group)).collect()
+    /// The process groups of the running tasks. A run that has just ended is left out.
+    fn running(&self) -> Vec<TaskGroup> {
+        let groups = self.exec.groups();
+        let jobs = self.runs.jobs(&groups);
+        let running = groups.into_iter().zip(jobs);
+        running
+            .filter_map(|((key, group), job)| Some(TaskGroup { job: JobKey::from(job?), run: key.run, group }))
+            .collect()
     }
 
     /// Keeps what others have said since the last look.

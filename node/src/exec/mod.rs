@@ -206,7 +206,7 @@ impl Executor {
         self.pool.running()
     }
 
-    /// The running tasks and the ids of their process groups, in no order. A group may be gone by the time it is looked at.
+    /// The running tasks and the ids of their process groups, two of a pair, in no order. A group may be gone by the time it is looked at.
     pub fn groups(&self) -> Vec<(TaskKey, u32)> {
         self.pool.groups()
     }

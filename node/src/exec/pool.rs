@@ -152,10 +152,13 @@ impl Pool {
         self.locked().tasks.len()
     }
 
-    /// The running tasks, each with its leader, whose id is also the group's.
+    /// The running tasks, each with its leaders, whose ids are also the groups'.
     pub(super) fn groups(&self) -> Vec<(TaskKey, u32)> {
-        let id = |pid: Pid| pid.as_raw_pid().unsigned_abs();
-        self.locked().tasks.iter().filter_map(|(key, slot)| Some((*key, id(slot.pid?)))).collect()
+        let groups = |(key, slot): (&TaskKey, &Slot)| {
+            let key = *key;
+            [slot.pid, slot.env].into_iter().flatten().map(move |pid| (key, pid.as_raw_pid().unsigned_abs()))
+        };
+        self.locked().tasks.iter().flat_map(groups).collect()
     }
 
     pub(super) fn shutdown(&self) {

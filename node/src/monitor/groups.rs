@@ -3,7 +3,7 @@
 //! Invariants: `/proc` is gone through only while something runs, and no oftener than its cost allows.
 //! Does not: see processes that left their task's group, or tasks that came and went between two looks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::time::{Duration, Instant};
@@ -16,6 +16,17 @@ use super::{JobKey, JobUse};
 
 /// Milliseconds of a clock tick: `USER_HZ` is part of the kernel's ABI and 100 on every Linux that Rust runs on.
 const TICK_MS: u64 = 10;
+
+/// A process group of a running task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskGroup {
+    /// The task's job.
+    pub job: JobKey,
+    /// The task's run: any number, the same for all groups of one task and no other.
+    pub run: u64,
+    /// The group's id.
+    pub group: u32,
+}
 
 /// What one group uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,8 +45,8 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    /// What running jobs use, the largest first. `running` gives each task's job and group.
-    pub(super) fn look(&mut self, running: &[(JobKey, u32)]) -> Vec<JobUse> {
+    /// What running jobs use, the largest first.
+    pub(super) fn look(&mut self, running: &[TaskGroup]) -> Vec<JobUse> {
         let begin = Instant::now();
         if running.is_empty() {
             // Whatever runs at the next look has used its time since now.
@@ -51,15 +62,17 @@ impl Groups {
     }
 
     /// Adds up what was found at `now`.
-    pub(super) fn fold(&mut self, now: Instant, running: &[(JobKey, u32)], found: &BTreeMap<u32, Used>) -> &[JobUse] {
+    pub(super) fn fold(&mut self, now: Instant, running: &[TaskGroup], found: &BTreeMap<u32, Used>) -> &[JobUse] {
         let elapsed = self.looked.map(|looked| now.saturating_duration_since(looked));
         let mut jobs: BTreeMap<JobKey, JobUse> = BTreeMap::new();
-        for (job, group) in running {
+        let mut counted = BTreeSet::new();
+        for TaskGroup { job, run, group } in running {
             let used = found.get(group).copied().unwrap_or_default();
             let before = self.ticks.get(group).copied().unwrap_or(0);
             let ticks = used.cpu_ticks.saturating_sub(before);
             let sum = jobs.entry(*job).or_insert(JobUse { job: *job, tasks: 0, cpu_milli: 0, cpu_ms: 0, rss_bytes: 0 });
-            sum.tasks += 1;
+            // A pair has two groups and is one task.
+            sum.tasks += u64::from(counted.insert(*run));
             sum.cpu_milli += elapsed.map_or(0, |elapsed| milli(ticks, elapsed));
             sum.cpu_ms = sum.cpu_ms.saturating_add(used.cpu_ticks.saturating_mul(TICK_MS));
             sum.rss_bytes = sum.rss_bytes.saturating_add(used.rss_bytes);
@@ -68,8 +81,10 @@ impl Groups {
         uses.sort_by_key(|used| std::cmp::Reverse((used.cpu_milli, used.rss_bytes)));
         uses.truncate(JOBS_MAX);
         self.uses = uses;
-        self.ticks =
-            running.iter().map(|(_, group)| (*group, found.get(group).map_or(0, |used| used.cpu_ticks))).collect();
+        self.ticks = running
+            .iter()
+            .map(|TaskGroup { group, .. }| (*group, found.get(group).map_or(0, |used| used.cpu_ticks)))
+            .collect();
         self.looked = Some(now);
         &self.uses
     }
@@ -82,8 +97,8 @@ fn milli(ticks: u64, elapsed: Duration) -> u64 {
 }
 
 /// Goes through all processes. One that ends meanwhile is left out.
-fn scan(running: &[(JobKey, u32)]) -> BTreeMap<u32, Used> {
-    let mut found: BTreeMap<u32, Used> = running.iter().map(|(_, group)| (*group, Used::default())).collect();
+fn scan(running: &[TaskGroup]) -> BTreeMap<u32, Used> {
+    let mut found: BTreeMap<u32, Used> = running.iter().map(|task| (task.group, Used::default())).collect();
     let page = u64::try_from(rustix::param::page_size()).unwrap_or(u64::MAX);
     let Ok(entries) = fs::read_dir("/proc") else { return found };
     let mut stat = String::new();

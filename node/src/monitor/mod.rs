@@ -14,6 +14,7 @@ mod sampler;
 #[cfg(test)]
 mod tests;
 
+pub use groups::TaskGroup;
 pub use history::{HISTORY, History, NODES_MAX, RING_MAX, Sample};
 pub use reading::{Disk, Gpu, JobKey, JobUse, Reading};
 pub use sampler::Sampler;

@@ -13,7 +13,7 @@ use sysinfo::{CpuRefreshKind, DiskRefreshKind, Disks, MemoryRefreshKind, Refresh
 use super::gpu::Gpus;
 use super::groups::Groups;
 use super::procfs::{self, Traffic};
-use super::{Disk, JobKey, Reading};
+use super::{Disk, Reading, TaskGroup};
 
 /// Reads the machine again and again.
 #[derive(Debug)]
@@ -50,8 +50,8 @@ impl Sampler {
         })
     }
 
-    /// One reading. `running` gives each running task's job and process group. May block for two seconds, when a GPU's driver hangs.
-    pub fn read(&mut self, running: &[(JobKey, u32)]) -> Reading {
+    /// One reading. `running` lists the process groups of the running tasks. May block for two seconds, when a GPU's driver hangs.
+    pub fn read(&mut self, running: &[TaskGroup]) -> Reading {
         self.system.refresh_specifics(self.kind);
         let cores = u64::try_from(self.system.cpus().len()).unwrap_or(u64::MAX);
         let (rx, tx) = self.rates();

@@ -20,7 +20,7 @@ use super::gpu::{self, Gpus};
 use super::groups::{Groups, Used};
 use super::pace::Pace;
 use super::procfs::{self, Process, Traffic};
-use super::{Disk, Gpu, History, JobKey, JobUse, NODES_MAX, RING_MAX, Reading, Sampler};
+use super::{Disk, Gpu, History, JobKey, JobUse, NODES_MAX, RING_MAX, Reading, Sampler, TaskGroup};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -169,14 +169,23 @@ fn what_costs_much_is_looked_at_less_often() {
     assert!(pace.is_due(begin + Duration::from_secs(62)));
 }
 
+fn group(job: u64, run: u64, group: u32) -> TaskGroup {
+    TaskGroup { job: job_key(job), run, group }
+}
+
 #[test]
 fn tasks_of_one_job_are_added_up_and_the_largest_come_first() {
     let used = |cpu_ticks: u64, mib: u64| Used { cpu_ticks, rss_bytes: mib << 20 };
-    let running = [(job_key(1), 10), (job_key(2), 20), (job_key(2), 21)];
+    // The last two are a pair.
+    let running = [group(1, 1, 10), group(2, 2, 20), group(2, 3, 21), group(2, 3, 22)];
     let mut groups = Groups::default();
     let start = Instant::now();
-    groups.fold(start, &running, &BTreeMap::from([(10, used(100, 1)), (20, used(200, 2)), (21, used(300, 3))]));
-    let later = BTreeMap::from([(10, used(150, 1)), (20, used(700, 2)), (21, used(800, 4))]);
+    groups.fold(
+        start,
+        &running,
+        &BTreeMap::from([(10, used(100, 1)), (20, used(200, 2)), (21, used(200, 2)), (22, used(100, 1))]),
+    );
+    let later = BTreeMap::from([(10, used(150, 1)), (20, used(700, 2)), (21, used(500, 3)), (22, used(300, 1))]);
     let uses = groups.fold(start + Duration::from_secs(5), &running, &later);
     let seen: Vec<_> = uses
         .iter()
@@ -184,11 +193,11 @@ fn tasks_of_one_job_are_added_up_and_the_largest_come_first() {
         .collect();
     assert_eq!(seen, [(2, 2, 2_000, 15_000, 6), (1, 1, 100, 1_500, 1)]);
     // One task ended, and a new one has used two seconds since.
-    let running = [(job_key(2), 21), (job_key(3), 30)];
+    let running = [group(2, 3, 21), group(3, 4, 30)];
     let uses = groups.fold(start + Duration::from_secs(10), &running, &BTreeMap::from([(30, used(200, 0))]));
     let seen: Vec<_> = uses.iter().map(|used| (used.job.no.0, used.tasks, used.cpu_milli)).collect();
     assert_eq!(seen, [(3, 1, 400), (2, 1, 0)]);
-    let many: Vec<_> = (0..100).map(|no| (job_key(no), u32::try_from(no).unwrap())).collect();
+    let many: Vec<_> = (0..100).map(|no| group(no, no, u32::try_from(no).unwrap())).collect();
     assert_eq!(groups.fold(start + Duration::from_secs(15), &many, &BTreeMap::new()).len(), JOBS_MAX);
 }
 
@@ -215,8 +224,8 @@ impl Drop for Group {
 
 #[test]
 fn a_group_that_burns_is_seen_with_its_children() {
-    let group = Group::burning();
-    let running = [(job_key(1), group.0.id())];
+    let burning = Group::burning();
+    let running = [group(1, 1, burning.0.id())];
     let mut groups = Groups::default();
     assert_eq!(groups.look(&[]), []);
     let seen = || groups.look(&running).first().is_some_and(|used| used.cpu_ms > 0 && used.cpu_milli > 0);

@@ -16,11 +16,13 @@ impl Host {
         let mut effects = self.machine.step(now(at), input);
         loop {
             text += &show(&effects);
-            let write = effects.iter().rev().find_map(|effect| match effect {
-                Effect::Write { write, .. } => Some(*write),
-                _ => None,
-            });
-            let Some(write) = write else {
+            let mut asked = None;
+            for effect in &effects {
+                if let Effect::Write { write, .. } = effect {
+                    asked = Some(*write);
+                }
+            }
+            let Some(write) = asked else {
                 return text;
             };
             effects = self.machine.step(now(at), Input::Durable(write));

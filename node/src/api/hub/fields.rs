@@ -12,7 +12,7 @@ use smol_str::SmolStr;
 use starling_core::event::{Value, WorkSpec};
 use starling_core::namespace::{FieldReq, FieldType, SchemaError};
 
-use super::words;
+use crate::words;
 
 /// Fields as a program sends them.
 pub(super) type Texts = BTreeMap<String, Json>;

@@ -20,7 +20,6 @@ mod ingest;
 mod numbers;
 mod pull;
 mod submitting;
-mod words;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -24,13 +24,13 @@ pub(super) async fn submitted(node: &mut Node, request: SubmitRequest) -> Submit
     node.client.submit(request).await.unwrap().into_inner()
 }
 
-async fn refused(node: &mut Node, request: SubmitRequest) -> (Status, ErrorDetail) {
+pub(super) async fn refused(node: &mut Node, request: SubmitRequest) -> (Status, ErrorDetail) {
     let status = node.client.submit(request).await.unwrap_err();
     let detail = ErrorDetail::decode(status.details()).unwrap();
     (status, detail)
 }
 
-async fn ended(node: &mut Node, job: &str) -> JobSummary {
+pub(super) async fn ended(node: &mut Node, job: &str) -> JobSummary {
     let request = WaitRequest { jobs: vec![job.to_owned()], progress: false };
     let mut stream = node.client.wait(request).await.unwrap().into_inner();
     let reply = tokio::time::timeout(DEADLINE, stream.message()).await.unwrap();

@@ -8,4 +8,5 @@ mod hub;
 mod logs;
 mod monitor;
 mod namespaces;
+mod simulations;
 mod world;

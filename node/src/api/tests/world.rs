@@ -1,5 +1,6 @@
 //! A node whose disk answers at once and keeps batches in memory, and whose tasks end as their command
-//! says: `hold` runs until it is killed, `exit N` ends with N, anything else writes its words and ends.
+//! says: `hold` runs until it is killed, `exit N` ends with N, anything else writes its words and ends. The
+//! environment of a pair listens at port 40,000 + its task, or breaks as the policy runs if its command is `break`.
 //!
 //! Invariants: as for the real edges, each write and each spawn is answered exactly once.
 
@@ -33,6 +34,9 @@ use crate::relay;
 
 /// Longest wait of any test.
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What every task uses.
+pub(super) const USED: Usage = Usage { cpu_user_ms: 40, cpu_sys_ms: 20, wall_ms: 100, max_rss_bytes: 5 << 20 };
 
 type Log = Arc<Mutex<Vec<SignedBatch>>>;
 
@@ -72,8 +76,17 @@ impl Edges for World {
 
 impl World {
     fn spawn(&mut self, spawn: &Spawn) {
-        let Work::Process(launch) = &spawn.work else {
-            return;
+        let launch = match &spawn.work {
+            Work::Process(launch) => launch,
+            Work::Pair(pair) => {
+                let port = 40_000 + u16::try_from(spawn.task).unwrap();
+                self.handle.input(Input::PortOpened { run: spawn.run, port, host: "127.0.0.1".into() });
+                if pair.env_command == ["break"] {
+                    return self.end(spawn.run, Outcome::Broke("the env broke".into()));
+                }
+                &pair.policy
+            }
+            Work::Relay(_) => return,
         };
         let words: Vec<&str> = launch.command.iter().map(String::as_str).collect();
         match words.as_slice() {
@@ -92,7 +105,7 @@ impl World {
     }
 
     fn end(&self, run: RunId, outcome: Outcome) {
-        self.handle.input(Input::TaskEnded { run, outcome, usage: Usage::default() });
+        self.handle.input(Input::TaskEnded { run, outcome, usage: USED });
     }
 }
 

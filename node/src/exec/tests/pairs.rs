@@ -102,6 +102,20 @@ fn policy_is_told_where_the_server_listens_and_its_end_is_the_outcome() {
 }
 
 #[test]
+fn both_groups_of_a_pair_are_listed_under_its_run() {
+    let rig = Rig::new();
+    rig.executor.launch(pair(&rig, SERVER, "sleep 100"));
+    port(&rig);
+    let policy = rig.started();
+    let mut groups = rig.executor.groups();
+    groups.sort_unstable_by_key(|(_, group)| *group == policy);
+    assert_eq!(groups, [(KEY, env_pids(&rig)[0]), (KEY, policy)]);
+    rig.executor.kill(KEY, Kill::Hard);
+    rig.ended();
+    assert_eq!(rig.executor.groups(), []);
+}
+
+#[test]
 fn port_may_be_printed_first_and_the_file_be_named_in_the_arguments() {
     let rig = Rig::new();
     // The file that the server knows is another one, so only the line can tell.

@@ -1,0 +1,109 @@
+//! Attempts as the API shows them: where, how they ended, what they used, where their environments listened.
+//!
+//! Invariants: as many attempts as there are, but a bounded number of ports.
+//! Does not: decide what an attempt is (`facts::view` does).
+
+use starling_core::facts::view::{self, AttemptView};
+use starling_core::facts::{self, Grant, Job, Outcome, Run};
+use starling_core::lattice::IntervalSet;
+use starling_core::machine::Machine;
+use starling_core::time::Hlc;
+use starling_proto::v1::{Attempt, Ending, JobState, TaskPort, Usage};
+
+use super::convert::{clamp, ending, ranges};
+use super::reason;
+
+/// Ports in one reply: about 25 bytes each, and clients take 4 MiB.
+const PORTS_MAX: usize = 10_000;
+
+/// Everything that was tried and came to something.
+pub(super) fn attempts(machine: &Machine, job: &Job) -> Vec<Attempt> {
+    let mut room = PORTS_MAX;
+    let mut all = Vec::new();
+    for view in view::attempts(job) {
+        let attempt = attempt(machine, job, &view, room);
+        // A grant that came to nothing says nothing to a user. An environment may have listened before its policy started.
+        if !view.void || view.started || view.outcome.is_some() || !attempt.ports.is_empty() {
+            room -= attempt.ports.len();
+            all.push(attempt);
+        }
+    }
+    all
+}
+
+/// What all attempts together used; `None` while no node has said.
+pub(super) fn total_usage(job: &Job) -> Option<Usage> {
+    let used = |grant: &Grant| Some((*grant.run()?.usage()?, ended(grant)?));
+    let all = job.grants.values().filter_map(used);
+    all.reduce(|(sum, count), (usage, tasks)| (sum.plus(&usage), count + tasks))
+        .map(|(usage, tasks)| of_usage(&usage, tasks))
+}
+
+fn attempt(machine: &Machine, job: &Job, view: &AttemptView, room: usize) -> Attempt {
+    let (state, reason) = match &view.outcome {
+        Some(Outcome::Exit(0)) => (JobState::Done, String::new()),
+        Some(Outcome::Cancelled) => (JobState::Cancelled, String::new()),
+        Some(Outcome::Lost) => (JobState::Lost, reason::of_outcome(&Outcome::Lost)),
+        Some(
+            outcome @ (Outcome::Exit(_)
+            | Outcome::Signal(_)
+            | Outcome::NotStarted(..)
+            | Outcome::TimedOut
+            | Outcome::Broke(_)),
+        ) => (JobState::Failed, reason::of_outcome(outcome)),
+        None if view.void => (JobState::Lost, "withdrawn: its node was silent".to_owned()),
+        None if view.started => (JobState::Running, String::new()),
+        None => (JobState::Pending, String::new()),
+    };
+    let grant = job.grants.lookup(&view.grant);
+    let run = grant.and_then(Grant::run);
+    let usage = run.and_then(Run::usage).filter(|_| view.outcome.is_some());
+    Attempt {
+        tasks: ranges(&view.tasks),
+        attempt: view.attempt.0.into(),
+        node: view::node_name(machine.facts(), &view.node),
+        state: state.into(),
+        exit: view.outcome.as_ref().map(Outcome::code),
+        ending: view.outcome.as_ref().map_or(Ending::None, ending).into(),
+        reason,
+        started_unix_ms: unix_ms(view.first_start),
+        ended_unix_ms: match view.outcome {
+            Some(_) => unix_ms(view.last_end),
+            None => 0,
+        },
+        ports: run.map(|run| ports(run, &view.tasks, room)).unwrap_or_default(),
+        usage: usage.map(|usage| of_usage(usage, grant.and_then(ended).unwrap_or_default())),
+    }
+}
+
+/// How many tasks a grant's usage adds up.
+fn ended(grant: &Grant) -> Option<u64> {
+    Some(grant.run()?.all_ended().intersection(&grant.placed.as_ref()?.tasks).len())
+}
+
+fn of_usage(usage: &facts::Usage, tasks: u64) -> Usage {
+    Usage {
+        cpu_user_ms: usage.cpu_user_ms,
+        cpu_sys_ms: usage.cpu_sys_ms,
+        wall_ms: usage.wall_ms,
+        max_rss_bytes: usage.max_rss_bytes,
+        tasks: clamp(tasks),
+    }
+}
+
+/// Where the environments of these tasks listened, as far as there is room.
+fn ports(run: &Run, tasks: &IntervalSet, room: usize) -> Vec<TaskPort> {
+    let told = run.extra.iter().flat_map(|extra| extra.ports.iter());
+    told.filter(|(task, _)| tasks.contains(**task))
+        .filter_map(|(task, port)| {
+            let port = port.0.as_ref()?;
+            Some(TaskPort { task: *task, host: port.host.to_string(), port: port.port.into() })
+        })
+        .take(room)
+        .collect()
+}
+
+/// The wall part of a clock, 0 for none.
+pub(super) fn unix_ms(hlc: Option<Hlc>) -> u64 {
+    hlc.map_or(0, |hlc| hlc.wall_ms)
+}
