@@ -182,7 +182,7 @@ pub struct TaskArgs {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["command", "env", "chdir", "stdin"])]
     pub ns: Option<String>,
     /// A field of the namespace; a list by repeating it, a map by KEY.SUB=VALUE, either also as JSON
-    #[arg(short, long = "field", value_name = "KEY=VALUE", requires = "ns", value_parser = parse_field)]
+    #[arg(short, long = "field", value_name = "KEY=VALUE", requires = "ns", conflicts_with = "command", value_parser = parse_field)]
     pub fields: Vec<String>,
     /// A name for the job that you choose; submitting again under it gives the same job
     #[arg(long, value_name = "NAME")]
