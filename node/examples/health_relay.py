@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A relay: checks web servers for jobs of namespace `health_check` (health_check.toml).
 
-    python3 health_relay.py --node http://127.0.0.1:7500 [--gid NAME] [--slots N]
+    python3 health_relay.py --node http://127.0.0.1:7450 [--gid NAME] [--slots N]
 
 It registers at a node, polls for tasks, gets each task's `url`, and reports `CheckPassed` or `CheckFailed`. Any node will do. Standard library only.
 """
@@ -115,7 +115,7 @@ def look(url, expect_status):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--node", default="http://127.0.0.1:7500", help="any node's API")
+    parser.add_argument("--node", default="http://127.0.0.1:7450", help="any node's API")
     parser.add_argument("--gid", default=f"health-{socket.gethostname()}-{os.getpid()}", help="this relay's name")
     parser.add_argument("--slots", type=int, default=16, help="checks at once")
     parser.add_argument("--lease-ms", type=int, default=10_000, help="when this relay is silent for so long, others redo its checks")

@@ -1,6 +1,6 @@
 //! A relay in Rust: checks web servers for jobs of namespace `health_check` (health_check.toml), over one gRPC stream.
 //!
-//! `cargo run --example health_relay -- --node http://127.0.0.1:7500 [--gid NAME] [--slots N] [--lease-ms N]`
+//! `cargo run --example health_relay -- --node http://127.0.0.1:7450 [--gid NAME] [--slots N] [--lease-ms N]`
 //!
 //! Does not: speak TLS or follow redirects; a check is one plain HTTP/1.1 request.
 
@@ -31,7 +31,7 @@ const BODY_BYTES_MAX: u64 = 16 << 20;
 #[derive(Clone, Debug, Parser)]
 struct Args {
     /// Any node's API
-    #[arg(long, default_value = "http://127.0.0.1:7500")]
+    #[arg(long, default_value = "http://127.0.0.1:7450")]
     node: String,
     /// This relay's name [default: health-PID]
     #[arg(long)]

@@ -225,7 +225,7 @@ pub struct TaskArgs {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["command", "env", "chdir", "stdin"])]
     pub ns: Option<String>,
     /// A field of the namespace; a list by repeating it, a map by KEY.SUB=VALUE, either also as JSON
-    #[arg(short, long = "field", value_name = "KEY=VALUE", requires = "ns", value_parser = parse_field)]
+    #[arg(short, long = "field", value_name = "KEY=VALUE", requires = "ns", conflicts_with = "command", value_parser = parse_field)]
     pub fields: Vec<String>,
     #[command(flatten)]
     pub demand: DemandArgs,
