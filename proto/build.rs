@@ -21,15 +21,24 @@ const ENUM_FIELDS: &[(&str, &str)] = &[
     ("LogsRequest.streams", "log_stream::list"),
     ("LogChunk.stream", "log_stream"),
     ("NodeLine.state", "node_state"),
+    ("JobFacts.state", "job_state"),
+    ("JobFacts.ending", "ending"),
     ("Check.state", "check_state"),
 ];
 
 const BYTES_FIELDS: &[&str] = &["SubmitRequest.stdin", "SubmitRequest.request_id", "LogChunk.data"];
 
-/// Fields of open specs: a map from names to values, in JSON plain values.
-const SPEC_FIELDS: &[&str] = &["RelayReport.spec", "RelayTask.spec"];
+/// Fields that hold JSON, which stands for itself in the JSON form.
+const JSON_FIELDS: &[&str] = &[
+    "SubmitRequest.spec",
+    "JobDetail.spec",
+    "JobFacts.spec",
+    "JobFacts.registers",
+    "RelayReport.spec",
+    "RelayTask.spec",
+];
 
-const ONEOFS: &[&str] = &["Value.kind", "RelaySay.say", "RelayHear.hear"];
+const ONEOFS: &[&str] = &["RelaySay.say", "RelayHear.hear"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -47,9 +56,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         builder =
             builder.field_attribute(format!(".starling.v1.{field}"), "#[serde(with = \"crate::json::base64_bytes\")]");
     }
-    for field in SPEC_FIELDS {
-        builder = builder.field_attribute(format!(".starling.v1.{field}"), "#[serde(with = \"crate::json::spec\")]");
+    for field in JSON_FIELDS {
+        builder =
+            builder.field_attribute(format!(".starling.v1.{field}"), "#[serde(with = \"crate::json::embedded\")]");
     }
+    builder = builder.field_attribute(".starling.v1.SubmitRequest.ns", "#[serde(alias = \"namespace\")]");
     for oneof in ONEOFS {
         let derive = "#[derive(serde::Serialize, serde::Deserialize)]";
         builder = builder.enum_attribute(format!(".starling.v1.{oneof}"), derive);

@@ -1,7 +1,8 @@
 //! A small HTTP/1.1 client over one connection, so that what goes over the wire is known byte by byte.
 //!
-//! Does not: follow, compress, or read chunked bodies to the end of a stream that never ends.
+//! Does not: follow or compress, or read streams that never end.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -10,6 +11,14 @@ use serde_json::Value;
 
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(20);
+
+/// An answer; header names are in lower case.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Value,
+}
 
 /// One connection to a node's API.
 #[derive(Debug)]
@@ -41,30 +50,57 @@ impl Http {
         self.send(head.as_bytes())
     }
 
-    /// Sends these bytes; the status and the answer.
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> (u16, Value) {
-        self.stream.get_mut().write_all(bytes).unwrap();
+    /// Sends a request of any content type.
+    pub(crate) fn ask(&mut self, method: &str, path: &str, body: &str) -> Answer {
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: starling\r\ncontent-length: {}\r\n\r\n", body.len());
+        self.stream.get_mut().write_all(format!("{head}{body}").as_bytes()).unwrap();
         self.answer()
     }
 
-    /// Reads one answer with a length.
-    fn answer(&mut self) -> (u16, Value) {
-        let mut line = String::new();
-        self.stream.read_line(&mut line).unwrap();
+    /// Sends these bytes; the status and the answer.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> (u16, Value) {
+        self.stream.get_mut().write_all(bytes).unwrap();
+        let Answer { status, body, .. } = self.answer();
+        (status, body)
+    }
+
+    /// Reads one answer.
+    fn answer(&mut self) -> Answer {
+        let line = self.line();
         let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("no status in {line:?}")).parse().unwrap();
-        let mut length = 0;
+        let mut headers = BTreeMap::new();
+        while let Some((key, value)) = self.line().split_once(": ") {
+            headers.insert(key.to_lowercase(), value.to_owned());
+        }
+        let body = match headers.get("content-length") {
+            Some(length) => self.bytes(length.parse().unwrap()),
+            None if headers.contains_key("transfer-encoding") => self.chunks(),
+            None => Vec::new(),
+        };
+        Answer { status, headers, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
+    }
+
+    fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
         loop {
-            line.clear();
-            self.stream.read_line(&mut line).unwrap();
-            let Some((key, value)) = line.trim_end().split_once(": ") else {
-                break;
-            };
-            if key.eq_ignore_ascii_case("content-length") {
-                length = value.parse().unwrap();
+            let size = usize::from_str_radix(&self.line(), 16).unwrap();
+            body.extend(self.bytes(size));
+            self.line();
+            if size == 0 {
+                return body;
             }
         }
-        let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).unwrap();
-        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).unwrap();
+        bytes
     }
 }

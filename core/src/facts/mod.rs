@@ -6,6 +6,7 @@
 
 mod declared;
 mod job;
+mod phase;
 mod roster;
 mod run;
 pub mod state;

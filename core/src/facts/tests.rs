@@ -1,6 +1,7 @@
 //! Facts: the lattice laws of every part, folds in any order, forged statements, and the incremental root.
 
 mod declared;
+mod phase;
 mod view;
 
 use proptest::prelude::*;

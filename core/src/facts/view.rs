@@ -2,6 +2,7 @@
 //!
 //! Invariants: pure queries; nothing here changes Facts; a name that could mean two things is refused, never guessed.
 
+pub use super::phase::{phases, state};
 use super::{Facts, Job, Outcome, Submit};
 use crate::ids::{Attempt, GrantNo, JobId, JobNo, NodeId};
 use crate::lattice::IntervalSet;
@@ -102,9 +103,35 @@ pub enum FindError {
 pub fn job(id: JobId, job: &Job) -> Option<JobView<'_>> {
     let submit: &Submit = job.submit.as_ref()?;
     let outcomes = job.outcomes();
+    let counts = counts(job, submit, &outcomes);
+    let runs = || job.grants.values().filter_map(super::Grant::run);
+    let started = runs().filter_map(|run| run.first_start.0).min();
+    let mut nodes: Vec<NodeId> = job
+        .grants
+        .values()
+        .filter(|grant| grant.run().is_some_and(|run| !run.started.is_empty()))
+        .filter_map(|grant| grant.placed.as_ref().map(|placed| placed.node))
+        .collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    let worst = outcomes.iter().map(|(outcome, _)| outcome).max_by_key(|outcome| outcome.code()).cloned();
+    let all_sealed = counts.pending == 0 && counts.running == 0;
+    let state = if all_sealed {
+        sealed_state(&outcomes)
+    } else if started.is_some() || !outcomes.is_empty() {
+        State::Running
+    } else {
+        State::Pending
+    };
+    let ended = if all_sealed { job.sealed_at.0 } else { None };
+    Some(JobView { id, submit, state, counts, worst, nodes, started, ended })
+}
+
+/// How many of a job's tasks are in which state, given its final outcomes.
+pub(super) fn counts(job: &Job, submit: &Submit, outcomes: &[(Outcome, IntervalSet)]) -> Counts {
     let mut counts = Counts::default();
     let mut sealed = 0;
-    for (outcome, tasks) in &outcomes {
+    for (outcome, tasks) in outcomes {
         sealed += tasks.len();
         match outcome {
             Outcome::Exit(0) => counts.done += tasks.len(),
@@ -121,27 +148,7 @@ pub fn job(id: JobId, job: &Job) -> Option<JobView<'_>> {
     }
     counts.running = job.running_tasks().len();
     counts.pending = submit.tasks.len().saturating_sub(sealed + counts.running);
-    let runs = || job.grants.values().filter_map(super::Grant::run);
-    let started = runs().filter_map(|run| run.first_start.0).min();
-    let mut nodes: Vec<NodeId> = job
-        .grants
-        .values()
-        .filter(|grant| grant.run().is_some_and(|run| !run.started.is_empty()))
-        .filter_map(|grant| grant.placed.as_ref().map(|placed| placed.node))
-        .collect();
-    nodes.sort_unstable();
-    nodes.dedup();
-    let worst = outcomes.iter().map(|(outcome, _)| outcome).max_by_key(|outcome| outcome.code()).cloned();
-    let all_sealed = counts.pending == 0 && counts.running == 0;
-    let state = if all_sealed {
-        sealed_state(&outcomes)
-    } else if started.is_some() || sealed > 0 {
-        State::Running
-    } else {
-        State::Pending
-    };
-    let ended = if all_sealed { job.sealed_at.0 } else { None };
-    Some(JobView { id, submit, state, counts, worst, nodes, started, ended })
+    counts
 }
 
 fn sealed_state(outcomes: &[(Outcome, IntervalSet)]) -> State {

@@ -128,10 +128,8 @@ pub fn outcome_of(spec: &WorkSpec) -> Option<Outcome> {
         Some(Outcome::Cancelled)
     } else if says("lost") {
         Some(Outcome::Lost)
-    } else if let Some(reason) = spec.text("broke") {
-        Some(Outcome::Broke(reason.clone()))
     } else {
-        None
+        spec.text("broke").map(|reason| Outcome::Broke(reason.clone()))
     }
 }
 

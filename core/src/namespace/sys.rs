@@ -147,6 +147,16 @@ pub fn register_namespace(hlc: Hlc, declaration: &Declaration) -> Event {
     event(hlc, REGISTER, SysContext::default(), spec)
 }
 
+/// The name of the namespace that an event registers, if it is a registration that this version reads.
+#[must_use]
+pub fn registered_name(event: &Event) -> Option<SmolStr> {
+    if event.ns != NAME || event.kind != REGISTER {
+        return None;
+    }
+    let declaration = event.spec.bytes("declaration").map(Declaration::from_bytes)?.ok()?;
+    Some(declaration.spec.name)
+}
+
 /// A user wants a job stopped.
 #[must_use]
 pub fn cancel(hlc: Hlc, job: JobId) -> Event {

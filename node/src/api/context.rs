@@ -16,6 +16,7 @@ use starling_core::time::Now;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::Status;
 
+use super::hub::{Generators, Hub};
 use super::status::ApiError;
 use super::stream::Produced;
 use crate::driver::Handle;
@@ -77,6 +78,8 @@ pub struct Context {
     pub history: ReadHistory,
     /// The past hour of readings.
     pub past: History,
+    /// Programs outside that run jobs, if they are served here.
+    pub generators: Option<Arc<dyn Generators>>,
 }
 
 impl fmt::Debug for Context {
@@ -89,6 +92,7 @@ impl fmt::Debug for Context {
 #[derive(Clone, Debug)]
 pub(super) struct Api {
     pub(super) ctx: Arc<Context>,
+    pub(super) hub: Arc<Hub>,
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
@@ -99,6 +103,7 @@ impl Api {
     pub(super) fn new(ctx: Context, stopping: watch::Receiver<bool>) -> Self {
         Self {
             ctx: Arc::new(ctx),
+            hub: Arc::default(),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             stopping,

@@ -3,11 +3,13 @@
 //! Invariants: pure; a number that does not fit its field is clamped, never wrapped.
 //! Does not: ask anything; callers run these inside a question to the Machine.
 
+use starling_core::event::WorkSpec;
 use starling_core::facts::view::{self, AttemptView, Counts, JobView, State};
 use starling_core::facts::{Job, Outcome};
 use starling_core::ids::JobId;
 use starling_core::lattice::IntervalSet;
 use starling_core::machine::Machine;
+use starling_core::namespace::job_fields;
 use starling_core::schedule::Health;
 use starling_core::time::{Hlc, Now};
 use starling_proto::v1::{
@@ -15,6 +17,7 @@ use starling_proto::v1::{
 };
 
 use super::reason;
+use crate::declare;
 
 /// As `u32`, clamped.
 pub(super) fn clamp(number: impl TryInto<u32>) -> u32 {
@@ -80,6 +83,7 @@ pub(super) fn summary(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobS
     let end = view.ended.map_or(now.wall.0, |ended| ended.wall_ms);
     JobSummary {
         name: view.submit.name.to_string(),
+        alias: view.submit.alias().map(ToString::to_string).unwrap_or_default(),
         ns: view.submit.ns.to_string(),
         state: state(view.state).into(),
         tasks: clamp(view.submit.tasks.len()),
@@ -123,8 +127,18 @@ pub(super) fn detail(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobDe
         detail.priority = submit.priority;
         detail.retries = submit.retries.into();
         detail.timeout_ms = submit.timeout_ms;
+        if submit.schema().is_some() {
+            detail.spec = own_fields(&spec);
+        }
     }
     detail
+}
+
+/// What a spec says beside what every job may say, as JSON.
+fn own_fields(spec: &WorkSpec) -> String {
+    let common = job_fields();
+    let own = spec.0.iter().filter(|(key, _)| !common.iter().any(|field| field.key == **key));
+    own.map(|(key, value)| (key.to_string(), declare::to_json(value))).collect::<serde_json::Value>().to_string()
 }
 
 fn attempt(machine: &Machine, view: &AttemptView) -> Attempt {

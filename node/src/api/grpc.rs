@@ -5,16 +5,17 @@
 
 use starling_proto::v1::starling_server::Starling;
 use starling_proto::v1::{
-    CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply, GetNodeRequest,
-    InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNodesRequest, ListRelaysRequest,
-    LogChunk, LogsRequest, NodeDetail, NodesReply, RelayHear, RelaySay, RelaysReply, SubmitReply, SubmitRequest,
-    WaitReply, WaitRequest,
+    CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply, FactsPage,
+    GetNamespaceRequest, GetNodeRequest, InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest,
+    ListNamespacesReply, ListNamespacesRequest, ListNodesRequest, ListRelaysRequest, LogChunk, LogsRequest,
+    NamespaceDetail, NodeDetail, NodesReply, PullFactsRequest, PutNamespaceReply, PutNamespaceRequest, RelayHear,
+    RelaySay, RelaysReply, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
 };
 use tonic::{Request, Response, Status, Streaming};
 
 use super::context::Api;
 use super::stream::Produced;
-use super::{doctor, events, jobs, logs, nodes, relays, submit, wait};
+use super::{doctor, events, facts, jobs, logs, namespaces, nodes, relays, submit, wait};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -24,6 +25,7 @@ impl Starling for Api {
     type LogsStream = Produced<LogChunk>;
     type EventsStream = Produced<EventLine>;
     type RelayStream = Produced<RelayHear>;
+    type PullFactsStream = Produced<FactsPage>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Answer<SubmitReply> {
         let work = submit::submit(self, request.into_inner());
@@ -73,6 +75,11 @@ impl Starling for Api {
         Ok(Response::new(stream))
     }
 
+    async fn pull_facts(&self, request: Request<PullFactsRequest>) -> Answer<Self::PullFactsStream> {
+        let stream = facts::pull(self, request.into_inner()).await?;
+        Ok(Response::new(stream))
+    }
+
     async fn info(&self, _request: Request<InfoRequest>) -> Answer<InfoReply> {
         self.call(nodes::info(self)).await.map(Response::new)
     }
@@ -88,5 +95,19 @@ impl Starling for Api {
 
     async fn list_relays(&self, _request: Request<ListRelaysRequest>) -> Answer<RelaysReply> {
         self.call(relays::list(self)).await.map(Response::new)
+    }
+
+    async fn put_namespace(&self, request: Request<PutNamespaceRequest>) -> Answer<PutNamespaceReply> {
+        let work = namespaces::put(self, request.into_inner());
+        self.call(work).await.map(Response::new)
+    }
+
+    async fn list_namespaces(&self, _request: Request<ListNamespacesRequest>) -> Answer<ListNamespacesReply> {
+        self.call(namespaces::list(self)).await.map(Response::new)
+    }
+
+    async fn get_namespace(&self, request: Request<GetNamespaceRequest>) -> Answer<NamespaceDetail> {
+        let work = namespaces::get(self, request.into_inner());
+        self.call(work).await.map(Response::new)
     }
 }

@@ -18,20 +18,21 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use starling_proto::Word;
 use starling_proto::v1::starling_server::StarlingServer;
 use starling_proto::v1::{
-    CancelRequest, EventsRequest, GetNodeRequest, JobRef, JobState, ListJobsRequest, ListNodesRequest, LogStream,
-    LogsRequest, SubmitRequest, WaitRequest,
+    CancelRequest, EventsRequest, GetNamespaceRequest, GetNodeRequest, JobRef, JobState, ListJobsRequest,
+    ListNodesRequest, LogStream, LogsRequest, PullFactsRequest, PutNamespaceRequest, SubmitRequest, WaitRequest,
 };
 use tonic::Status;
 
 use super::context::Api;
 use super::status::{self, ApiError};
-use super::{doctor, events, jobs, logs, nodes, submit, wait};
+use super::{doctor, events, facts, hub, jobs, logs, namespaces, nodes, submit, wait};
 
 /// Largest request, as for gRPC.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -55,11 +56,15 @@ pub(super) fn router(api: Api) -> Router {
         .route("/v1/jobs/{id}/logs", get(get_logs))
         .route("/v1/nodes", get(get_nodes))
         .route("/v1/nodes/{node}", get(get_node))
+        .route("/v1/namespaces", get(get_namespaces).put(put_namespace))
+        .route("/v1/namespaces/{name}", get(get_namespace))
         .route("/v1/events", get(get_events))
+        .route("/v1/facts", get(get_facts))
         .route("/v1/info", get(get_info))
         .route("/v1/doctor", get(get_doctor))
         .route("/healthz", get(get_health))
         .merge(relays::routes())
+        .merge(hub::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(api)
@@ -79,7 +84,7 @@ async fn refuse_browsers(request: Request, next: Next) -> Response {
 
 /// A request that never reached the API.
 #[derive(Debug)]
-struct Refusal {
+pub(super) struct Refusal {
     code: StatusCode,
     error: String,
 }
@@ -90,7 +95,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-fn refused(code: StatusCode, error: String) -> Refusal {
+pub(super) fn refused(code: StatusCode, error: String) -> Refusal {
     Refusal { code, error }
 }
 
@@ -103,16 +108,22 @@ async fn wrong_method(method: Method, uri: Uri) -> Refusal {
     refused(StatusCode::METHOD_NOT_ALLOWED, error)
 }
 
-fn answer<T: Serialize>(result: Result<T, Status>) -> Response {
+pub(super) fn answer<T: Serialize>(result: Result<T, Status>) -> Response {
     match result {
         Ok(reply) => Json(reply).into_response(),
         Err(status) => failed(&status),
     }
 }
 
-fn failed(status: &Status) -> Response {
+pub(super) fn failed(status: &Status) -> Response {
     let (code, refusal) = status::http(status);
     (code, Json(refusal)).into_response()
+}
+
+/// Whether the request says that its body is of this type.
+fn has_type(request: &Request, wanted: &str) -> bool {
+    let said = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    said.is_some_and(|value| value.trim_start().starts_with(wanted))
 }
 
 /// The request's JSON body.
@@ -122,42 +133,41 @@ async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Refusal> {
 
 /// The request's JSON body of at most so many bytes.
 async fn body_within<T: DeserializeOwned>(request: Request, bytes_max: usize) -> Result<T, Refusal> {
-    let headers = request.headers();
-    let is_json = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.trim_start().starts_with("application/json"));
-    if !is_json {
+    if !has_type(&request, "application/json") {
         let error = "expected content-type application/json".to_owned();
         return Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
     }
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let too_large = || {
-        let error = format!("the body is over the limit of {bytes_max} bytes");
-        refused(StatusCode::PAYLOAD_TOO_LARGE, error)
-    };
-    if length.is_some_and(|length| length > bytes_max) {
-        return Err(too_large());
-    }
-    // One byte more than allowed shows what is over the limit without a length.
-    let read = to_bytes(request.into_body(), bytes_max);
-    let bytes = match tokio::time::timeout(BODY_WITHIN, read).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(_)) if length.is_none() => return Err(too_large()),
-        Ok(Err(error)) => {
-            return Err(refused(StatusCode::BAD_REQUEST, format!("the body broke off: {error}")));
-        }
-        Err(_elapsed) => {
-            let error = "the body did not arrive in time".to_owned();
-            return Err(refused(StatusCode::REQUEST_TIMEOUT, error));
-        }
-    };
+    let bytes = read(request, bytes_max).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| refused(StatusCode::BAD_REQUEST, format!("the body does not fit: {error}")))
 }
 
+/// The request's body, if it has at most `limit` bytes.
+pub(super) async fn read(request: Request, limit: usize) -> Result<Bytes, Refusal> {
+    let headers = request.headers();
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let too_large = || {
+        let error = format!("the body is over the limit of {limit} bytes");
+        refused(StatusCode::PAYLOAD_TOO_LARGE, error)
+    };
+    if length.is_some_and(|length| length > limit) {
+        return Err(too_large());
+    }
+    // One byte more than allowed shows what is over the limit without a length.
+    let body = to_bytes(request.into_body(), limit);
+    match tokio::time::timeout(BODY_WITHIN, body).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) if length.is_none() => Err(too_large()),
+        Ok(Err(error)) => Err(refused(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"))),
+        Err(_elapsed) => {
+            let error = "the body did not arrive in time".to_owned();
+            Err(refused(StatusCode::REQUEST_TIMEOUT, error))
+        }
+    }
+}
+
 /// The request's query.
-fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
+pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refusal> {
     match Query::try_from_uri(uri) {
         Ok(Query(query)) => Ok(query),
         Err(error) => Err(refused(StatusCode::BAD_REQUEST, error.body_text())),
@@ -340,6 +350,47 @@ async fn get_node(State(api): State<Api>, Path(node): Path<String>, uri: Uri) ->
     }
 }
 
+async fn get_namespaces(State(api): State<Api>) -> Response {
+    answer(api.call(namespaces::list(&api)).await)
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct NamespaceQuery {
+    version: u32,
+    id: String,
+}
+
+async fn get_namespace(State(api): State<Api>, Path(name): Path<String>, uri: Uri) -> Response {
+    match query::<NamespaceQuery>(&uri) {
+        Ok(NamespaceQuery { version, id }) => {
+            answer(api.call(namespaces::get(&api, GetNamespaceRequest { name, version, id })).await)
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn put_namespace(State(api): State<Api>, request: Request) -> Response {
+    match declaration(request).await {
+        Ok(request) => answer(api.call(namespaces::put(&api, request)).await),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// A declaration as TOML, or as JSON with the TOML in it.
+async fn declaration(request: Request) -> Result<PutNamespaceRequest, Refusal> {
+    if has_type(&request, "application/json") {
+        return body(request).await;
+    }
+    if !["application/toml", "text/plain"].iter().any(|wanted| has_type(&request, wanted)) {
+        let error = "expected content-type application/toml, text/plain or application/json".to_owned();
+        return Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
+    }
+    let toml = String::from_utf8(read(request, BODY_BYTES_MAX).await?.into());
+    let toml = toml.map_err(|error| refused(StatusCode::BAD_REQUEST, format!("the body is no text: {error}")))?;
+    Ok(PutNamespaceRequest { toml })
+}
+
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct EventsQuery {
@@ -359,6 +410,24 @@ async fn get_events(State(api): State<Api>, uri: Uri) -> Response {
                 tail: asked.tail,
             };
             sse(events::events(&api, request).await)
+        }
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FactsQuery {
+    namespace: String,
+    cursor: String,
+    limit: u32,
+}
+
+async fn get_facts(State(api): State<Api>, uri: Uri) -> Response {
+    match query::<FactsQuery>(&uri) {
+        Ok(FactsQuery { namespace, cursor, limit }) => {
+            let request = PullFactsRequest { namespace, cursor, limit };
+            facts::answer(&api, request).await.unwrap_or_else(|status| failed(&status))
         }
         Err(refusal) => refusal.into_response(),
     }

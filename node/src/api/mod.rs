@@ -3,21 +3,25 @@
 //! Read in this order: `serve` (connections), `context` (what the API stands on and its bounds), `grpc` and `http` (two doors to the same functions), then
 //! one file for each thing that users ask.
 //! Invariants: talks to the driver's handle and to task output only; no request panics the node; every answer is bounded in size and, unless it is a stream, in time.
-//! Does not: decide anything about jobs, or keep any state of its own.
+//! Does not: decide anything about jobs, or keep any state but what `hub` remembers of its clients for a while.
 
 mod context;
 mod convert;
 mod doctor;
 mod events;
+mod facts;
 mod grpc;
 mod http;
+mod hub;
 mod jobs;
 mod logs;
+mod namespaces;
 mod nodes;
 mod reason;
 mod relays;
 mod serve;
 mod socket;
+mod spec;
 mod status;
 mod stream;
 mod submit;
@@ -27,5 +31,6 @@ mod usage;
 mod wait;
 
 pub use context::{About, Context, ReadHistory, ReadStorage, StorageStats};
+pub use hub::{Generator, Generators};
 pub use serve::serve;
 pub use socket::BindError;

@@ -15,6 +15,7 @@ use starling_core::machine::CommandError;
 use starling_proto::v1::{ErrorDetail, FieldViolation};
 use tonic::{Code, Status};
 
+use crate::declare::TextError;
 use crate::driver::Stopped;
 use crate::relay::RelayError;
 
@@ -36,6 +37,15 @@ pub(super) enum ApiError {
     /// Wrong fields.
     #[error("{}", not_valid(.0))]
     Fields(Vec<FieldViolation>),
+    /// A declaration that is none.
+    #[error("{0}")]
+    Text(#[from] TextError),
+    /// A namespace, or a version of one, that is not known here.
+    #[error("there is no namespace {0}")]
+    UnknownNamespace(String),
+    /// A declaration in too many bytes.
+    #[error("the declaration takes {0} bytes; the limit is {max}", max = super::namespaces::TOML_BYTES_MAX)]
+    TextTooLarge(usize),
     /// What does not fit into one event.
     #[error("{what} takes {bytes} bytes; a submission with all its fields may take {max}", max = limits::EVENT_BYTES_MAX)]
     TooLarge {
@@ -56,6 +66,33 @@ pub(super) enum ApiError {
     /// The relays' manager refused.
     #[error(transparent)]
     Relay(RelayError),
+    /// An answer that cannot be written, which only a local bug can bring about.
+    #[error("cannot write the answer: {0}")]
+    Json(String),
+    /// No relay can be served here.
+    #[error("this node takes no generators")]
+    NoGenerators,
+    /// The relay manager refused.
+    #[error("generator `{gid}`: {reason}")]
+    Generator {
+        /// The generator.
+        gid: String,
+        /// Why.
+        reason: String,
+    },
+    /// Not what is there by that name.
+    #[error("{what} `{name}` is there already, as another: {reason}")]
+    Taken {
+        /// What it is.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// How they differ.
+        reason: String,
+    },
+    /// The same job is being submitted, and its submission does not come to an end.
+    #[error("job `{0}` is being submitted already; ask for it in a moment")]
+    BeingSubmitted(String),
     /// The reader of a stream has gone; nobody sees this.
     #[error("the reader has gone")]
     ReaderGone,
@@ -80,7 +117,7 @@ pub(super) fn violation(field: &str, expected: &str, got: &str) -> FieldViolatio
     if shown.len() < got.len() {
         shown.push('…');
     }
-    FieldViolation { field: field.to_owned(), expected: expected.to_owned(), got: shown }
+    FieldViolation { field: field.to_owned(), expected: expected.to_owned(), got: shown, line: 0, column: 0 }
 }
 
 impl From<ApiError> for Status {
@@ -88,10 +125,27 @@ impl From<ApiError> for Status {
         let message = error.to_string();
         match error {
             ApiError::Stopped(_) => refusal(Code::Unavailable, message, "", vec![]),
-            ApiError::Overloaded => refusal(Code::Unavailable, message, "", vec![]),
+            ApiError::Overloaded | ApiError::NoGenerators | ApiError::BeingSubmitted(_) => {
+                refusal(Code::Unavailable, message, "", vec![])
+            }
+            ApiError::Generator { .. } | ApiError::Taken { .. } => {
+                refusal(Code::FailedPrecondition, message, "", vec![])
+            }
+            ApiError::Json(_) => Self::internal(message),
             ApiError::Find(error) => of_find(&error, message),
             ApiError::Command(error) => of_command(error, message),
             ApiError::Fields(wrong) => refusal(Code::InvalidArgument, message, "", wrong),
+            ApiError::Text(error) => {
+                let place = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+                let wrong = violation("toml", &error.reason, &error.text);
+                let wrong = FieldViolation { line: place(error.line), column: place(error.column), ..wrong };
+                refusal(Code::InvalidArgument, message, "", vec![wrong])
+            }
+            ApiError::UnknownNamespace(_) => {
+                let hint = "list the namespaces with `starling ns list`; one registered elsewhere a moment ago may not have arrived here";
+                refusal(Code::NotFound, message, hint, vec![])
+            }
+            ApiError::TextTooLarge(_) => refusal(Code::ResourceExhausted, message, "", vec![]),
             ApiError::TooLarge { .. } => refusal(Code::ResourceExhausted, message, INTO_FILES, vec![]),
             ApiError::Deadline(_) => refusal(Code::DeadlineExceeded, message, "", vec![]),
             ApiError::History(_) => {

@@ -8,7 +8,7 @@ use starling_core::event::{Value, WorkSpec};
 use starling_core::facts::view;
 use starling_core::lattice::{IntervalSet, Range};
 use starling_core::limits;
-use starling_core::machine::{self, Command, Machine, Reply, Submission};
+use starling_core::machine::{self, Command, CommandError, Machine, Reply, Submission};
 use starling_core::resources::Resources;
 use starling_core::time::Now;
 use starling_proto::v1::{AckLevel, FieldViolation, SubmitReply, SubmitRequest};
@@ -16,6 +16,7 @@ use starling_proto::v1::{AckLevel, FieldViolation, SubmitReply, SubmitRequest};
 use super::context::Api;
 use super::convert::{clamp, seen};
 use super::reason;
+use super::spec::{self, CPU_MILLI, Schema};
 use super::status::{ApiError, violation};
 
 const DEFAULT_NAMESPACE: &str = "batch";
@@ -33,14 +34,27 @@ pub(super) async fn submit(api: &Api, request: SubmitRequest) -> Result<SubmitRe
     };
     let tasks = check(&request)?;
     let count = clamp(tasks.len());
-    let need = Resources { cpu_milli: request.cpus_milli.unwrap_or(1_000).into(), mem_bytes: request.mem_bytes };
-    let node = request.node.clone();
-    let ns = if request.ns.is_empty() { DEFAULT_NAMESPACE } else { &request.ns };
-    let submission =
-        Submission { ns: ns.into(), kind: "".into(), tasks, priority: request.priority, spec: spec(request), ack };
+    let ns = if request.ns.is_empty() { DEFAULT_NAMESPACE.to_owned() } else { request.ns.clone() };
+    let (priority, own_words) = (request.priority, spec::has_own_words(&request));
+    let (spec, cpu_milli) = if own_words {
+        let schema = Schema::ask(api, &ns).await?;
+        (schema.read(request)?, schema.cpu_milli())
+    } else {
+        (batch_spec(request), CPU_MILLI)
+    };
+    let need = Resources {
+        cpu_milli: spec.uint("cpu").unwrap_or(cpu_milli),
+        mem_bytes: spec.uint("memory").unwrap_or_default(),
+    };
+    let node = spec.text("node").map(ToString::to_string).unwrap_or_default();
+    let submission = Submission { ns: ns.as_str().into(), kind: "".into(), tasks, priority, spec, ack };
     let command = Command::Submit(Box::new(submission));
-    let (job, level) = match api.ctx.handle.command(command).await? {
-        Reply::Submitted { job, level, .. } => (job, level),
+    let (job, level, fresh) = match api.ctx.handle.command(command).await? {
+        Reply::Submitted { job, level, fresh } => (job, level, fresh),
+        // In the namespace's own words, as the request has them.
+        Reply::Error(CommandError::Schema(error)) if own_words => {
+            return Err(ApiError::field(&error.field, &error.expected, &error.found));
+        }
         Reply::Error(error) => return Err(error.into()),
         Reply::Cancelled | Reply::Declared { .. } | Reply::Noted => return Err(crate::driver::Stopped::Gone.into()),
     };
@@ -51,8 +65,12 @@ pub(super) async fn submit(api: &Api, request: SubmitRequest) -> Result<SubmitRe
             machine::AckLevel::Remote1 => AckLevel::Remote1,
         }
         .into(),
-        tasks: count,
-        warning: warning(machine, now, need, &node),
+        tasks: match machine.facts().job(&job).and_then(|job| job.submit.as_ref()) {
+            Some(submit) if !fresh => clamp(submit.tasks.len()),
+            Some(_) | None => count,
+        },
+        warning: if fresh { warning(machine, now, need, &node) } else { String::new() },
+        known: !fresh,
         view: Some(seen(machine, now)),
     };
     api.ask(told).await
@@ -62,7 +80,7 @@ pub(super) async fn submit(api: &Api, request: SubmitRequest) -> Result<SubmitRe
 fn check(request: &SubmitRequest) -> Result<IntervalSet, ApiError> {
     let mut wrong = Vec::new();
     let program = request.command.first();
-    if program.is_none_or(String::is_empty) {
+    if program.is_none_or(String::is_empty) && !spec::has_own_words(request) {
         let got = if program.is_none() { "nothing" } else { "an empty program" };
         wrong.push(violation("command", "a program and its arguments", got));
     }
@@ -133,7 +151,7 @@ fn tasks(request: &SubmitRequest) -> Result<IntervalSet, FieldViolation> {
 }
 
 /// The fields of namespace `batch`. What was not given is left out.
-fn spec(request: SubmitRequest) -> WorkSpec {
+fn batch_spec(request: SubmitRequest) -> WorkSpec {
     let texts = |texts: Vec<String>| Value::List(texts.into_iter().map(Value::text).collect());
     let mut spec = WorkSpec::new().with("name", Value::text(name(&request)));
     let mut add = |key: &str, is_given: Option<Value>| {
@@ -141,22 +159,18 @@ fn spec(request: SubmitRequest) -> WorkSpec {
             spec.0.insert(key.into(), value);
         }
     };
+    for (key, value) in spec::common(&request) {
+        add(key, Some(value));
+    }
     let text = |text: String| (!text.is_empty()).then(|| Value::text(text));
-    let number = |number: u64| (number > 0).then(|| Value::int(number));
     let bytes = |bytes: Vec<u8>| (!bytes.is_empty()).then_some(Value::Bytes(bytes));
     add("command", Some(texts(request.command)));
-    add("cpu", request.cpus_milli.map(Value::int));
-    add("memory", number(request.mem_bytes));
     let env = request.env.into_iter();
     let env: std::collections::BTreeMap<_, _> = env.map(|(key, value)| (key.into(), Value::text(value))).collect();
     add("env", (!env.is_empty()).then_some(Value::Map(env)));
     add("cwd", text(request.cwd));
     add("stdin", bytes(request.stdin));
     add("lines", (!request.each_line.is_empty()).then(|| texts(request.each_line)));
-    add("retries", number(request.retries.into()));
-    add("timeout_ms", number(request.timeout_ms));
-    add("node", text(request.node));
-    add("request", bytes(request.request_id));
     spec
 }
 

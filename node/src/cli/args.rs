@@ -71,6 +71,11 @@ pub enum Verb {
     Relays,
     /// Print the shared log
     Events(EventsArgs),
+    /// Print what is known of jobs as JSON lines, whole or since a cursor
+    Facts(FactsArgs),
+    /// Declare namespaces and look at them
+    #[command(subcommand)]
+    Ns(NsVerb),
     /// Make or look at a cluster
     #[command(subcommand)]
     Cluster(ClusterVerb),
@@ -95,6 +100,18 @@ pub enum JobVerb {
 pub enum NodeVerb {
     /// What a node's machine does, what its running jobs use, and the past hour
     Info(NodeInfoArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NsVerb {
+    /// Register a namespace, or a new version of one, from a TOML file
+    Put(NsPutArgs),
+    /// List the namespaces, built in and declared
+    List,
+    /// The fields of a namespace's submissions and what its kinds mean
+    Describe(NsDescribeArgs),
+    /// Print a declared namespace as TOML that `ns put` takes
+    Get(NsDescribeArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -163,6 +180,15 @@ pub struct ClusterInitArgs {
 /// What a task is and needs; shared by `submit` and `run`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct TaskArgs {
+    /// Submit to this namespace: fields (-f) say what to do, no command
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["command", "env", "chdir", "stdin"])]
+    pub ns: Option<String>,
+    /// A field of the namespace; a list by repeating it, a map by KEY.SUB=VALUE, either also as JSON
+    #[arg(short, long = "field", value_name = "KEY=VALUE", requires = "ns", value_parser = parse_field)]
+    pub fields: Vec<String>,
+    /// A name for the job that you choose; submitting again under it gives the same job
+    #[arg(long, value_name = "NAME")]
+    pub alias: Option<String>,
     /// Name shown in tables [default: the program's name]
     #[arg(short, long, value_name = "NAME")]
     pub name: Option<String>,
@@ -197,7 +223,7 @@ pub struct TaskArgs {
     #[arg(long, value_name = "LEVEL")]
     pub ack: Option<Ack>,
     /// Program and arguments
-    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    #[arg(required_unless_present = "ns", trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<String>,
 }
 
@@ -216,7 +242,7 @@ pub struct SubmitArgs {
     #[arg(short, long, value_name = "INDICES", conflicts_with = "each_line")]
     pub array: Option<ArraySpec>,
     /// One task per line of FILE (- is stdin); the task finds its line in STARLING_LINE
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "ns")]
     pub each_line: Option<PathBuf>,
     /// Wait for the end and exit with the job's code
     #[arg(long)]
@@ -349,6 +375,39 @@ pub struct EventsArgs {
     pub tail: Option<u32>,
 }
 
+#[derive(Debug, Clone, Default, Args)]
+pub struct FactsArgs {
+    /// Only jobs of this namespace
+    #[arg(long, value_name = "NS")]
+    pub namespace: Option<String>,
+    /// Only what changed since, by the cursor that an earlier call printed on stderr, at any node
+    #[arg(long, value_name = "CURSOR", allow_hyphen_values = true)]
+    pub since: Option<String>,
+    /// Stop after about N jobs
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u32>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct NsPutArgs {
+    /// The declaration; - reads it from standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct NsDescribeArgs {
+    /// Name of the namespace
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// This version [default: the one that new submissions get]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub version: Option<u32>,
+    /// Of several declarations of one version, the one whose hash begins so
+    #[arg(long, value_name = "HASH")]
+    pub id: Option<String>,
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct NodeInfoArgs {
     /// Name or id of the node, or a unique prefix [default: the answering node]
@@ -376,6 +435,13 @@ fn parse_past(text: &str) -> Result<Millis, String> {
         return Err("nodes remember readings for an hour: ask for 1h or less".to_owned());
     }
     Ok(since)
+}
+
+fn parse_field(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
+        Some(_) | None => Err("expected KEY=VALUE".to_owned()),
+    }
 }
 
 fn parse_state(word: &str) -> Result<JobState, String> {

@@ -83,6 +83,25 @@ impl CliError {
         matches!(self, Self::Refused(status) if status.code() == Code::NotFound)
     }
 
+    /// This error, with the name of what the refusal is about before it.
+    pub(crate) fn about(self, name: &str) -> Self {
+        match self {
+            Self::Refused(status) if status.code() == Code::InvalidArgument => {
+                let details = status.details().to_vec();
+                let message = format!("{name}: {}", status.message());
+                Status::with_details(status.code(), message, details.into()).into()
+            }
+            other @ (Self::Usage { .. }
+            | Self::NoDaemon { .. }
+            | Self::Refused(_)
+            | Self::Silent { .. }
+            | Self::CutShort
+            | Self::File { .. }
+            | Self::Output(_)
+            | Self::Runtime(_)) => other,
+        }
+    }
+
     /// What to do next; may be empty.
     pub(crate) fn hint(&self) -> String {
         match self {
@@ -144,7 +163,8 @@ fn refusal(status: &Status) -> String {
     } else {
         status.message().to_owned()
     };
-    for wrong in detail(status).violations {
+    // Where a text is wrong, the message shows the place.
+    for wrong in detail(status).violations.into_iter().filter(|wrong| wrong.line == 0) {
         text.push_str(&format!("\n  {}: expected {}, got {}", wrong.field, wrong.expected, wrong.got));
     }
     text

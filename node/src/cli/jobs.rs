@@ -72,26 +72,33 @@ pub(crate) async fn list(session: &Session<'_>, args: JobsArgs) -> Result<u8, Cl
 }
 
 pub(crate) fn jobs_table(jobs: &[JobSummary]) -> Table {
-    let mut table = Table::new(&[
-        ("JOBID", Flush::Left),
-        ("NAME", Flush::Left),
+    // Most clusters run commands under their own names only.
+    let has_ns = jobs.iter().any(|job| !matches!(job.ns.as_str(), "" | "batch"));
+    let has_alias = jobs.iter().any(|job| !job.alias.is_empty());
+    let mut columns = vec![("JOBID", Flush::Left), ("NAME", Flush::Left)];
+    columns.extend(has_ns.then_some(("NAMESPACE", Flush::Left)));
+    columns.extend(has_alias.then_some(("ALIAS", Flush::Left)));
+    columns.extend([
         ("STATE", Flush::Left),
         ("TASKS", Flush::Right),
         ("EXIT", Flush::Right),
         ("ELAPSED", Flush::Right),
         ("NODES(REASON)", Flush::Left),
     ]);
+    let mut table = Table::new(&columns);
     for job in jobs {
         let done = job.counts.unwrap_or_default().done;
-        table.push(vec![
-            Cell::new(&job.id, Tone::Strong),
-            Cell::plain(&job.name),
+        let mut row = vec![Cell::new(&job.id, Tone::Strong), Cell::plain(&job.name)];
+        row.extend(has_ns.then(|| Cell::plain(&job.ns)));
+        row.extend(has_alias.then(|| Cell::plain(&job.alias)));
+        row.extend([
             Cell::new(state_word(job.state()), state_tone(job.state())),
             Cell::plain(format!("{done}/{}", job.tasks)),
             Cell::plain(exit_text(job.exit, job.ending())),
             Cell::plain(units::duration(job.elapsed_ms)),
             Cell::plain(places(job)),
         ]);
+        table.push(row);
     }
     table
 }
@@ -155,6 +162,7 @@ fn info_block(detail: &JobDetail) -> Block {
     block
         .add("job", &job.id)
         .add("name", &job.name)
+        .add("alias", &job.alias)
         .add("namespace", &job.ns)
         .add_toned("state", state_word(job.state()), state_tone(job.state()))
         .add("reason", &job.reason)
@@ -172,6 +180,7 @@ fn info_block(detail: &JobDetail) -> Block {
             ),
         )
         .add("indices", units::tasks(&detail.array))
+        .add("fields", fields(&detail.spec))
         .add("command", quote(&detail.command))
         .add("directory", &detail.cwd)
         .add("environment", detail.env_names.join(" "))
@@ -202,6 +211,18 @@ fn info_block(detail: &JobDetail) -> Block {
         block.add("placed", format!("{} on {}", units::tasks(&placement.tasks), placement.node));
     }
     block
+}
+
+/// The fields of a declared namespace, as `-f` takes them.
+fn fields(spec: &str) -> String {
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(spec).unwrap_or_default();
+    // Shown as the command line already.
+    let shown = object.iter().filter(|(key, _)| *key != "command");
+    let written = shown.map(|(key, value)| match value {
+        serde_json::Value::String(text) => format!("{key}={text}"),
+        other => format!("{key}={other}"),
+    });
+    quote(&written.collect::<Vec<_>>())
 }
 
 fn nonzero(number: i64) -> String {

@@ -10,11 +10,13 @@ pub mod args;
 mod connect;
 mod error;
 mod events;
+mod facts;
 mod jobs;
 mod live;
 mod logs;
 mod node;
 mod nodes;
+mod ns;
 mod output;
 mod relays;
 mod run;
@@ -79,6 +81,8 @@ enum ClientVerb {
     Top(args::TopArgs),
     Relays,
     Events(args::EventsArgs),
+    Facts(args::FactsArgs),
+    Ns(args::NsVerb),
     ClusterInfo,
     Doctor,
 }
@@ -116,6 +120,8 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Top(top) => ClientVerb::Top(top),
         Verb::Relays => ClientVerb::Relays,
         Verb::Events(events) => ClientVerb::Events(events),
+        Verb::Facts(facts) => ClientVerb::Facts(facts),
+        Verb::Ns(ns) => ClientVerb::Ns(ns),
         Verb::Cluster(ClusterVerb::Info) => ClientVerb::ClusterInfo,
         Verb::Doctor => ClientVerb::Doctor,
     };
@@ -161,6 +167,8 @@ async fn perform(command: ClientCommand, out: &Output) -> Result<u8, CliError> {
         ClientVerb::Top(args) => top::top(&session, &args).await,
         ClientVerb::Relays => relays::list(&session).await,
         ClientVerb::Events(args) => events::events(&session, args).await,
+        ClientVerb::Facts(args) => facts::facts(&session, args).await,
+        ClientVerb::Ns(verb) => ns::ns(&session, verb).await,
         ClientVerb::ClusterInfo => nodes::info(&session).await,
         ClientVerb::Doctor => nodes::doctor(&session).await,
     }

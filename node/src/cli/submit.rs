@@ -29,6 +29,7 @@ struct Submitted<'a> {
     tasks: u32,
     acked: &'static str,
     warning: &'a str,
+    known: bool,
 }
 
 /// Runs the verb; with `--wait` returns the job's exit code.
@@ -50,6 +51,7 @@ pub(crate) async fn submit(session: &Session<'_>, args: SubmitArgs) -> Result<u8
             tasks: reply.tasks,
             acked: reply.acked().word(),
             warning: &reply.warning,
+            known: reply.known,
         }])?,
         (Format::Human, true) => out.line(&reply.job)?,
         (Format::Human, false) => out.line(&sentence(&reply))?,
@@ -68,6 +70,9 @@ pub(crate) async fn send(client: &mut Client, request: SubmitRequest) -> Result<
 }
 
 fn sentence(reply: &SubmitReply) -> String {
+    if reply.known {
+        return format!("{} has this alias already: nothing was submitted", reply.job);
+    }
     let tasks =
         if reply.tasks == 1 { "1 task".to_owned() } else { format!("{} tasks", units::count(reply.tasks.into())) };
     let safety = match reply.acked() {
@@ -114,7 +119,11 @@ pub(crate) fn task_request(args: TaskArgs) -> Result<SubmitRequest, CliError> {
         cpus_milli: args.cpus.map(|cpus| cpus.0),
         mem_bytes: args.mem.map_or(0, |mem| mem.0),
         env: args.env.into_iter().map(|entry| (entry.key, entry.value)).collect(),
-        cwd: directory(args.chdir)?,
+        // Other namespaces say themselves whether they have a directory.
+        cwd: if args.ns.is_some() { String::new() } else { directory(args.chdir)? },
+        ns: args.ns.unwrap_or_default(),
+        fields: args.fields,
+        alias: args.alias.unwrap_or_default(),
         stdin,
         priority: args.priority,
         retries: args.retries,
@@ -140,7 +149,8 @@ fn directory(chdir: Option<PathBuf>) -> Result<String, CliError> {
     })
 }
 
-fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
+/// A file's bytes, or those of standard input for `-`.
+pub(crate) fn read_input(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
     let limit = INPUT_BYTES_MAX + 1;
     let read = if path == Path::new("-") {

@@ -247,7 +247,12 @@ fn exit_code_follows_the_jobs_end() {
 fn refusals_name_the_field_and_what_to_do() {
     let detail = ErrorDetail {
         hint: "ask for less".into(),
-        violations: vec![FieldViolation { field: "mem_bytes".into(), expected: "at most 1T".into(), got: "9T".into() }],
+        violations: vec![FieldViolation {
+            field: "mem_bytes".into(),
+            expected: "at most 1T".into(),
+            got: "9T".into(),
+            ..FieldViolation::default()
+        }],
     };
     let status = Status::with_details(Code::InvalidArgument, "bad request", detail.encode_to_vec().into());
     let error = CliError::from(status);

@@ -16,7 +16,7 @@ use starling_core::namespace::{Durability, FieldReq, FieldType, NamespaceSpec};
 use super::{FIELD_BYTES_DEFAULT, FIELD_ITEMS_DEFAULT};
 
 /// How a text says that any kind beginning with `Submit` submits.
-const ANY_SUBMIT: &str = "Submit*";
+pub(crate) const ANY_SUBMIT: &str = "Submit*";
 const POLICIES: [Policy; 4] = [Policy::Max, Policy::Last, Policy::Set, Policy::Counter];
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -263,7 +263,7 @@ impl FieldForm {
 
     fn write(field: &FieldReq) -> Self {
         let mut form = Self {
-            field_type: String::new(),
+            field_type: type_word(field.field_type).into(),
             required: field.required,
             min: None,
             max: None,
@@ -272,29 +272,28 @@ impl FieldForm {
             max_items: None,
             default: field.default.as_ref().map(write_default),
         };
-        let word = match field.field_type {
-            FieldType::Bool => "bool",
+        match field.field_type {
+            FieldType::Bool | FieldType::TextMap => {}
             FieldType::Int { min, max } => {
                 form.min = (min != i64::MIN).then_some(min);
                 form.max = (max != i64::MAX).then_some(max);
-                "int"
             }
-            FieldType::Text { bytes_max } => {
-                form.max_bytes = Some(bytes_max);
-                "text"
-            }
-            FieldType::Bytes { bytes_max } => {
-                form.max_bytes = Some(bytes_max);
-                "bytes"
-            }
-            FieldType::Texts { min, max } => {
-                (form.min_items, form.max_items) = (Some(min), Some(max));
-                "texts"
-            }
-            FieldType::TextMap => "map",
-        };
-        form.field_type = word.into();
+            FieldType::Text { bytes_max } | FieldType::Bytes { bytes_max } => form.max_bytes = Some(bytes_max),
+            FieldType::Texts { min, max } => (form.min_items, form.max_items) = (Some(min), Some(max)),
+        }
         form
+    }
+}
+
+/// The word for a type.
+pub(crate) fn type_word(field_type: FieldType) -> &'static str {
+    match field_type {
+        FieldType::Bool => "bool",
+        FieldType::Int { .. } => "int",
+        FieldType::Text { .. } => "text",
+        FieldType::Bytes { .. } => "bytes",
+        FieldType::Texts { .. } => "texts",
+        FieldType::TextMap => "map",
     }
 }
 

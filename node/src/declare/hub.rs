@@ -64,10 +64,18 @@ impl HubSpec {
     }
 }
 
+impl HubField {
+    /// What its word for a type means.
+    #[must_use]
+    pub fn field_type(&self) -> FieldType {
+        field_type(&self.field_type)
+    }
+}
+
 /// What every job may have keeps its type, whatever word the program uses for it.
 fn declared(field: &HubField, common: &[FieldReq]) -> FieldReq {
     let known = common.iter().find(|common| common.key == field.key);
-    let field_type = known.map_or_else(|| field_type(&field.field_type), |common| common.field_type);
+    let field_type = known.map_or_else(|| field.field_type(), |common| common.field_type);
     FieldReq { key: field.key.as_str().into(), required: field.required, field_type, default: None }
 }
 

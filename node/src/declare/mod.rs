@@ -7,12 +7,16 @@ mod form;
 pub mod hub;
 #[cfg(test)]
 mod tests;
+mod values;
 
 use std::fmt;
 use std::ops::Range;
 
 use starling_core::namespace::declared::{Declaration, DeclarationError};
 use toml::de::{DeTable, DeValue};
+
+pub(crate) use self::form::{ANY_SUBMIT, type_word};
+pub use self::values::{from_entries, from_json, from_texts, to_json};
 
 /// Bytes of a `text` or `bytes` field that says no `max_bytes`.
 const FIELD_BYTES_DEFAULT: usize = 4_096;

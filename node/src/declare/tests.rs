@@ -14,7 +14,7 @@ use starling_core::namespace::{FieldReq, FieldType, Namespace, Registry, report}
 use starling_core::time::Hlc;
 
 use super::hub::HubSpec;
-use super::{from_toml, to_toml};
+use super::{from_json, from_texts, from_toml, to_json, to_toml};
 
 const EXAMPLE: &str = include_str!("../../examples/health_check.toml");
 
@@ -379,4 +379,43 @@ fn the_example_means_the_same_in_toml_and_in_rust() {
     assert!(jobs > 1_000 && silent > 500 && kept > 50, "{jobs} {silent} {kept}");
     assert_eq!(declared.to_bytes(), coded.to_bytes());
     assert_eq!(declared.root(), coded.root());
+}
+
+#[test]
+fn values_come_back_from_json() {
+    let map = Value::Map([("a".into(), Value::text("b"))].into_iter().collect());
+    let values = [
+        (FieldType::Bool, Value::Bool(true)),
+        (FieldType::Int { min: 0, max: 9 }, Value::Int(-7)),
+        (FieldType::Text { bytes_max: 9 }, Value::text("AAAA")),
+        (FieldType::Bytes { bytes_max: 9 }, Value::Bytes(vec![0, 255])),
+        (FieldType::Texts { min: 0, max: 9 }, Value::List(vec![Value::text("x"), Value::text("y")])),
+        (FieldType::TextMap, map),
+    ];
+    for (field_type, value) in values {
+        assert_eq!(from_json(Some(field_type), &to_json(&value)), Ok(value));
+    }
+    let read = |text: &str| from_json(None, &serde_json::from_str(text).unwrap());
+    assert_eq!(read("[1, null]"), Err("null".to_owned()));
+    assert_eq!(read("1.5"), Err("number 1.5".to_owned()));
+    assert_eq!(read("18446744073709551615"), Err("number 18446744073709551615".to_owned()));
+}
+
+#[test]
+fn texts_are_read_as_their_type_asks() {
+    let (int, texts) = (FieldType::Int { min: 0, max: 9 }, FieldType::Texts { min: 0, max: 9 });
+    let list = |items: &[&str]| Value::List(items.iter().map(|item| Value::text(*item)).collect());
+    assert_eq!(from_texts(int, &["42"]), Ok(Value::Int(42)));
+    // The schema's refusal then shows what was written.
+    assert_eq!(from_texts(int, &["many"]), Ok(Value::text("many")));
+    assert_eq!(from_texts(int, &["1", "2"]), Err("2 values".to_owned()));
+    assert_eq!(from_texts(FieldType::Bool, &["true"]), Ok(Value::Bool(true)));
+    assert_eq!(from_texts(FieldType::Text { bytes_max: 9 }, &["42"]), Ok(Value::text("42")));
+    assert_eq!(from_texts(FieldType::Bytes { bytes_max: 9 }, &["AP8="]), Ok(Value::Bytes(vec![0, 255])));
+    assert_eq!(from_texts(texts, &["one"]), Ok(list(&["one"])));
+    assert_eq!(from_texts(texts, &["one", "[two]"]), Ok(list(&["one", "[two]"])));
+    assert_eq!(from_texts(texts, &[r#"["one", "two"]"#]), Ok(list(&["one", "two"])));
+    let map = Value::Map([("a".into(), Value::text("b"))].into_iter().collect());
+    assert_eq!(from_texts(FieldType::TextMap, &[r#"{"a": "b"}"#]), Ok(map));
+    assert_eq!(from_texts(FieldType::TextMap, &["a"]), Ok(Value::text("a")));
 }

@@ -150,6 +150,19 @@ impl Cluster {
         Ok(())
     }
 
+    /// Starts one more node on loopback and returns its number.
+    ///
+    /// # Errors
+    /// If its process cannot be started, or each node has a network namespace of its own.
+    pub fn grow(&mut self, flags: &[&str]) -> anyhow::Result<usize> {
+        ensure!(self.namespaces.is_none(), "a cluster in network namespaces has as many nodes as these");
+        self.options.env.push(Vec::new());
+        self.nodes.push(Node { flags: flags.iter().map(ToString::to_string).collect(), child: None });
+        let number = self.len();
+        self.boot(number)?;
+        Ok(number)
+    }
+
     fn command_in(&self, number: usize) -> Command {
         match &self.namespaces {
             Some(namespaces) => namespaces.command(number, &self.options.binary),

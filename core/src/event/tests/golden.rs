@@ -68,6 +68,8 @@ fn vectors() -> Vec<Vector> {
         .with("alias", Value::text("cartpole-1"));
     let simulated = simulation::submit_simulation(hlc(1_100), job, tasks(1, 3), 0, pair);
     let voice = Voice::default();
+    let broke = Outcome::Broke("its environment exited with code 3".into());
+    let declaration = crate::namespace::declared::tests::health_check();
     let submit_of = |event: &Event| Submit::new(event, Handler::Pair);
     let simulation = Voice::of(&submit_of(&simulated));
     vec![
@@ -77,6 +79,12 @@ fn vectors() -> Vec<Vector> {
         vector!("sys-seal-1-exit", seal(&Outcome::Exit(0))),
         vector!("sys-seal-1-not-started", seal(&reason())),
         vector!("sys-seal-1-lost", seal(&Outcome::Lost)),
+        vector!("sys-seal-2-broke", seal(&broke)),
+        vector!(
+            "simulation-simulation-finished-1-broke",
+            simulation.finished(hlc(1_700), grant, tasks(1, 3), &broke, &Usage::default())
+        ),
+        vector!("sys-register-namespace-1", sys::register_namespace(hlc(1_450), &declaration)),
         vector!("sys-cancel-1", sys::cancel(hlc(1_400), job)),
         vector!("batch-submit-job-1", submit),
         vector!("batch-submit-job-1-least", batch::submit_job(hlc(1_100), job, tasks(1, 1), 0, command())),

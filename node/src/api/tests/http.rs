@@ -31,21 +31,58 @@ async fn raw(node: &Node, bytes: &[u8], then: Then) -> String {
     tokio::time::timeout(DEADLINE, talk).await.unwrap()
 }
 
+/// An answer, taken apart.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) status: u16,
+    head: String,
+    pub(super) body: String,
+}
+
+impl Answered {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.split_once(": ").filter(|(key, _)| *key == name)).map(|(_, value)| value)
+    }
+}
+
 /// Status and body of one request.
-async fn ask(node: &Node, line: &str, headers: &str, body: &str) -> (u16, String) {
+pub(super) async fn ask(node: &Node, line: &str, headers: &str, body: &str) -> (u16, String) {
+    let Answered { status, body, .. } = request(node, line, headers, body).await;
+    (status, body)
+}
+
+/// One request on a connection of its own.
+pub(super) async fn request(node: &Node, line: &str, headers: &str, body: &str) -> Answered {
     let length = body.len();
     let request =
         format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}");
     let answer = raw(node, request.as_bytes(), Then::Listen).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head[9..12].parse().unwrap(), body.to_owned())
+    let is_chunked = head.contains("transfer-encoding: chunked");
+    let body = if is_chunked { joined(body) } else { body.to_owned() };
+    Answered { status: head[9..12].parse().unwrap(), head: head.to_owned(), body }
+}
+
+/// The content of a chunked body.
+fn joined(mut chunks: &str) -> String {
+    let mut body = String::new();
+    while let Some((size, rest)) = chunks.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        body.push_str(&rest[..size]);
+        chunks = &rest[size + 2..];
+    }
+    body
 }
 
 pub(super) async fn get(node: &Node, path: &str) -> (u16, String) {
     ask(node, &format!("GET {path}"), "", "").await
 }
 
-async fn post(node: &Node, path: &str, body: &Value) -> (u16, Value) {
+pub(super) async fn post(node: &Node, path: &str, body: &Value) -> (u16, Value) {
     let json = "content-type: application/json\r\n";
     let (status, body) = ask(node, &format!("POST {path}"), json, &body.to_string()).await;
     (status, serde_json::from_str(&body).unwrap())

@@ -4,6 +4,8 @@
 
 mod calls;
 mod http;
+mod hub;
 mod logs;
 mod monitor;
+mod namespaces;
 mod world;

@@ -24,7 +24,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::api::{About, Context, StorageStats, serve};
+use crate::api::{About, Context, Generators, StorageStats, serve};
 use crate::driver::{self, Clock, Edges, Handle};
 use crate::exec::output::{Stream, path};
 use crate::monitor::History;
@@ -148,6 +148,14 @@ impl Node {
     }
 
     pub(super) async fn with_output(reach: Reach) -> Self {
+        Self::with(reach, None).await
+    }
+
+    pub(super) async fn with_generators(generators: Arc<dyn Generators>) -> Self {
+        Self::with(Reach::Here, Some(generators)).await
+    }
+
+    async fn with(reach: Reach, generators: Option<Arc<dyn Generators>>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::start();
         let (handle, queue) = driver::channel(clock);
@@ -167,7 +175,7 @@ impl Node {
         let driver = std::thread::spawn(move || driver::run(machine, queue, world));
         let outputs = outputs(me, files.clone(), reach);
         let past = History::default();
-        let ctx = context(handle.clone(), outputs, log, dir.path(), past.clone());
+        let ctx = Context { generators, ..context(handle.clone(), outputs, log, dir.path(), past.clone()) };
         let socket = dir.path().join("api.sock");
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = tcp.local_addr().unwrap();
@@ -225,6 +233,7 @@ fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path, past: History
             Ok(some.map(|batch| batch.bytes().to_vec().into()).collect())
         }),
         past,
+        generators: None,
     }
 }
 
