@@ -49,7 +49,8 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let (stop, mut stopping) = watch::channel(false);
-    tokio::spawn(async move {
+    let mut signals = JoinSet::new();
+    signals.spawn(async move {
         terminate.recv().await;
         stop.send_replace(true);
     });
