@@ -29,11 +29,16 @@ const ENUM_FIELDS: &[(&str, &str)] = &[
 const BYTES_FIELDS: &[&str] = &["SubmitRequest.stdin", "SubmitRequest.request_id", "LogChunk.data"];
 
 /// Fields that hold JSON, which stands for itself in the JSON form.
-const JSON_FIELDS: &[&str] = &["SubmitRequest.spec", "JobDetail.spec", "JobFacts.spec", "JobFacts.registers"];
-/// Fields of open specs: a map from names to values, in JSON plain values.
-const SPEC_FIELDS: &[&str] = &["RelayReport.spec", "RelayTask.spec"];
+const JSON_FIELDS: &[&str] = &[
+    "SubmitRequest.spec",
+    "JobDetail.spec",
+    "JobFacts.spec",
+    "JobFacts.registers",
+    "RelayReport.spec",
+    "RelayTask.spec",
+];
 
-const ONEOFS: &[&str] = &["Value.kind", "RelaySay.say", "RelayHear.hear"];
+const ONEOFS: &[&str] = &["RelaySay.say", "RelayHear.hear"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -56,9 +61,6 @@ fn main() -> Result<(), Box<dyn Error>> {
             builder.field_attribute(format!(".starling.v1.{field}"), "#[serde(with = \"crate::json::embedded\")]");
     }
     builder = builder.field_attribute(".starling.v1.SubmitRequest.ns", "#[serde(alias = \"namespace\")]");
-    for field in SPEC_FIELDS {
-        builder = builder.field_attribute(format!(".starling.v1.{field}"), "#[serde(with = \"crate::json::spec\")]");
-    }
     for oneof in ONEOFS {
         let derive = "#[derive(serde::Serialize, serde::Deserialize)]";
         builder = builder.enum_attribute(format!(".starling.v1.{oneof}"), derive);

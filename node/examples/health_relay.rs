@@ -4,19 +4,18 @@
 //!
 //! Does not: speak TLS or follow redirects; a check is one plain HTTP/1.1 request.
 
-use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
+use serde_json::{Value, json};
 use starling_proto::v1::relay_hear::Hear;
 use starling_proto::v1::relay_say::Say;
 use starling_proto::v1::starling_client::StarlingClient;
-use starling_proto::v1::value::Kind;
-use starling_proto::v1::{RelayHello, RelayReport, RelaySay, RelayTask, Value};
-use tokio::sync::mpsc;
+use starling_proto::v1::{RelayHello, RelayReport, RelaySay, RelayTask};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{info, warn};
@@ -49,27 +48,25 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let args = Args::parse();
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let mut left = std::pin::pin!(async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
+    let (stop, mut stopping) = watch::channel(false);
+    let mut signals = JoinSet::new();
+    signals.spawn(async move {
+        terminate.recv().await;
+        stop.send_replace(true);
     });
-    loop {
-        // Dropping the stream's sender is a clean leave.
-        tokio::select! {
-            () = &mut left => return Ok(()),
-            ended = serve(&args) => match ended {
-                Ok(()) => info!("the node closed the stream"),
-                Err(error) => warn!("{error:#}"),
-            },
+    while !*stopping.borrow() {
+        match serve(&args, &mut stopping).await {
+            Ok(()) => info!("the stream ended"),
+            Err(error) => warn!("{error:#}; trying again"),
         }
-        tokio::time::sleep(PAUSE).await;
+        // Over at once when asked to stop.
+        let _asked = tokio::time::timeout(PAUSE, stopping.wait_for(|stop| *stop)).await;
     }
+    Ok(())
 }
 
 /// One stream, from hello to its end.
-async fn serve(args: &Args) -> anyhow::Result<()> {
+async fn serve(args: &Args, stopping: &mut watch::Receiver<bool>) -> anyhow::Result<()> {
     let mut client = StarlingClient::connect(args.node.clone()).await.context("connecting")?;
     let (tx, rx) = mpsc::channel(64);
     let gid = args.gid.clone().unwrap_or_else(|| format!("health-{}", std::process::id()));
@@ -78,11 +75,23 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     tx.send(RelaySay { say: Some(Say::Hello(hello)) }).await?;
     let mut heard = client.relay(ReceiverStream::new(rx)).await?.into_inner();
     let mut checks = JoinSet::new();
-    while let Some(message) = heard.message().await? {
+    let mut tx = Some(tx);
+    loop {
+        let message = tokio::select! {
+            message = heard.message() => match message? {
+                Some(message) => message,
+                None => return Ok(()),
+            },
+            _asked = stopping.wait_for(|stop| *stop), if tx.is_some() => {
+                // Closing this side is a clean leave: what is not reported is done by others.
+                tx = None;
+                continue;
+            }
+        };
         match message.hear {
             Some(Hear::Welcome(welcome)) => info!(gid = welcome.gid, slots = welcome.slots, "registered"),
             Some(Hear::Assigned(task)) => {
-                let tx = tx.clone();
+                let Some(tx) = tx.clone() else { continue };
                 checks.spawn_blocking(move || {
                     // A stream that has ended meanwhile hands the task over again.
                     let _ended = tx.blocking_send(RelaySay { say: Some(Say::Report(check(&task))) });
@@ -94,31 +103,28 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
         }
         while checks.try_join_next().is_some() {}
     }
-    Ok(())
 }
 
 /// Does one task.
 fn check(task: &RelayTask) -> RelayReport {
     let begun = Instant::now();
-    let field = |key: &str| task.spec.get(key).and_then(|value| value.kind.clone());
-    let (url, expected) = match (field("url"), field("expect_status")) {
-        (Some(Kind::Text(url)), Some(Kind::Number(status))) => (url, status),
-        (_, _) => (String::new(), 200),
-    };
-    let (kind, spec) = match get(&url) {
+    let fields: Value = serde_json::from_str(&task.spec).unwrap_or_default();
+    let expected = fields["expect_status"].as_i64().unwrap_or(200);
+    let (kind, spec) = match get(fields["url"].as_str().unwrap_or_default()) {
         Ok((status, bytes)) if status == expected => {
-            let latency_ms = i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
-            ("CheckPassed", vec![("latency_ms", Kind::Number(latency_ms)), ("body_bytes", Kind::Number(bytes))])
+            let latency_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            ("CheckPassed", json!({ "latency_ms": latency_ms, "body_bytes": bytes }))
         }
         Ok((status, _)) => {
             let reason = format!("expected status {expected}, got {status}");
-            ("CheckFailed", vec![("reason", Kind::Text(reason)), ("status", Kind::Number(status))])
+            ("CheckFailed", json!({ "reason": reason, "status": status }))
         }
-        Err(error) => ("CheckFailed", vec![("reason", Kind::Text(format!("{error:#}").chars().take(200).collect()))]),
+        Err(error) => {
+            let reason: String = format!("{error:#}").chars().take(200).collect();
+            ("CheckFailed", json!({ "reason": reason }))
+        }
     };
-    let spec: BTreeMap<String, Value> =
-        spec.into_iter().map(|(key, kind)| (key.to_owned(), Value { kind: Some(kind) })).collect();
-    RelayReport { task: task.task.clone(), kind: kind.to_owned(), spec, id: 0 }
+    RelayReport { task: task.task.clone(), kind: kind.to_owned(), spec: spec.to_string(), id: 0 }
 }
 
 /// Status and length of the body at an `http://` URL.

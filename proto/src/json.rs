@@ -9,11 +9,9 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{self, Deserialize, Deserializer};
-use serde::ser::{Serialize, Serializer};
+use serde::ser::Serializer;
 
 use crate::Word;
-use crate::v1::value::Kind;
-use crate::v1::{Value, ValueList, ValueMap};
 
 fn word_of<E: Word + TryFrom<i32> + Default>(number: i32) -> &'static str {
     E::try_from(number).unwrap_or_default().word()
@@ -125,103 +123,6 @@ pub mod embedded {
     /// Only those of the deserializer.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
         serde_json::Value::deserialize(from).map(|value| value.to_string())
-    }
-}
-
-/// An open spec: names to plain JSON values.
-pub mod spec {
-    use std::collections::BTreeMap;
-
-    use super::{Deserialize, Deserializer, Plain, Serializer};
-    use crate::v1::Value;
-
-    /// Writes an object of plain values; bytes are base64.
-    ///
-    /// # Errors
-    /// Only those of the serializer.
-    pub fn serialize<S: Serializer>(spec: &BTreeMap<String, Value>, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_map(spec.iter().map(|(key, value)| (key, Plain(value.clone()))))
-    }
-
-    /// Reads an object of plain values.
-    ///
-    /// # Errors
-    /// A fraction, a number beyond 64 bits, or null.
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Value>, D::Error> {
-        let plain = BTreeMap::<String, Plain>::deserialize(from)?;
-        Ok(plain.into_iter().map(|(key, Plain(value))| (key, value)).collect())
-    }
-}
-
-/// A value in its plain JSON form.
-struct Plain(Value);
-
-impl Plain {
-    fn of(kind: Kind) -> Self {
-        Self(Value { kind: Some(kind) })
-    }
-}
-
-impl Serialize for Plain {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match &self.0.kind {
-            None => to.serialize_unit(),
-            Some(Kind::Flag(flag)) => to.serialize_bool(*flag),
-            Some(Kind::Number(number)) => to.serialize_i64(*number),
-            Some(Kind::Text(text)) => to.serialize_str(text),
-            Some(Kind::Data(bytes)) => to.serialize_str(&STANDARD.encode(bytes)),
-            Some(Kind::List(list)) => to.collect_seq(list.items.iter().map(|item| Self(item.clone()))),
-            Some(Kind::Map(map)) => spec::serialize(&map.entries, to),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Plain {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(PlainValue)
-    }
-}
-
-struct PlainValue;
-
-impl<'de> de::Visitor<'de> for PlainValue {
-    type Value = Plain;
-
-    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str("true or false, a whole number, text, a list or an object")
-    }
-
-    fn visit_bool<X: de::Error>(self, flag: bool) -> Result<Plain, X> {
-        Ok(Plain::of(Kind::Flag(flag)))
-    }
-
-    fn visit_i64<X: de::Error>(self, number: i64) -> Result<Plain, X> {
-        Ok(Plain::of(Kind::Number(number)))
-    }
-
-    fn visit_u64<X: de::Error>(self, number: u64) -> Result<Plain, X> {
-        let unfit = |_beyond| X::invalid_value(de::Unexpected::Unsigned(number), &self);
-        i64::try_from(number).map(|number| Plain::of(Kind::Number(number))).map_err(unfit)
-    }
-
-    fn visit_str<X: de::Error>(self, text: &str) -> Result<Plain, X> {
-        Ok(Plain::of(Kind::Text(text.to_owned())))
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Plain, A::Error> {
-        let mut list = ValueList::default();
-        while let Some(Plain(item)) = items.next_element()? {
-            list.items.push(item);
-        }
-        Ok(Plain::of(Kind::List(list)))
-    }
-
-    fn visit_map<A: de::MapAccess<'de>>(self, mut entries: A) -> Result<Plain, A::Error> {
-        let mut map = ValueMap::default();
-        while let Some((key, Plain(value))) = entries.next_entry::<String, Plain>()? {
-            map.entries.insert(key, value);
-        }
-        Ok(Plain::of(Kind::Map(map)))
     }
 }
 

@@ -17,6 +17,7 @@ mod hub;
 mod monitor;
 mod namespaces;
 mod namespaces_declared;
+mod relays;
 mod restarts;
 mod simulations;
 mod starts;

@@ -81,6 +81,19 @@ const RULES: &[Rule] = &[
         why: "monitor reads the machine and keeps the past; `daemon::stats` joins it with the driver",
     },
     Rule {
+        from: "node/src/relay/",
+        never: &[
+            "crate::storage",
+            "crate::exec",
+            "crate::daemon",
+            "crate::api",
+            "crate::cli",
+            "starling_net",
+            "starling_proto",
+        ],
+        why: "relay gives the driver Inputs and Commands, and knows nobody else",
+    },
+    Rule {
         from: "node/src/driver/",
         never: &["crate::api", "crate::cli", "crate::daemon"],
         why: "the driver knows its edges by their channels, and none of its clients",
@@ -214,6 +227,7 @@ mod tests {
             ("node/net/src/x.rs", "use starling_node::driver;"),
             ("node/src/storage/x.rs", "use crate::exec::Pool;"),
             ("node/src/exec/x.rs", "use crate::{\n    driver::{Handle, x},\n};"),
+            ("node/src/relay/x.rs", "use crate::api::Context;"),
             ("node/src/api/x.rs", "crate::storage::open()"),
             ("node/src/cli/x.rs", "use crate::driver::Handle;"),
             ("node/src/monitor/x.rs", "use crate::exec::Executor;"),

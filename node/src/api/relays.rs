@@ -8,18 +8,16 @@ use std::collections::BTreeMap;
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt as _};
 use smol_str::SmolStr;
-use starling_core::event::{Value as CoreValue, WorkSpec};
+use starling_core::event::WorkSpec;
 use starling_core::facts::view;
 use starling_core::ids::JobId;
-use starling_core::limits;
 use starling_core::machine::{CommandError, Machine};
 use starling_core::time::Now;
 use starling_proto::v1::relay_hear::Hear;
 use starling_proto::v1::relay_say::Say;
-use starling_proto::v1::value::Kind;
 use starling_proto::v1::{
     RelayCancelled, RelayHear, RelayHello, RelayLine, RelayNoted, RelayPoke, RelayRefused, RelayReport, RelaySay,
-    RelayTask, RelayWelcome, RelayWork, RelaysReply, Value, ValueList, ValueMap,
+    RelayTask, RelayWelcome, RelayWork, RelaysReply,
 };
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -28,6 +26,7 @@ use super::context::Api;
 use super::convert::{clamp, seen};
 use super::status::ApiError;
 use super::stream::{Produced, send};
+use crate::declare;
 use crate::relay::{Batch, Callback, Registration, RelayError, Session, Task, Wants};
 
 /// Reports of one stream on their way to the log.
@@ -110,7 +109,7 @@ pub(super) async fn leave(api: &Api, gid: &str) -> Result<(), ApiError> {
 /// Cancel safety: once the manager has it, it is carried out.
 pub(super) async fn report(api: &Api, gid: &str, report: RelayReport) -> Result<RelayNoted, ApiError> {
     let RelayReport { task, kind, spec, id } = report;
-    api.ctx.relays.report(gid, &task, &kind, from_proto(spec)?).await?;
+    api.ctx.relays.report(gid, &task, &kind, from_json(&spec)?).await?;
     Ok(RelayNoted { id })
 }
 
@@ -214,7 +213,7 @@ async fn tell(api: &Api, batch: Batch, tx: &mpsc::Sender<RelayHear>) -> Result<(
 
 async fn noted(session: &Session, report: RelayReport) -> RelayHear {
     let RelayReport { task, kind, spec, id } = report;
-    let result = match from_proto(spec) {
+    let result = match from_json(&spec) {
         Ok(spec) => session.report(&task, &kind, spec).await.map_err(ApiError::from),
         Err(error) => Err(error),
     };
@@ -247,12 +246,14 @@ async fn told(api: &Api, tasks: Vec<Task>) -> Vec<RelayTask> {
 }
 
 fn to_proto(task: Task, job: String) -> RelayTask {
+    let spec = task.spec.0.iter().map(|(key, value)| (key.to_string(), declare::to_json(value)));
+    let spec: serde_json::Value = spec.collect();
     let text = |key: &str| task.spec.text(key).map(ToString::to_string).unwrap_or_default();
     RelayTask {
         job,
         name: text("name"),
         alias: text("alias"),
-        spec: task.spec.0.iter().map(|(key, value)| (key.to_string(), value_to_proto(value))).collect(),
+        spec: spec.to_string(),
         task: task.token,
         index: task.index,
         attempt: task.attempt.into(),
@@ -262,53 +263,25 @@ fn to_proto(task: Task, job: String) -> RelayTask {
     }
 }
 
-fn value_to_proto(value: &CoreValue) -> Value {
-    let kind = match value {
-        CoreValue::Bool(flag) => Kind::Flag(*flag),
-        CoreValue::Int(number) => Kind::Number(*number),
-        CoreValue::Text(text) => Kind::Text(text.to_string()),
-        CoreValue::Bytes(bytes) => Kind::Data(bytes.clone()),
-        CoreValue::List(items) => Kind::List(ValueList { items: items.iter().map(value_to_proto).collect() }),
-        CoreValue::Map(map) => {
-            let entries = map.iter().map(|(key, value)| (key.to_string(), value_to_proto(value)));
-            Kind::Map(ValueMap { entries: entries.collect() })
-        }
-    };
-    Value { kind: Some(kind) }
-}
-
-/// An open spec as the Machine takes it.
+/// A report's fields: a JSON object, or nothing.
 ///
 /// # Errors
-/// Values of no kind, or nested deeper than an event may be.
-fn from_proto(spec: BTreeMap<String, Value>) -> Result<WorkSpec, ApiError> {
-    let mut fields = BTreeMap::new();
-    for (key, value) in spec {
-        let value = value_from_proto(value, limits::VALUE_DEPTH_MAX - 1)
-            .map_err(|expected| ApiError::field(&format!("spec.{key}"), expected, "a value that specs do not hold"))?;
-        fields.insert(SmolStr::new(key), value);
+/// What is no object, or holds a value that specs do not.
+fn from_json(text: &str) -> Result<WorkSpec, ApiError> {
+    if text.is_empty() {
+        return Ok(WorkSpec::new());
     }
-    Ok(WorkSpec(fields))
-}
-
-fn value_from_proto(value: Value, depth: usize) -> Result<CoreValue, &'static str> {
-    if depth == 0 {
-        return Err("a value nested less deeply");
-    }
-    Ok(match value.kind.ok_or("a value of some kind")? {
-        Kind::Flag(flag) => CoreValue::Bool(flag),
-        Kind::Number(number) => CoreValue::Int(number),
-        Kind::Text(text) => CoreValue::Text(text.into()),
-        Kind::Data(bytes) => CoreValue::Bytes(bytes),
-        Kind::List(list) => {
-            let items = list.items.into_iter().map(|item| value_from_proto(item, depth - 1));
-            CoreValue::List(items.collect::<Result<_, _>>()?)
-        }
-        Kind::Map(map) => {
-            let entry = |(key, value): (String, Value)| Ok((SmolStr::new(key), value_from_proto(value, depth - 1)?));
-            CoreValue::Map(map.entries.into_iter().map(entry).collect::<Result<_, &'static str>>()?)
-        }
-    })
+    let fields: BTreeMap<String, serde_json::Value> =
+        serde_json::from_str(text).map_err(|error| ApiError::field("spec", "a JSON object", &error.to_string()))?;
+    let field = |(key, value): (String, serde_json::Value)| match declare::from_json(None, &value) {
+        Ok(value) => Ok((SmolStr::new(key), value)),
+        Err(found) => Err(ApiError::field(
+            &format!("spec.{key}"),
+            "true, false, a whole number, text, a list or an object",
+            &found,
+        )),
+    };
+    Ok(WorkSpec(fields.into_iter().map(field).collect::<Result<_, _>>()?))
 }
 
 impl From<RelayError> for ApiError {

@@ -5,6 +5,7 @@
 
 mod discovery;
 mod edges;
+mod generators;
 mod home;
 mod ingress;
 mod node;

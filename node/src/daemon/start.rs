@@ -19,6 +19,7 @@ use starling_net::{Lane, PeerKey};
 use tracing::warn;
 
 use super::edges::{RealEdges, Runs, Serve};
+use super::generators::Relays;
 use super::home::{self, Home};
 use super::ingress::{self, Ingress};
 use super::node::Node;
@@ -192,7 +193,7 @@ fn context(
         storage,
         history,
         past: past.clone(),
-        generators: Some(Arc::new(relays.clone())),
+        generators: Some(Arc::new(Relays(relays.clone()))),
     }
 }
 

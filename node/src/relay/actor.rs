@@ -156,7 +156,7 @@ impl Actor {
                 poll.until = now + wait_ms;
                 reply(refusal, self.table.poll(now, &gid, session, poll));
             }
-            Message::TaskOf { gid, job, index, answer } => reply(answer, self.table.claim(now, &gid, &job, index)),
+            Message::TaskOf { job, index, answer } => reply(answer, self.table.claim(now, &job, index)),
             Message::Report { gid, token, kind, spec, answer } => {
                 match run_of(self.boot, &token).and_then(|run| self.table.holds(now, &gid, run).map(|()| run)) {
                     Ok(run) => self.judge(Report { gid, run, kind, answer }, spec),

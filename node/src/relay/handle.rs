@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::news::Touched;
 use super::table::{Link, Poll, link};
-use super::{Batch, GeneratorView, Registered, Registration, RelayError, WAIT_MS_MAX, Wants};
+use super::{Batch, GeneratorView, Held, Registered, Registration, RelayError, WAIT_MS_MAX, Wants};
 use crate::driver::Stopped;
 
 /// What the driver wants.
@@ -30,7 +30,7 @@ pub(super) enum Message {
     Leave { gid: String, answer: Answer<()> },
     Contact { gid: String, answer: Answer<()> },
     Poll { gid: String, session: Option<u64>, wait_ms: u64, poll: Poll, refusal: Answer<()> },
-    TaskOf { gid: String, job: JobId, index: u32, answer: Answer<String> },
+    TaskOf { job: JobId, index: u32, answer: Answer<Held> },
     Report { gid: String, token: String, kind: String, spec: WorkSpec, answer: Answer<()> },
     List { answer: Answer<Vec<GeneratorView>> },
     Parted { gid: String, session: u64 },
@@ -139,15 +139,14 @@ impl Handle {
         batch.await.map_err(|_dropped| RelayError::TakenOver(gid.to_owned()))
     }
 
-    /// The token of one task of a job, for programs that find their tasks in Facts: whoever asks for a task that waits takes it.
+    /// Who has one task of a job, for programs that find their tasks in Facts. One that waits is taken by the generator with the most room.
     ///
     /// Cancel safety: it may have been taken.
     ///
     /// # Errors
-    /// If no such task is with relays here, or another one has it.
-    pub async fn task_of(&self, gid: &str, job: JobId, index: u32) -> Result<String, RelayError> {
-        let gid = gid.to_owned();
-        self.ask(|answer| Message::TaskOf { gid, job, index, answer }).await
+    /// If no such task is with relays here.
+    pub async fn task_of(&self, job: JobId, index: u32) -> Result<Held, RelayError> {
+        self.ask(|answer| Message::TaskOf { job, index, answer }).await
     }
 
     /// A generator's word on a task, durable when this returns.

@@ -118,6 +118,15 @@ pub struct Task {
     pub lease_ms: u64,
 }
 
+/// A task and who has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The generator.
+    pub gid: String,
+    /// How it names the task.
+    pub token: String,
+}
+
 /// What a generator is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {

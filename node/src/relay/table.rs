@@ -21,7 +21,7 @@ pub(super) use self::generator::{Link, link};
 pub(super) use self::polls::Poll;
 use super::callback::Callback;
 use super::news::Touched;
-use super::{GENERATORS_MAX, GeneratorView, Reach, Registered, Registration, RelayError, Task, token};
+use super::{GENERATORS_MAX, GeneratorView, Held, Reach, Registered, Registration, RelayError, Task, token};
 
 /// How long a relay may take to stop a task before it is taken from it.
 const KILL_MS: u64 = 5_000;
@@ -259,27 +259,31 @@ impl Table {
         self.forget(id);
     }
 
-    /// The token of a task that the generator has, or takes by asking for it: for programs that find their tasks in Facts.
-    pub(super) fn claim(&mut self, now: Millis, gid: &str, job: &JobId, index: u32) -> Result<String, RelayError> {
-        let ns = self.contact(now, gid)?.ns.clone();
-        let is_meant = |run: &Run| run.task.grant.job == *job && run.task.index == index && run.task.ns == ns;
-        let found = self.runs.iter_mut().find(|(_, run)| is_meant(run));
-        let (id, run) = found.ok_or(CommandError::NotHeld)?;
-        match &run.hands {
+    /// Who has a task, for programs that find their tasks in Facts: one that waits goes to the generator of its namespace with the most room.
+    pub(super) fn claim(&mut self, now: Millis, job: &JobId, index: u32) -> Result<Held, RelayError> {
+        let is_meant = |run: &Run| run.task.grant.job == *job && run.task.index == index;
+        let (id, run) = self.runs.iter_mut().find(|(_, run)| is_meant(run)).ok_or(CommandError::NotHeld)?;
+        let id = *id;
+        let gid = match &run.hands {
             Hands::Nobody => {
-                if let Some(queue) = self.waiting.get_mut(&ns) {
-                    queue.retain(|waiting| waiting != id);
+                let of_namespace = self.generators.iter().filter(|(_, generator)| generator.ns == run.task.ns);
+                let most_room = of_namespace.max_by_key(|(_, generator)| {
+                    let load = u32::try_from(generator.hands.len()).unwrap_or(u32::MAX);
+                    (generator.callback.is_some(), generator.slots.saturating_sub(load))
+                });
+                let (gid, _) = most_room.ok_or(CommandError::NotHeld)?;
+                if let Some(queue) = self.waiting.get_mut(&run.task.ns) {
+                    queue.retain(|waiting| *waiting != id);
                 }
-                run.hands = Hands::Works(gid.to_owned());
-                if let Some(generator) = self.generators.get_mut(gid) {
-                    generator.hands.insert(*id);
-                }
+                gid.clone()
             }
-            Hands::Untold(holder) | Hands::Works(holder) if holder == gid => run.hands = Hands::Works(gid.to_owned()),
-            Hands::Untold(holder) | Hands::Works(holder) => return Err(RelayError::NotYours(holder.clone())),
+            Hands::Untold(gid) | Hands::Works(gid) => gid.clone(),
             Hands::Ending(_) => return Err(CommandError::NotHeld.into()),
-        }
-        Ok(run.task.token.clone())
+        };
+        run.hands = Hands::Works(gid.clone());
+        let token = run.task.token.clone();
+        self.contact(now, &gid)?.hands.insert(id);
+        Ok(Held { gid, token })
     }
 
     /// Facts of these namespaces' jobs changed.

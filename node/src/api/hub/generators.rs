@@ -1,6 +1,6 @@
 //! Generators: the programs outside that run jobs, as the hub contract sees them.
 //!
-//! Does not: serve them: the relays' manager does, handed in by `Context::generators`.
+//! Does not: serve them: the relays' manager does, by way of `daemon::generators`.
 
 use std::fmt;
 
@@ -11,7 +11,6 @@ use starling_core::ids::JobId;
 use starling_core::machine::Reply;
 
 use crate::driver::Stopped;
-use crate::relay::{self, Callback, Registration, RelayError};
 
 /// A program that registers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,65 +46,4 @@ pub trait Generators: fmt::Debug + Send + Sync {
         kind: SmolStr,
         spec: WorkSpec,
     ) -> BoxFuture<'_, Option<Result<Reply, Stopped>>>;
-}
-
-/// A hub's generators are relays that are called, or call.
-impl Generators for relay::Handle {
-    fn register(&self, generator: Generator) -> BoxFuture<'_, Result<(), String>> {
-        let Generator { gid, namespace, slots, lease_ms, callback_url } = generator;
-        Box::pin(async move {
-            let callback =
-                callback_url.as_deref().map(Callback::parse).transpose().map_err(|error| error.to_string())?;
-            let (slots, lease_ms) = (slots.unwrap_or(0), lease_ms.unwrap_or(0));
-            let registration = Registration { gid, ns: namespace.to_string(), slots, lease_ms, callback };
-            self.register(registration).await.map(|_agreed| ()).map_err(|error| error.to_string())
-        })
-    }
-
-    fn contact(&self, gid: &str) -> BoxFuture<'_, ()> {
-        let gid = gid.to_owned();
-        Box::pin(async move {
-            // A hub's program may pull without ever having registered.
-            let _unknown = self.contact(&gid).await;
-        })
-    }
-
-    fn serving(&self, namespace: &str) -> BoxFuture<'_, Vec<String>> {
-        let namespace = namespace.to_owned();
-        Box::pin(async move {
-            let all = self.list().await.unwrap_or_default();
-            all.into_iter().filter(|one| one.ns == namespace).map(|one| one.gid).collect()
-        })
-    }
-
-    fn report(
-        &self,
-        job: JobId,
-        task: u32,
-        kind: SmolStr,
-        spec: WorkSpec,
-    ) -> BoxFuture<'_, Option<Result<Reply, Stopped>>> {
-        Box::pin(async move {
-            for one in self.list().await.unwrap_or_default() {
-                let Ok(token) = self.task_of(&one.gid, job, task).await else {
-                    continue;
-                };
-                return match self.report(&one.gid, &token, &kind, spec).await {
-                    Ok(()) => Some(Ok(Reply::Noted)),
-                    Err(RelayError::Command(error)) => Some(Ok(Reply::Error(error))),
-                    Err(RelayError::Stopped(error)) => Some(Err(error)),
-                    // Between the two questions it was taken away.
-                    Err(
-                        RelayError::Unknown(_)
-                        | RelayError::Field { .. }
-                        | RelayError::TooMany
-                        | RelayError::TakenOver(_)
-                        | RelayError::Foreign(_)
-                        | RelayError::NotYours(_),
-                    ) => None,
-                };
-            }
-            None
-        })
-    }
 }

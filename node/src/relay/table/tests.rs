@@ -232,12 +232,14 @@ fn hanging_callbacks_do_not_hold_up_others() {
 #[test]
 fn a_task_found_in_facts_is_taken_by_asking_for_it() {
     let mut table = with("a", 1);
-    table.register(0, registration("b", 1), Link::Calls).unwrap();
+    table.register(0, registration("b", 2), Link::Calls).unwrap();
     table.assign(spawn(3));
-    assert_eq!(table.claim(1, "a", &job(), 3).unwrap(), token(7, RunId(3)));
-    assert!(matches!(table.claim(1, "b", &job(), 3), Err(RelayError::NotYours(_))));
-    assert!(matches!(table.claim(1, "b", &job(), 4), Err(RelayError::Command(CommandError::NotHeld))));
-    table.leave("a");
+    let held = table.claim(1, &job(), 3).unwrap();
+    assert_eq!((held.gid.as_str(), held.token), ("b", token(7, RunId(3))), "it has the most room");
+    table.holds(2, "b", RunId(3)).unwrap();
+    assert_eq!(table.claim(2, &job(), 3).unwrap().gid, "b");
+    assert!(matches!(table.claim(2, &job(), 4), Err(RelayError::Command(CommandError::NotHeld))));
+    table.leave("b");
     assert_eq!(ended(&table.settle(2)), [(3, Outcome::Lost)]);
 }
 
