@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Three birds find each other, take a job from any of them, and finish it while one is shot. Exit 0 only if every step was seen to be true.
+# Three birds find each other, take jobs of every kind from any of them, and finish them while one is shot. Exit 0 only if every step was seen to be true.
 #   --keep   leave the nodes running and say how to use them
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -46,8 +46,9 @@ boot() {
 name() { cat "$home/node-$1/name"; }
 
 say "1. Build"
-cargo build --quiet --locked -p starling-node
+cargo build --quiet --locked -p starling-node --bins --examples
 starling=$PWD/target/debug/starling
+examples=$PWD/target/debug/examples
 "$starling" --version | sed 's/^/  /'
 
 say "2. Start three identical nodes; nobody tells them of each other"
@@ -78,7 +79,47 @@ sed 's/^/  /' "$home/out"
 grep -q '^err$' "$home/err" || fail "standard error arrives on standard error"
 echo "  exit code 7, both streams apart"
 
-say "5. Run 1,000 tasks, and shoot one node in the middle"
+say "5. Watch what machines do; nothing of it enters the log"
+before=$(at 1 cluster info --json | grep -o '"events":[0-9]*')
+measured() { at 2 node info --json "$(name 1)" 2>/dev/null | grep -q '"mem_used_bytes":[1-9]'; }
+until_true 20 measured || fail "node 2 tells what $(name 1) uses"
+show "top --once"
+at 2 top --once 2>/dev/null | sed 's/^/  /'
+[ "$(at 1 cluster info --json | grep -o '"events":[0-9]*')" = "$before" ] || fail "monitoring adds no events"
+
+say "6. Simulations: an environment picks a port, a policy is told which"
+show "sim run --env cartpole_env --policy 'cartpole_policy {host}:{port}'"
+at 1 --quiet sim run --env "$examples/cartpole_env" --policy "$examples/cartpole_policy {host}:{port}" 2>/dev/null | tee "$home/out" | sed 's/^/  /'
+grep -q '^mean return' "$home/out" || fail "the policy played in its environment"
+job=$(at 2 sim submit --parsable -n cartpole -a 1-6 --env "$examples/cartpole_env" --policy "$examples/cartpole_policy {host}:{port}")
+at 3 --quiet wait "$job" | sed 's/^/  /'
+ports=$(at 3 events --json | grep '"kind":"PortAllocated"' | grep -c "\"job\":\"$job\"" || true)
+[ "$ports" = 6 ] || fail "six environments said their ports in signed events ($ports did)"
+echo "  6 pairs side by side, 6 PortAllocated events at every node"
+
+say "7. A namespace of your own, run by a relay of your own, without recompiling"
+show "ns put node/examples/health_check.toml"
+at 1 ns put node/examples/health_check.toml 2>&1 | sed 's/^/  /'
+address=$(at 3 cluster info --json | sed 's/.*"api_addresses":\["\([^"]*\)".*/\1/')
+"$examples/health_relay" --node "http://$address" --gid checker >>"$home/relay.log" 2>&1 &
+pid[relay]=$!
+served() { at 3 relays --json 2>/dev/null | grep -q '"gid":"checker"'; }
+until_true 20 served || fail "the relay registers at $(name 3)"
+show "submit --ns health_check -f url=http://$address/healthz"
+at 2 --quiet submit --wait --ns health_check --alias good -f url="http://$address/healthz" >/dev/null || fail "the check of a healthy server passes"
+code=0
+at 2 --quiet submit --wait --ns health_check --alias bad -f url="http://$address/nothing" >/dev/null 2>&1 || code=$?
+[ "$code" = 1 ] || fail "the check of a missing page fails with code 1, not $code"
+checked() { at "$1" events --json | grep -q '"kind":"CheckPassed"' && at "$1" events --json | grep -q '"kind":"CheckFailed"'; }
+for number in 1 2 3; do until_true 10 checked "$number" || fail "node $number has CheckPassed and CheckFailed"; done
+show "jobs"
+at 1 jobs 2>/dev/null | sed 's/^/  /'
+kill "${pid[relay]}"
+wait "${pid[relay]}" 2>/dev/null || true
+unset "pid[relay]"
+echo "  CheckPassed and CheckFailed are in every node's history"
+
+say "8. Run 1,000 tasks, and shoot one node in the middle"
 mkdir "$home/starts"
 show "submit -a 1-1000 -- sh -c 'echo \$STARLING_ATTEMPT >> starts/\$STARLING_TASK; sleep 0.01'"
 job=$(at 1 submit --parsable -n thousand -a 1-1000 -- sh -c "echo \$STARLING_ATTEMPT >> $home/starts/\$STARLING_TASK; sleep 0.01")
@@ -99,7 +140,7 @@ starts=$(cat "$home"/starts/* | wc -l)
 [ "$starts" -le 1002 ] || fail "extra starts ($((starts - 1000))) are no more than what was running on the dead node"
 echo "  1,000 tasks sealed once; $((starts - 1000)) of them started twice because their node died"
 
-say "6. The dead node comes back and catches up"
+say "9. The dead node comes back and catches up"
 boot 3 1
 for number in 1 2 3; do until_true 20 ready "$number" 3 || fail "node $number sees three ready nodes again"; done
 at 3 jobs --json "$job" | grep -q '"done":1000' || until_true 10 sh -c "STARLING_VIA=$home/node-3/api.sock $starling jobs --json $job | grep -q '\"done\":1000'" || fail "the returned node knows the outcome"
@@ -113,7 +154,7 @@ if [ "$keep" = yes ]; then
   echo "  starling nodes"
   echo "Stop them with: kill ${pid[*]}"
 else
-  say "7. Stop everything"
+  say "10. Stop everything"
   for number in 1 2 3; do kill "${pid[$number]}"; done
   for number in 1 2 3; do wait "${pid[$number]}" || fail "node $number stops cleanly"; done
   pid=()
