@@ -32,6 +32,7 @@ const BYTES_FIELDS: &[&str] = &["SubmitRequest.stdin", "SubmitRequest.request_id
 const JSON_FIELDS: &[&str] = &[
     "SubmitRequest.spec",
     "JobDetail.spec",
+    "JobDetail.registers",
     "JobFacts.spec",
     "JobFacts.registers",
     "RelayReport.spec",

@@ -95,12 +95,12 @@ impl Owner {
     }
 
     /// Relays are kept one round ahead, so that they never wait for a grant.
-    fn relay_width(&self, ns: &str, room: &Room, candidate: &Candidate) -> u64 {
+    fn relay_width(&self, owned: &Owned, ns: &str, room: &Room, candidate: &Candidate) -> u64 {
         if room.relays_refused {
             return 0;
         }
-        let open = self.relay_tasks_at(&candidate.node, ns);
-        (candidate.relay_slots(ns) * 2).saturating_sub(open)
+        let others = self.relay_tasks_at(&candidate.node, ns).saturating_sub(owned.open_at(&candidate.node));
+        (candidate.relay_slots(ns) * 2).saturating_sub(others)
     }
 
     /// Whether any candidate could run the job if it were empty.
@@ -124,7 +124,7 @@ impl Owner {
             return 0;
         }
         if let Some(ns) = &owned.relay {
-            return self.relay_width(ns, room, candidate);
+            return self.relay_width(owned, ns, room, candidate);
         }
         let most = u64::from(room.total.slots(&owned.need));
         let working = owned.open_at(&candidate.node).min(most);

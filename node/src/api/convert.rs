@@ -18,7 +18,7 @@ use starling_proto::v1::{
 };
 
 use super::attempts::{self, unix_ms};
-use super::reason;
+use super::{facts, reason};
 use crate::declare;
 
 /// As `u32`, clamped.
@@ -126,8 +126,12 @@ pub(super) fn detail(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobDe
         detail.priority = submit.priority;
         detail.retries = submit.retries.into();
         detail.timeout_ms = submit.timeout_ms;
+        let phases = view::phases(machine.facts(), job);
+        detail.phases = phases.into_iter().map(|(name, tasks)| (name.to_string(), tasks)).collect();
         if submit.schema().is_some() {
             detail.spec = own_fields(&spec);
+            let state = view::state(job);
+            (detail.registers, detail.labels) = (facts::registers(&state), facts::labels(&state));
         }
     }
     detail

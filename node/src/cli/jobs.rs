@@ -4,6 +4,8 @@
 //! one shows its nodes.
 //! Does not: watch jobs (`wait`, `logs`).
 
+use std::collections::BTreeMap;
+
 use starling_proto::Word as _;
 use starling_proto::v1::{
     Attempt, CancelRequest, Ending, IndexRange, JobDetail, JobRef, JobState, JobSummary, ListJobsRequest, TaskPort,
@@ -187,6 +189,9 @@ fn info_block(detail: &JobDetail) -> Block {
         )
         .add("indices", units::tasks(&detail.array))
         .add("fields", fields(&detail.spec))
+        .add("phase", phase(detail))
+        .add("registers", fields(&detail.registers))
+        .add("labels", pairs(&detail.labels))
         .add("command", quote(&detail.command));
     if let Some(simulation) = &detail.simulation {
         block
@@ -225,6 +230,22 @@ fn info_block(detail: &JobDetail) -> Block {
         block.add("placed", format!("{} on {}", units::tasks(&placement.tasks), placement.node));
     }
     block
+}
+
+/// Of a declared namespace: the one phase that all tasks are in, or how many are in each.
+fn phase(detail: &JobDetail) -> String {
+    if detail.spec.is_empty() {
+        return String::new();
+    }
+    match detail.phases.len() {
+        1 => detail.phases.keys().cloned().collect(),
+        _ => pairs(&detail.phases),
+    }
+}
+
+fn pairs<T: std::fmt::Display>(map: &BTreeMap<String, T>) -> String {
+    let pairs: Vec<String> = map.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(" ")
 }
 
 /// `2.1s cpu (2.0s user, 100ms system), 12M at most, 3.4s from start to end over 2 tasks`; what was not measured is left out.

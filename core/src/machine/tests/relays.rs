@@ -85,6 +85,18 @@ fn a_relay_is_given_as_many_tasks_as_it_takes_and_its_words_seal_them() {
 }
 
 #[test]
+fn a_relays_hands_stay_full_while_there_is_work() {
+    let mut host = Host::with_relay();
+    host.step(2, relays(8));
+    host.step(3, checks(100));
+    assert_eq!(host.machine.executor().running(), 8);
+    for run in 1..=92 {
+        host.step(3 + run, report(run, "CheckPassed"));
+        assert_eq!(host.machine.executor().running(), 8, "after {run} ends");
+    }
+}
+
+#[test]
 fn a_second_report_of_an_end_changes_nothing() {
     let mut host = Host::with_relay();
     host.step(3, checks(1));

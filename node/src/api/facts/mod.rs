@@ -18,7 +18,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 pub(super) use changed::{Asked, Changed, since};
 pub(super) use cursor::Cursor;
-pub(super) use page::{SLICE, slice};
+pub(super) use page::{SLICE, labels, registers, slice};
 use serde::Serialize;
 use starling_core::machine::Machine;
 use starling_core::time::Now;

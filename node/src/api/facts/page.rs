@@ -3,8 +3,8 @@
 //! Invariants: the driver is held for one slice at a time. What may be private is left out of what nodes run themselves; a relay needs all of its jobs' fields.
 //! Does not: know which jobs are wanted (`changed` does).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use std::collections::BTreeMap;
+
 use serde_json::Value as Json;
 use starling_core::event::{Value, WorkSpec};
 use starling_core::facts::state::State;
@@ -17,6 +17,7 @@ use starling_proto::v1::{Ending, JobFacts};
 use crate::api::context::Api;
 use crate::api::convert::{clamp, ending, state};
 use crate::api::status::ApiError;
+use crate::declare::to_json;
 
 /// Jobs looked at in one question, so that the driver serves others in between.
 pub(in crate::api) const SLICE: usize = 256;
@@ -80,37 +81,36 @@ impl Raw {
         };
         let WorkSpec(fields) = &self.spec;
         let fields = fields.iter().filter(|(key, _)| is_told(key));
-        let spec: serde_json::Map<String, Json> = fields.map(|(key, value)| (key.to_string(), json(value))).collect();
-        let registers = self.state.registers.iter().filter_map(|(key, merged)| {
-            let value = merged.0.as_ref()?.value();
-            Some((key.0.to_string(), json(&value)))
-        });
-        let labels = self.state.labels.iter().filter_map(|(key, written)| {
-            let text = match &written.0.as_ref()?.value {
-                Value::Text(text) => text.to_string(),
-                other @ (Value::Bool(_) | Value::Int(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_)) => {
-                    json(other).to_string()
-                }
-            };
-            Some((key.0.to_string(), text))
-        });
+        let spec: serde_json::Map<String, Json> =
+            fields.map(|(key, value)| (key.to_string(), to_json(value))).collect();
         JobFacts {
             spec: Json::Object(spec).to_string(),
-            registers: Json::Object(registers.collect()).to_string(),
-            labels: labels.collect(),
+            registers: registers(&self.state),
+            labels: labels(&self.state),
             ..self.facts
         }
     }
 }
 
-/// A value as JSON; bytes become base64.
-pub(in crate::api) fn json(value: &Value) -> Json {
-    match value {
-        Value::Bool(flag) => Json::from(*flag),
-        Value::Int(number) => Json::from(*number),
-        Value::Text(text) => Json::from(text.as_str()),
-        Value::Bytes(bytes) => Json::from(STANDARD.encode(bytes)),
-        Value::List(items) => items.iter().map(json).collect(),
-        Value::Map(map) => map.iter().map(|(key, value)| (key.to_string(), json(value))).collect(),
-    }
+/// A state's registers, a JSON object.
+pub(in crate::api) fn registers(state: &State) -> String {
+    let registers = state.registers.iter().filter_map(|(key, merged)| {
+        let value = merged.0.as_ref()?.value();
+        Some((key.0.to_string(), to_json(&value)))
+    });
+    Json::Object(registers.collect()).to_string()
+}
+
+/// A state's labels.
+pub(in crate::api) fn labels(state: &State) -> BTreeMap<String, String> {
+    let labels = state.labels.iter().filter_map(|(key, written)| {
+        let text = match &written.0.as_ref()?.value {
+            Value::Text(text) => text.to_string(),
+            other @ (Value::Bool(_) | Value::Int(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_)) => {
+                to_json(other).to_string()
+            }
+        };
+        Some((key.0.to_string(), text))
+    });
+    labels.collect()
 }
