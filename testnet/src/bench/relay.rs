@@ -35,6 +35,8 @@ const SLOTS: u32 = 256;
 const TASKS: usize = 10_048;
 const POKES: usize = 200;
 const FACTS: usize = 100_032;
+/// No more comes after so long a silence.
+const QUIET: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A relay on its stream.
@@ -62,16 +64,43 @@ impl Relay {
         heard.and_then(|heard| heard.hear).context("the relay's stream ended")
     }
 
+    /// Hears out what is left of earlier work, so that the next poke is news.
+    async fn settle(&mut self) -> anyhow::Result<()> {
+        while let Ok(heard) = tokio::time::timeout(QUIET, self.next()).await {
+            heard?;
+        }
+        Ok(())
+    }
+
+    /// When the next poke came; does the one task that comes along.
+    async fn poked_and_done(&mut self) -> anyhow::Result<Instant> {
+        let (mut poked, mut done) = (None, false);
+        loop {
+            match self.next().await? {
+                Hear::Poke(_) => poked = poked.or_else(|| Some(Instant::now())),
+                Hear::Assigned(task) => {
+                    self.report(task.task).await?;
+                    done = true;
+                }
+                Hear::Welcome(_) | Hear::Cancelled(_) | Hear::Noted(_) | Hear::Refused(_) => {}
+            }
+            if let (Some(at), true) = (poked, done) {
+                return Ok(at);
+            }
+        }
+    }
+
+    async fn report(&self, task: String) -> anyhow::Result<()> {
+        let report = RelayReport { task, kind: "NothingDone".to_owned(), ..RelayReport::default() };
+        self.say.send(RelaySay { say: Some(Say::Report(report)) }).await.context("reporting")
+    }
+
     /// Does everything it is handed until so many reports are in the log.
     async fn work(&mut self, tasks: usize) -> anyhow::Result<()> {
         let mut noted = 0;
         while noted < tasks {
             match self.next().await? {
-                Hear::Assigned(task) => {
-                    let report =
-                        RelayReport { task: task.task, kind: "NothingDone".to_owned(), ..RelayReport::default() };
-                    self.say.send(RelaySay { say: Some(Say::Report(report)) }).await.context("reporting")?;
-                }
+                Hear::Assigned(task) => self.report(task.task).await?,
                 Hear::Noted(_) => noted += 1,
                 Hear::Refused(refused) => bail!("a report was refused: {}", refused.reason),
                 Hear::Welcome(_) | Hear::Poke(_) | Hear::Cancelled(_) => {}
@@ -105,12 +134,13 @@ pub(super) fn figures(binary: &Path) -> anyhow::Result<Vec<Figure>> {
     })
 }
 
-/// From when a client sees the event of a submission in the log to when the relay is poked or handed the task; below zero counts as zero.
+/// From when a client sees the event of a submission in the log to when the relay is poked; a poke that comes first counts as zero.
 async fn pokes(client: &mut api::Client, relay: &mut Relay) -> anyhow::Result<Vec<f64>> {
     let follow = EventsRequest { follow: true, tail: 1, ..EventsRequest::default() };
     let mut events = client.events(follow).await?.into_inner();
     let mut latencies = Vec::new();
     for _ in 0..POKES {
+        relay.settle().await?;
         let job = client.submit(nothing()).await?.into_inner().job;
         let folded = async {
             loop {
@@ -120,20 +150,7 @@ async fn pokes(client: &mut api::Client, relay: &mut Relay) -> anyhow::Result<Ve
                 }
             }
         };
-        let poked = async {
-            loop {
-                match relay.next().await? {
-                    Hear::Poke(_) => return anyhow::Ok(Instant::now()),
-                    Hear::Assigned(task) => {
-                        let report =
-                            RelayReport { task: task.task, kind: "NothingDone".to_owned(), ..RelayReport::default() };
-                        relay.say.send(RelaySay { say: Some(Say::Report(report)) }).await.context("reporting")?;
-                    }
-                    Hear::Welcome(_) | Hear::Cancelled(_) | Hear::Noted(_) | Hear::Refused(_) => {}
-                }
-            }
-        };
-        let (folded, poked) = tokio::try_join!(folded, poked)?;
+        let (folded, poked) = tokio::try_join!(folded, relay.poked_and_done())?;
         latencies.push(poked.saturating_duration_since(folded).as_secs_f64() * 1_000.0);
         wait(client, job).await?;
     }
