@@ -1,5 +1,9 @@
 //! Programs written against a hub: any node is one, and they may go on at another.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::http::{Answer, Http};
@@ -119,4 +123,64 @@ fn an_ingest_of_a_mebibyte_is_refused_with_the_limit() {
     assert_eq!(status, 413);
     assert!(reply["error"].as_str().unwrap().contains("1048576"), "{reply}");
     assert!(flock.json(1, &["jobs", "--all"]).is_empty());
+}
+
+/// A program that is poked at its callback: one request at a time, each answered with 200.
+fn callback(listener: &TcpListener) -> Option<String> {
+    let (mut stream, _) = listener.accept().ok()?;
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut reader = BufReader::new(&stream);
+    let (mut length, mut line) = (0, String::new());
+    while reader.read_line(&mut line).unwrap() > 2 {
+        let header = line.to_lowercase();
+        if let Some(value) = header.strip_prefix("content-length: ") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+    Some(String::from_utf8(body).unwrap())
+}
+
+#[test]
+fn a_hubs_executor_is_poked_pulls_acts_and_reports() {
+    let flock = Flock::of(2, PAIR);
+    let (mut one, mut two) = (http(&flock, 1), http(&flock, 2));
+    let spec = json!({"preemptible": false, "handler_type": "prober", "schema": [{"key": "url", "required": true, "type": "string"}]});
+    assert_eq!(one.post("/control", &json!({"RegisterNamespace": ["probe", spec]})).0, 200);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    // By the handler's kind, as hubs have it.
+    let generator = json!({"RegisterGenerator": ["g", {"kind": "prober", "callback_url": url}]});
+    let (status, reply) = one.post("/control", &generator);
+    assert_eq!(status, 200, "{reply}");
+    let poked = || callback(&listener).is_some_and(|body| body == r#"{"gid":"g"}"#);
+    within(LONG, "a poke on entry", poked);
+
+    within(LONG, "the namespace at the other node", || flock.at(2, &["ns", "describe", "probe"]).code == Some(0));
+    ingest(&mut two, "SubmitProbe", "probe-1", "probe", &json!({"url": "http://x"}));
+    within(LONG, "a poke for the job", poked);
+    let (jobs, cursor, _) = pull(&mut one, "0");
+    assert_eq!(jobs, ["probe-1"]);
+    let report = |http: &mut Http, kind: &str, job: &str, spec: &Value| {
+        let event = json!({"kind": kind, "payload": {"ctx": {"job_id": job, "ns_id": "probe"}, "spec": spec}});
+        http.ask("POST", "/ingest", &event.to_string())
+    };
+    let refused = report(&mut two, "JobFinished", "probe-1", &json!({"exit": "0"}));
+    assert_eq!(refused.status, 409, "no relay at node 2 holds it: {}", refused.body);
+    let refused = report(&mut one, "JobFinished", "probe-9", &json!({"exit": "0"}));
+    assert_eq!(refused.status, 404, "{}", refused.body);
+    within(LONG, "the task to be there for its generator", || {
+        report(&mut one, "JobFinished", "probe-1", &json!({"exit": "4"})).status == 200
+    });
+    flock.at(2, &["wait", "--timeout", "60s", "probe-1"]).exits(4);
+    let again = report(&mut one, "JobFinished", "probe-1", &json!({"exit": "0"}));
+    assert_eq!(again.status, 409, "it was reported: {}", again.body);
+    flock.await_equal(&[1, 2]);
+    let (jobs, _, _) = pull(&mut one, &cursor);
+    assert_eq!(jobs, ["probe-1"], "only what changed");
 }

@@ -257,6 +257,28 @@ fn wrong_reports_are_refused_with_the_reason_and_change_nothing() {
 }
 
 #[test]
+fn pokes_come_as_server_sent_events_too() {
+    let flock = flock(1);
+    let _relay = Raw::enter(&flock, "first", &json!({}));
+    let mut stream = TcpStream::connect(api_of(&flock, 1)).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.write_all(b"GET /v1/relays/first/pokes HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let mut events = BufReader::new(stream);
+    let mut next = || {
+        let mut line = String::new();
+        while !line.starts_with("data:") {
+            line.clear();
+            assert!(events.read_line(&mut line).unwrap() > 0, "the stream ended");
+        }
+        line
+    };
+    // On entry, since anything may have changed before.
+    assert_eq!(next().trim_end(), "data: {}");
+    check(&flock, 1, "http://127.0.0.1:9/", &[]);
+    assert_eq!(next().trim_end(), "data: {}");
+}
+
+#[test]
 fn a_callback_that_hangs_does_not_hold_up_another_relay() {
     let flock = flock(1);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
