@@ -138,7 +138,6 @@ fn unknown_flag_verb_or_value_is_a_usage_error() {
         "starling submit --ns render -f command=x -- true",
         "starling submit --ns render -f command",
         "starling submit --ns render -C /tmp",
-        "starling submit --ns render --each-line f",
         "starling submit -f command=x true",
         "starling ns put",
         "starling ns get render --version 0",
@@ -217,6 +216,13 @@ fn a_namespaces_fields_stand_in_for_a_command() {
     assert_eq!(request.array, [IndexRange { start: 0, end: 9 }]);
     let Verb::Run(args) = verb("starling run --ns render -f frames=3") else { panic!("not a run") };
     assert_eq!(submit::task_request(args.task).unwrap().fields, ["frames=3"]);
+}
+
+#[test]
+fn lines_are_for_commands() {
+    let Verb::Submit(args) = verb("starling submit --ns render --each-line f") else { panic!("not a submit") };
+    let error = request_of(args).unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{error:?}");
 }
 
 #[test]
