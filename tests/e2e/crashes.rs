@@ -79,10 +79,11 @@ fn all_nodes_killed_at_once_lose_no_acknowledged_job() {
     flock.cluster.await_ready(3).unwrap();
     let all: Vec<&str> = jobs.iter().map(String::as_str).collect();
     flock.at(2, &[&["wait", "--timeout", "60s"], &all[..]].concat()).exits(0);
+    // What node 2 knows is on its way to node 3.
+    flock.await_equal(&[1, 2, 3]);
     let seen = flock.json(3, &["jobs", "--all"]);
     assert_eq!(seen.len(), jobs.len());
     assert!(seen.iter().all(|job: &Value| job["state"] == "done"), "{seen:?}");
-    flock.await_equal(&[1, 2, 3]);
     flock.at(1, &["doctor"]).exits(0);
 }
 

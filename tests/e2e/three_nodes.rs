@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::process::Command;
 
-use crate::support::{BINARY, Done, Flock, LONG, Running, SMALL, client, scratch, up, within};
+use crate::support::{BINARY, Done, Flock, LONG, Running, SMALL, alone, client, scratch, up, within};
 
 #[test]
 fn three_nodes_without_flags_find_each_other() {
+    // Whoever else uses the usual ports waits.
+    let _alone = alone();
     let home = scratch();
     let start = |number: usize| {
         let log = File::create(home.path().join(format!("log-{number}"))).unwrap();

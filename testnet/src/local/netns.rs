@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, ensure};
 
@@ -15,16 +16,19 @@ pub struct Namespaces {
     count: usize,
 }
 
-/// Whether this process may make namespaces here.
+/// Whether this process may make namespaces here. Tried once: two tries at the same time would be in each other's way.
 #[must_use]
 pub fn can_make_namespaces() -> bool {
-    let name = format!("starling-probe-{}", std::process::id());
-    let made = ip(&["netns", "add", &name]).is_ok();
-    if made {
-        // The probe is of no further use.
-        let _left = ip(&["netns", "del", &name]);
-    }
-    made
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let name = format!("starling-probe-{}", std::process::id());
+        let made = ip(&["netns", "add", &name]).is_ok();
+        if made {
+            // The probe is of no further use.
+            let _left = ip(&["netns", "del", &name]);
+        }
+        made
+    })
 }
 
 fn ip(args: &[&str]) -> anyhow::Result<()> {
