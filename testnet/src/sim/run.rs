@@ -114,7 +114,7 @@ impl World {
         while !self.is_done() && self.now < end && self.violation.is_none() {
             self.run_until(self.now.after_ms(500));
         }
-        let found = sealed::look(self.machines(), &self.promised());
+        let found = sealed::look(self.current(), &self.promised());
         self.broken(found);
         self.rest();
         self.crash_loop();
@@ -122,6 +122,11 @@ impl World {
 
     pub(crate) fn machines(&self) -> impl Iterator<Item = (Seat, &starling_core::machine::Machine)> {
         self.nodes.iter().enumerate().filter_map(|(seat, node)| Some((Seat(seat), node.machine.as_ref()?)))
+    }
+
+    /// Those of the newest version, which is all of them once upgrades are done.
+    fn current(&self) -> impl Iterator<Item = (Seat, &starling_core::machine::Machine)> {
+        self.machines().filter(|(seat, _)| !self.node(*seat).old)
     }
 
     /// Everything that any node holds durably.
@@ -134,7 +139,7 @@ impl World {
     }
 
     fn is_done(&self) -> bool {
-        sealed::look(self.machines(), &self.promised()).is_none() && self.processes.is_idle()
+        sealed::look(self.current(), &self.promised()).is_none() && self.processes.is_idle()
     }
 
     /// Jobs that were acknowledged, and those that became durable although nobody could be told.
