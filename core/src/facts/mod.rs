@@ -1,6 +1,6 @@
 //! Facts: what the log adds up to. Every node folds the same events into the same Facts, in whatever order they arrive.
 //!
-//! Invariants: a join-semilattice with `bot()`; `fold` is `join` with the delta of one event, which is total, pure and reads nothing; any permutation of
+//! Invariants: a join-semilattice with `bot()`; `fold` is `join` with the delta of one event, which is total, pure and reads nothing but the declaration that the event names by its hash; any permutation of
 //! the same events, with duplicates, gives equal bytes and equal roots.
 //! Does not: contain anything one node believes alone (liveness is in `schedule::Fleet`).
 

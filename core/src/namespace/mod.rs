@@ -1,6 +1,6 @@
 //! Namespaces: what events mean. A namespace is a schema for its specs and a pure delta function.
 //!
-//! Invariants: `delta` is total and reads nothing but the event; `(ns, kind, ver)` folds to the same for ever (golden vectors pin it);
+//! Invariants: `delta` is total and reads nothing but the event and, in a declared namespace, the declaration whose hash the event names; `(ns, kind, ver)` folds to the same for ever (golden vectors pin it);
 //! events of an unknown namespace or version are kept, never dropped.
 //! Does not: run anything; executors do (`node::exec`).
 
