@@ -1,11 +1,13 @@
 //! Compiles the protobuf files without protoc, and derives the JSON form of every message.
 //!
 //! Invariants: a JSON field has its protobuf name; an absent JSON field means its default.
-//! Does not: define any message (`proto/starling/v1/starling.proto`).
+//! Does not: define any message (`proto/starling/v1/starling.proto`, `proto/hwp/hwp.proto`).
 
 use std::error::Error;
 
 const PROTO: &str = "starling/v1/starling.proto";
+/// The worker protocol. Nobody reads it as JSON.
+const HWP: &str = "hwp/hwp.proto";
 
 /// Enum-valued fields and the codec that writes them as words: (field path, module of `crate::json`).
 const ENUM_FIELDS: &[(&str, &str)] = &[
@@ -67,5 +69,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         builder = builder.enum_attribute(format!(".starling.v1.{oneof}"), derive);
     }
     builder.compile_fds(descriptors)?;
+    let worker_protocol = protox::compile([HWP], ["proto"])?;
+    tonic_prost_build::configure()
+        .emit_rerun_if_changed(false)
+        .btree_map(".")
+        .bytes(".hwp.StreamedResult.compressed_logs")
+        .compile_fds(worker_protocol)?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Starling's protobuf messages and services, generated from `proto/`.
 //!
-//! Invariants: every message also has a JSON form (serde) with the same field names, in which enum
+//! Invariants: every message of `v1` also has a JSON form (serde) with the same field names, in which enum
 //! values are lower-case words; request fields that nobody knows are an error in JSON.
 //! Does not: depend on any other Starling crate, or hold logic beyond words for enum values.
 
@@ -9,6 +9,11 @@ pub mod json;
 /// The API of a node: `starling.v1`.
 pub mod v1 {
     tonic::include_proto!("starling.v1");
+}
+
+/// The worker protocol: `hwp`.
+pub mod hwp {
+    tonic::include_proto!("hwp");
 }
 
 /// A value of a protobuf enum that people read and write as a word.
