@@ -4,7 +4,9 @@
 
 use smol_str::SmolStr;
 
+use crate::election;
 use crate::resources::Resources;
+use crate::schedule::Label;
 
 /// Settings of one Machine. Times are in milliseconds.
 #[derive(Clone, Debug)]
@@ -27,6 +29,14 @@ pub struct Config {
     pub sync_idle_ms: u64,
     /// Longest time an event waits for company before it is written, once writes carry several events. Low: more signatures and syncs. High: latency. Default 2.
     pub group_commit_ms: u64,
+    /// What the node is and has, for jobs that ask for it. Default: nothing.
+    pub labels: Vec<Label>,
+    /// Whether the node would serve workers from outside. Default: yes.
+    pub gateway: bool,
+    /// How long a claim to be the gateway stands before its author acts. Low: two nodes may act for a moment. High: workers wait. Default 1,000 (DESIGN section 8).
+    pub settle_ms: u64,
+    /// Silence after which the gateway is taken to be gone where its link is down too. Low: it moves after a hiccup. High: workers wait. Default 2,000.
+    pub gateway_gone_ms: u64,
     /// An offer without an answer is repeated after this long. Default 1,000.
     pub offer_retry_ms: u64,
 }
@@ -45,6 +55,10 @@ impl Config {
             sync_ms: 1_000,
             sync_idle_ms: 10_000,
             group_commit_ms: 2,
+            labels: Vec::new(),
+            gateway: true,
+            settle_ms: election::SETTLE_MS,
+            gateway_gone_ms: 2_000,
             offer_retry_ms: 1_000,
         }
     }

@@ -6,6 +6,7 @@
 use core::fmt;
 
 use minicbor::{Decode, Encode};
+use smol_str::SmolStr;
 
 macro_rules! bytes32 {
     ($(#[$doc:meta])* $name:ident) => {
@@ -117,6 +118,10 @@ number!(
     Attempt(u16)
 );
 number!(
+    /// A term of the gateway; every claim raises it.
+    GatewayTerm(u64)
+);
+number!(
     /// A term of ownership of a job; adoption raises it.
     Term(u32)
 );
@@ -205,3 +210,36 @@ pub struct RequestId(pub u64);
 /// A durable write asked of the disk, echoed when it is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteId(pub u64);
+
+/// A pool: the workers of one gateway that are alike, named by what they have in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct PoolName(#[cbor(with = "crate::facts::text")] pub SmolStr);
+
+/// A worker from outside, by the name that it gave itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct WorkerName(#[cbor(with = "crate::facts::text")] pub SmolStr);
+
+impl fmt::Display for WorkerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A place for tasks: a node's own machine, or a pool of the workers that it sponsors.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seat {
+    /// The executor, which answers for the tasks.
+    pub node: NodeId,
+    /// The pool; absent for the machine itself.
+    pub pool: Option<PoolName>,
+}
+
+impl Seat {
+    /// A node's own machine.
+    #[must_use]
+    pub fn machine(node: NodeId) -> Self {
+        Self { node, pool: None }
+    }
+}

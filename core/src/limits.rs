@@ -58,6 +58,14 @@ pub const PLACE_SCAN_MAX: usize = 128;
 pub const FLEET_MAX: usize = 4_096;
 /// Declarations that commands may register. Others' are kept whatever their number: acceptance depends on bytes alone.
 pub const DECLARATIONS_MAX: usize = 1_024;
+/// Pools of workers that a gateway tells of. Workers beyond get no tasks.
+pub const POOLS_MAX: usize = 64;
+/// Workers that a gateway sponsors.
+pub const WORKERS_MAX: usize = 4_096;
+/// Labels of a node or a worker, and labels that a job may ask for.
+pub const LABELS_MAX: usize = 32;
+/// Tokens that commands may add, revoked ones included.
+pub const TOKENS_MAX: usize = 1_024;
 /// Fork proofs kept.
 pub const FORKS_MAX: usize = 1_024;
 

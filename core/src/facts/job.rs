@@ -10,7 +10,7 @@ use smol_str::SmolStr;
 use super::run::Run;
 use super::state::State;
 use crate::event::{Event, WorkSpec};
-use crate::ids::{Attempt, GrantNo, Hash, NodeId, Term};
+use crate::ids::{Attempt, GrantNo, Hash, NodeId, PoolName, Seat, Term};
 use crate::lattice::{Change, IntervalSet, Lattice, Max, Min, VecMap, WriteOnce};
 use crate::resources::Resources;
 use crate::time::Hlc;
@@ -180,10 +180,38 @@ impl Submit {
         minicbor::decode(&self.spec).expect("written by `new`")
     }
 
-    /// The node that the submitter asked for, if any.
+    /// Where it may run.
     #[must_use]
-    pub fn wanted_node(&self) -> Option<SmolStr> {
-        self.spec().text("node").cloned()
+    pub fn wishes(&self) -> Wishes {
+        let spec = self.spec();
+        let mut labels: Vec<SmolStr> = spec.texts("constraint").cloned().collect();
+        if spec.text("image").is_some_and(|image| !image.is_empty()) {
+            labels.push(SmolStr::new_static("docker"));
+        }
+        Wishes {
+            node: spec.text("node").cloned(),
+            labels,
+            by_workers: self.handler() == Handler::Process && spec.bytes("stdin").is_none(),
+        }
+    }
+}
+
+/// Where a job may run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wishes {
+    /// The name of the node that the submitter asked for, if any.
+    pub node: Option<SmolStr>,
+    /// Labels that a node or worker must have.
+    pub labels: Vec<SmolStr>,
+    /// Whether workers from outside can run it: a single process without standard input.
+    pub by_workers: bool,
+}
+
+impl Wishes {
+    /// Of a job that may run anywhere.
+    #[must_use]
+    pub fn anywhere() -> Self {
+        Self { node: None, labels: Vec::new(), by_workers: true }
     }
 }
 
@@ -209,6 +237,17 @@ pub struct Placed {
     /// When.
     #[n(3)]
     pub hlc: Hlc,
+    /// The pool of workers that the executor runs them on; absent if it does so itself.
+    #[n(4)]
+    pub pool: Option<PoolName>,
+}
+
+impl Placed {
+    /// Where the tasks run.
+    #[must_use]
+    pub fn seat(&self) -> Seat {
+        Seat { node: self.node, pool: self.pool.clone() }
+    }
 }
 
 /// A grant and what came of it.

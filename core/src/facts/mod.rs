@@ -5,6 +5,7 @@
 //! Does not: contain anything one node believes alone (liveness is in `schedule::Fleet`).
 
 mod declared;
+mod gateway;
 mod job;
 mod phase;
 mod roster;
@@ -19,7 +20,8 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::Arc;
 
 pub use declared::{Declarations, Declared, Registration};
-pub use job::{Cancel, Grant, Handler, Handling, Job, Outcome, Placed, Submit};
+pub use gateway::{Claim, Gateway, Token};
+pub use job::{Cancel, Grant, Handler, Handling, Job, Outcome, Placed, Submit, Wishes};
 use minicbor::Encoder;
 pub use roster::{Name, NodeInfo};
 pub use run::{Extra, Port, Run, Usage};
@@ -42,6 +44,8 @@ pub enum Delta {
     Job(JobId, Box<Job>),
     /// A namespace is declared.
     Declaration(Box<Declarations>),
+    /// Something about the gateway.
+    Gateway(Box<Gateway>),
     /// Of a namespace or version not known here: kept, folded when it is.
     Opaque(Dot, Vec<u8>),
 }
@@ -55,6 +59,8 @@ pub enum Touched {
     Node(NodeId),
     /// A job.
     Job(JobId),
+    /// The gateway: another holder, or a token.
+    Gateway,
     /// A declaration arrived, and with it the meaning of these events, which had been kept.
     Declaration(Vec<(Dot, Event)>),
 }
@@ -75,6 +81,7 @@ pub struct Facts {
     /// A set for each position, because an author that forked may have written two different things there.
     opaque: BTreeMap<Dot, BTreeSet<Vec<u8>>>,
     declarations: Declarations,
+    gateway: Gateway,
     /// Jobs by the name that their client chose, earliest submitted first; found again from `jobs`.
     aliases: BTreeMap<SmolStr, BTreeSet<(Hlc, JobId)>>,
     /// Jobs whose digest is out of date.
@@ -91,6 +98,7 @@ impl PartialEq for Facts {
         self.nodes == other.nodes
             && self.opaque == other.opaque
             && self.declarations == other.declarations
+            && self.gateway == other.gateway
             && self.jobs().eq(other.jobs())
     }
 }
@@ -186,6 +194,10 @@ impl Facts {
                 let is_new = self.declarations.len() > before;
                 Touched::Declaration(if is_new { self.unwrap_opaque() } else { Vec::new() })
             }
+            Delta::Gateway(gateway) => {
+                self.rest = None;
+                if self.gateway.join(*gateway).grew() { Touched::Gateway } else { Touched::Nothing }
+            }
             Delta::Opaque(dot, bytes) => {
                 self.rest = None;
                 self.opaque.entry(dot).or_default().insert(bytes);
@@ -250,7 +262,8 @@ impl Facts {
         let members = self.nodes.iter().map(|entry| digest_of(&entry));
         let opaque = self.opaque.iter().flat_map(|(dot, all)| all.iter().map(move |bytes| digest_of(&(dot, bytes))));
         let declared = self.declarations.iter().map(|(hash, one)| digest_of(&(hash, one.first)));
-        members.chain(opaque).chain(declared).fold(0, u128::wrapping_add)
+        let gateway = (!self.gateway.is_empty()).then(|| digest_of(&("gateway", &self.gateway)));
+        members.chain(opaque).chain(declared).chain(gateway).fold(0, u128::wrapping_add)
     }
 
     /// The job, if anything is known of it.
@@ -306,6 +319,12 @@ impl Facts {
         &self.declarations
     }
 
+    /// The gateway's claim and tokens.
+    #[must_use]
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
     /// The job whose client chose this name; of several (submitted on two sides of a partition) the earliest.
     #[must_use]
     pub fn job_called(&self, alias: &str) -> Option<JobId> {
@@ -324,10 +343,12 @@ impl Facts {
         let mut encoder = Encoder::new(Vec::new());
         let everything = (&self.nodes, self.jobs().collect::<Vec<_>>(), &self.opaque);
         encoder.encode(&everything).expect("writing to memory cannot fail");
-        if self.declarations.is_empty() {
-            return encoder.into_writer();
+        if !self.declarations.is_empty() {
+            encoder.encode(&self.declarations).expect("writing to memory cannot fail");
         }
-        encoder.encode(&self.declarations).expect("writing to memory cannot fail");
+        if !self.gateway.is_empty() {
+            encoder.encode(&self.gateway).expect("writing to memory cannot fail");
+        }
         encoder.into_writer()
     }
 }
@@ -342,6 +363,7 @@ impl Lattice for Facts {
             }
         }
         let change = change.or(self.opaque.join(other.opaque)).or(self.declarations.join(other.declarations));
+        let change = change.or(self.gateway.join(other.gateway));
         self.unwrap_opaque();
         change
     }

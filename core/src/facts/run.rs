@@ -8,6 +8,7 @@ use smol_str::SmolStr;
 use super::job::Outcome;
 use super::state::State;
 use crate::lattice::{Change, IntervalSet, Lattice, Max, Min, VecMap};
+use crate::ids::WorkerName;
 use crate::time::Hlc;
 
 /// What the tasks of a grant used so far, added up by their executor. Totals only grow, so the greatest is the latest.
@@ -77,11 +78,15 @@ pub struct Extra {
     /// What the rules of a declared namespace made of its events.
     #[n(2)]
     pub state: State,
+    /// Which of the gateway's workers started which tasks; empty for tasks that the executor ran itself.
+    #[n(3)]
+    pub workers: Option<Box<VecMap<WorkerName, IntervalSet>>>,
 }
 
 impl Lattice for Extra {
     fn join(&mut self, other: Self) -> Change {
-        self.usage.join(other.usage).or(self.ports.join(other.ports)).or(self.state.join(other.state))
+        let parts = self.usage.join(other.usage).or(self.ports.join(other.ports)).or(self.state.join(other.state));
+        parts.or(self.workers.join(other.workers))
     }
 }
 
@@ -123,6 +128,13 @@ impl Run {
     #[must_use]
     pub fn port(&self, task: u32) -> Option<&Port> {
         self.extra.as_ref()?.ports.lookup(&task)?.0.as_ref()
+    }
+
+    /// The worker that started a task, if one did.
+    #[must_use]
+    pub fn worker(&self, task: u32) -> Option<&WorkerName> {
+        let workers = self.extra.as_ref()?.workers.as_ref()?;
+        workers.iter().find(|(_, tasks)| tasks.contains(task)).map(|(worker, _)| worker)
     }
 
     /// What the rules of its namespace made of its words.

@@ -26,6 +26,8 @@ impl Machine {
             Command::Submit(submission) => self.submit(now, request, *submission),
             Command::Cancel(job) => self.cancel(now, job).map(Some),
             Command::Declare(declaration) => self.declare(now, request, &declaration),
+            Command::AddToken { hash, name } => self.add_token(now, request, hash, &name),
+            Command::RevokeToken(hash) => self.revoke_token(now, request, hash),
             Command::Report { run, kind, spec } => self.relay_report(now, request, run, &kind, spec).map(|()| None),
             Command::Remark { job, kind, spec } => self.remark(now, request, job, &kind, spec).map(|()| None),
         };
@@ -100,7 +102,7 @@ impl Machine {
         names
     }
 
-    fn takes_writes(&self) -> Result<(), CommandError> {
+    pub(super) fn takes_writes(&self) -> Result<(), CommandError> {
         if self.stopping {
             return Err(CommandError::ShuttingDown);
         }

@@ -6,12 +6,14 @@ use smol_str::SmolStr;
 
 use crate::event::{SignedBatch, WorkSpec};
 use crate::facts::{Outcome, Usage};
-use crate::ids::{GrantId, Hash, JobId, LogId, NodeId, RequestId, RunId, Seq, WriteId};
+use crate::election::Standing;
+use crate::ids::{GrantId, Hash, JobId, LogId, NodeId, RequestId, RunId, Seq, WorkerName, WriteId};
 use crate::lattice::IntervalSet;
 use crate::namespace::batch::Launch;
 use crate::namespace::simulation::Pair;
 use crate::namespace::{Declaration, DeclarationError, EventError, SchemaError};
-use crate::schedule::{Presence, RelaySlots};
+use crate::resources::Resources;
+use crate::schedule::{Presence, RelaySlots, Worker};
 use crate::sync::Message;
 
 /// What happened.
@@ -87,6 +89,8 @@ pub enum Input {
     },
     /// Which namespaces relays at this node serve now, in place of what was said before.
     Relays(Vec<RelaySlots>),
+    /// These are the gateway's workers now, in place of what was said before. Nodes that are not the gateway have none.
+    Workers(Vec<Worker>),
     /// A hardware reading, to be sent along with presence.
     Stats(WorkSpec),
     /// Where the API and the links listen, to be told in presence.
@@ -95,6 +99,8 @@ pub enum Input {
         api: String,
         /// The links.
         links: Vec<String>,
+        /// Where workers may attach.
+        workers: String,
     },
     /// Stop taking work and write the clean-shutdown marker.
     Shutdown,
@@ -135,6 +141,15 @@ pub enum Command {
     Cancel(JobId),
     /// Register a namespace.
     Declare(Box<Declaration>),
+    /// Let workers in that show the token with this hash.
+    AddToken {
+        /// The hash of the token's text.
+        hash: Hash,
+        /// For people.
+        name: SmolStr,
+    },
+    /// Let them in no more.
+    RevokeToken(Hash),
     /// A relay speaks of a task that it was given.
     Report {
         /// The task.
@@ -217,6 +232,12 @@ pub enum CommandError {
         /// The namespace.
         ns: SmolStr,
     },
+    /// A token that nobody added.
+    #[error("no such token; `starling gateway token list` shows those that there are")]
+    UnknownToken,
+    /// Too many tokens.
+    #[error("{0} tokens were added already, revoked ones included, and no more are taken")]
+    TooManyTokens(usize),
     /// The task is not (any more) with a relay of this node.
     #[error(
         "this task is not in a relay's hands here: it was reported already, its lease ran out, or it was given to another"
@@ -248,7 +269,7 @@ pub enum Reply {
         /// False if that very declaration had been registered: nothing was written.
         fresh: bool,
     },
-    /// What was said is in the log.
+    /// What was said is in the log, or was there already.
     Noted,
     /// Refused.
     Error(CommandError),
@@ -354,8 +375,25 @@ pub enum Work {
     Process(Launch),
     /// An environment and a policy.
     Pair(Box<Pair>),
+    /// A process on a worker.
+    Worker(Box<Errand>),
     /// Something that a relay does: hand it over, and end it when the relay says so or is gone.
     Relay(Box<Assignment>),
+}
+
+/// A task for a worker.
+#[derive(Clone, Debug)]
+pub struct Errand {
+    /// Who is to run it.
+    pub worker: WorkerName,
+    /// The job's name, for people.
+    pub name: SmolStr,
+    /// What to run.
+    pub launch: Launch,
+    /// Longest run in milliseconds; 0 for no limit.
+    pub timeout_ms: u64,
+    /// What it needs.
+    pub need: Resources,
 }
 
 /// A task for a relay.
@@ -384,6 +422,10 @@ pub enum Notice {
     DiskRefuses(String),
     /// The disk takes writes again.
     DiskAccepts,
+    /// How this node stands in the election has changed.
+    Gateway(Standing),
+    /// The claim that counts, or a token, has changed.
+    GatewayFacts,
     /// The clean-shutdown marker is on disk: the process may end.
     Stopped,
 }

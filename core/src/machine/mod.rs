@@ -5,6 +5,7 @@
 //! Does not: know sockets, files or processes. `node` and `testnet::sim` carry out the effects.
 
 mod commands;
+mod gateway;
 mod invariants;
 mod io;
 mod outbox;
@@ -20,11 +21,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub use invariants::{Buffer, Violation, buffers, check};
 pub use io::{
-    AckLevel, Assignment, Command, CommandError, Effect, Input, Note, Notice, Record, Reply, Spawn, Submission, Work,
+    AckLevel, Assignment, Command, CommandError, Effect, Errand, Input, Note, Notice, Record, Reply, Spawn, Submission, Work,
 };
 pub use recover::Recovery;
 
 use crate::config::Config;
+use crate::election::Election;
 use crate::event::{Signer, WorkSpec};
 use crate::facts::Facts;
 use crate::ids::{ClusterId, Epoch, GrantId, JobId, LogId, NodeId, RequestId, Seq};
@@ -68,6 +70,7 @@ enum Disk {
 struct About {
     api: String,
     links: Vec<String>,
+    workers: String,
     stats: Option<WorkSpec>,
     seq: u64,
     next_presence: Mono,
@@ -94,6 +97,7 @@ pub struct Machine {
     sync: Sync,
     owner: Owner,
     executor: Executor,
+    election: Election,
     outbox: Outbox,
     about: About,
     disk: Disk,
@@ -136,9 +140,11 @@ impl Machine {
             Input::TaskEnded { run, outcome, usage } => self.on_task_ended(run, outcome, usage),
             Input::PortOpened { run, port, host } => self.on_port_opened(now, run, port, &host),
             Input::Relays(relays) => self.on_relays(relays),
+            Input::Workers(workers) => self.on_workers(workers),
             Input::Stats(stats) => self.about.stats = Some(stats),
-            Input::Addresses { api, links } => {
+            Input::Addresses { api, links, workers } => {
                 self.about.api = api;
+                self.about.workers = workers;
                 self.about.links = links;
                 self.about.next_presence = now.mono;
             }
@@ -151,6 +157,7 @@ impl Machine {
             return core::mem::take(&mut self.effects);
         }
         self.on_time(now);
+        self.elect(now);
         self.settle(now);
         self.flush(now);
         core::mem::take(&mut self.effects)
@@ -160,7 +167,8 @@ impl Machine {
     #[must_use]
     pub fn next_deadline(&self) -> Mono {
         let mut next = self.about.next_presence.min(self.sync.next_deadline());
-        for deadline in [self.owner.next_deadline(), self.executor.next_deadline(), self.flush_deadline()] {
+        let election = self.election.next_deadline();
+        for deadline in [self.owner.next_deadline(), self.executor.next_deadline(), self.flush_deadline(), election] {
             next = next.min(deadline.unwrap_or(next));
         }
         next
@@ -205,6 +213,12 @@ impl Machine {
     #[must_use]
     pub fn executor(&self) -> &Executor {
         &self.executor
+    }
+
+    /// This node's part in the election of the gateway.
+    #[must_use]
+    pub fn election(&self) -> &Election {
+        &self.election
     }
 
     /// The namespaces.

@@ -10,7 +10,7 @@ use super::io::{Note, Record, Reply};
 use super::pace::{Pace, Urgency};
 use crate::event::{Event, SignedBatch};
 use crate::facts::{Outcome, Usage};
-use crate::ids::{GrantId, JobId, LogId, RequestId, WriteId};
+use crate::ids::{GrantId, JobId, LogId, RequestId, WorkerName, WriteId};
 use crate::lattice::{IntervalSet, Lattice as _};
 use crate::namespace::{Voice, is_submission, sys};
 use crate::schedule::{Ended, FIRST_TERM};
@@ -42,6 +42,8 @@ pub(super) struct Outbox {
     /// Clients that wait for the events, and what they will be told.
     pub(super) answers: Vec<(RequestId, Reply)>,
     started: BTreeMap<GrantId, (Voice, IntervalSet)>,
+    /// Starts by workers. None of them is left out: only they say who did the work.
+    started_by: BTreeMap<(GrantId, WorkerName), (Voice, IntervalSet)>,
     finished: BTreeMap<(GrantId, Outcome), Finished>,
     seals: BTreeMap<(JobId, Outcome), IntervalSet>,
     /// Whether something in `finished`, `seals` or `remote` is waited for, for instance the end of a job with a single task.
@@ -84,8 +86,13 @@ impl Outbox {
             .collect()
     }
 
-    pub(super) fn push_started(&mut self, grant: GrantId, voice: Voice, task: u32) {
-        let _ = self.started.entry(grant).or_insert_with(|| (voice, IntervalSet::new())).1.insert(task);
+    pub(super) fn push_started(&mut self, grant: GrantId, voice: Voice, task: u32, worker: Option<&WorkerName>) {
+        let empty = || (voice, IntervalSet::new());
+        let (_, tasks) = match worker {
+            None => self.started.entry(grant).or_insert_with(empty),
+            Some(worker) => self.started_by.entry((grant, worker.clone())).or_insert_with(empty),
+        };
+        let _ = tasks.insert(task);
     }
 
     pub(super) fn push_finished(&mut self, ended: Ended) {
@@ -109,7 +116,7 @@ impl Outbox {
 
     /// Events of this node that wait.
     pub(super) fn own_len(&self) -> usize {
-        self.events.len() + self.started.len() + self.finished.len() + self.seals.len()
+        self.events.len() + self.started.len() + self.started_by.len() + self.finished.len() + self.seals.len()
     }
 
     /// Whether anybody waits for what is in here.
@@ -144,6 +151,11 @@ impl Outbox {
         for (grant, (voice, tasks)) in started {
             for part in split(tasks) {
                 events.push(voice.started(clock.tick(wall), grant, part));
+            }
+        }
+        for ((grant, worker), (voice, tasks)) in core::mem::take(&mut self.started_by) {
+            for part in split(tasks) {
+                events.push(voice.started_by(clock.tick(wall), grant, part, &worker));
             }
         }
         for ((grant, outcome), Finished { voice, tasks, usage }) in finished {

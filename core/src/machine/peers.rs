@@ -6,7 +6,7 @@ use super::Machine;
 use super::io::{AckLevel, Effect, Notice};
 use super::pace::Urgency;
 use crate::event::{Entry, Event, SignedBatch};
-use crate::ids::{Epoch, LogId, NodeId, Seq};
+use crate::ids::{Epoch, LogId, NodeId, Seat, Seq};
 use crate::limits;
 use crate::log::Ingest;
 use crate::namespace::{monitor, sys};
@@ -131,7 +131,7 @@ impl Machine {
             Message::Offer(offer) => self.on_offer(now, from, offer),
             Message::OfferReply { grant, accepted, free } => self.on_offer_reply(now, from, grant, accepted, free),
             Message::Ask { total, free } => {
-                self.owner.on_room(from, total, free);
+                self.owner.on_room(Seat::machine(from), total, free);
                 self.place_due = true;
             }
         }
@@ -157,7 +157,9 @@ impl Machine {
         if node == self.me || !self.fleet.hear(now.mono, presence) {
             return;
         }
-        self.owner.on_room(node, total, free);
+        self.owner.on_room(Seat::machine(node), total, free);
+        let pools = self.fleet.peer(&node).map(|peer| peer.presence.gateway.pools.clone()).unwrap_or_default();
+        self.owner.on_pools(node, &pools);
         self.owner.on_word(&node);
         self.place_due = true;
         if backlog > 0 && self.executor.is_idle() && self.sync.is_linked(&node) && !self.stopping {
@@ -224,6 +226,8 @@ impl Machine {
             accepts: self.disk_refusal().is_none() && !self.stopping,
             version: self.config.version.clone(),
             relays: self.executor.relays().to_vec(),
+            labels: self.config.labels.clone(),
+            gateway: self.gatewayship(),
             stats: self.about.stats.clone().map(|stats| monitor::hardware_stats(hlc, stats)),
         };
         self.fleet.hear(now.mono, presence.clone());

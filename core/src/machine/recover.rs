@@ -9,6 +9,7 @@ use super::io::{Note, Record};
 use super::outbox::Outbox;
 use super::{About, Disk, Identity, Machine};
 use crate::config::Config;
+use crate::election::Election;
 use crate::event::{SignedBatch, cluster_id};
 use crate::facts::{Facts, Outcome, Usage};
 use crate::ids::{Dot, Epoch, GrantId};
@@ -106,6 +107,7 @@ impl Recovery {
             fleet: Fleet::new(&self.config, now.mono),
             sync: Sync::new(&self.config, now.mono),
             owner: Owner::default(),
+            election: Election::new(self.config.settle_ms),
             executor: Executor::new(me, self.config.total),
             outbox: Outbox::default(),
             about: About { next_presence: now.mono, ..About::default() },

@@ -4,10 +4,10 @@
 //! acceptance: the grant in one's own log is one.
 
 use super::Machine;
-use super::io::{Assignment, Effect, Note, Spawn, Work};
+use super::io::{Assignment, Effect, Errand, Note, Spawn, Work};
 use crate::event::Event;
 use crate::facts::{Handler, Outcome, Usage};
-use crate::ids::{Dot, GrantId, JobId, NodeId, RunId};
+use crate::ids::{Dot, GrantId, JobId, NodeId, RunId, Seat};
 use crate::limits;
 use crate::namespace::{Voice, batch, is_submission, simulation, sys};
 use crate::schedule::{Candidate, Decision, Ended, Health, Offer, RelaySlots, Verdict};
@@ -60,9 +60,9 @@ impl Machine {
     pub(super) fn decide(&mut self, now: Now, decisions: Vec<Decision>) {
         for decision in decisions {
             match decision {
-                Decision::Grant { grant, node, attempt, tasks } => {
+                Decision::Grant { grant, seat, attempt, tasks } => {
                     let hlc = self.clock.tick(now.wall);
-                    self.outbox.push(sys::grant(hlc, grant, node, attempt, tasks));
+                    self.outbox.push(sys::grant(hlc, grant, &seat, attempt, tasks));
                 }
                 Decision::Void(grant) => {
                     let hlc = self.clock.tick(now.wall);
@@ -97,11 +97,12 @@ impl Machine {
         }
         self.place_due = false;
         for pending in self.owner.offers_due(now.mono, self.config.offer_retry_ms) {
-            let offer = Offer { grant: pending.grant, attempt: pending.attempt, tasks: pending.tasks };
-            if pending.node == self.me {
+            let Seat { node, pool } = pending.seat;
+            let offer = Offer { grant: pending.grant, attempt: pending.attempt, tasks: pending.tasks, pool };
+            if node == self.me {
                 self.on_offer(now, self.me, offer);
-            } else if self.sync.is_linked(&pending.node) {
-                self.effects.push(Effect::Send { to: pending.node, message: Message::Offer(offer) });
+            } else if self.sync.is_linked(&node) {
+                self.effects.push(Effect::Send { to: node, message: Message::Offer(offer) });
             }
         }
         self.effects.extend(self.executor.overdue(now.mono).into_iter().map(Effect::Kill));
@@ -111,18 +112,20 @@ impl Machine {
     }
 
     fn place(&mut self, now: Now) {
-        self.owner.on_room(self.me, self.executor.total(), self.executor.free());
+        self.owner.on_room(Seat::machine(self.me), self.executor.total(), self.executor.free());
+        self.owner.on_pools(self.me, &self.executor.pools());
         let usable = |node: &NodeId| *node == self.me || self.sync.is_linked(node);
-        let candidates: Vec<Candidate> = self
-            .fleet
-            .live(now.mono)
-            .filter(|(node, peer)| usable(node) && peer.presence.accepts)
-            .map(|(node, peer)| Candidate {
-                node: *node,
-                name: peer.presence.name.clone(),
-                relays: peer.presence.relays.clone(),
-            })
-            .collect();
+        let claim = self.facts.gateway().claim();
+        let mut candidates: Vec<Candidate> = Vec::new();
+        for (node, peer) in self.fleet.live(now.mono).filter(|(node, peer)| usable(node) && peer.presence.accepts) {
+            candidates.push(Candidate::machine(*node, &peer.presence));
+            // Only the node whose claim counts: one that was superseded and does not know it yet gets nothing.
+            let acting = if *node == self.me { self.election.standing().acting() } else { peer.presence.gateway.acting };
+            if claim.is_some_and(|claim| claim.node == *node && Some(claim.term) == acting) {
+                let pools = &peer.presence.gateway.pools;
+                candidates.extend(pools.iter().map(|pool| Candidate::pool(*node, pool)));
+            }
+        }
         let mut decisions = Vec::new();
         self.owner.place(now.mono, &self.me, &candidates, &mut decisions);
         self.decide(now, decisions);
@@ -131,12 +134,17 @@ impl Machine {
     fn start_tasks(&mut self, now: Now) {
         for start in self.executor.pump(now.mono) {
             let submit = &start.submit;
-            self.outbox.push_started(start.grant, Voice::of(submit), start.task);
+            self.outbox.push_started(start.grant, Voice::of(submit), start.task, start.worker.as_ref());
             let spec = submit.spec();
-            let work = match submit.handler() {
-                Handler::Process => Work::Process(batch::launch(&spec, start.task, &self.me)),
-                Handler::Pair => Work::Pair(Box::new(simulation::pair(&spec, start.task, &self.me))),
-                Handler::Relay => {
+            let launch = || batch::launch(&spec, start.task, &self.me);
+            let work = match (submit.handler(), start.worker) {
+                (Handler::Process, None) => Work::Process(launch().in_container()),
+                (Handler::Process, Some(worker)) => {
+                    let (name, timeout_ms, need) = (submit.name.clone(), submit.timeout_ms, submit.need);
+                    Work::Worker(Box::new(Errand { worker, name, launch: launch(), timeout_ms, need }))
+                }
+                (Handler::Pair, _) => Work::Pair(Box::new(simulation::pair(&spec, start.task, &self.me))),
+                (Handler::Relay, _) => {
                     let (ns, priority) = (submit.ns.clone(), submit.priority);
                     Work::Relay(Box::new(Assignment { ns, priority, spec }))
                 }
@@ -181,7 +189,7 @@ impl Machine {
         submit.is_some_and(|submit| submit.tasks.len() == 1)
     }
 
-    fn report(&mut self, ended: Ended) {
+    pub(super) fn report(&mut self, ended: Ended) {
         self.outbox.awaited |= self.is_single(&ended.grant.job);
         self.outbox.push_finished(ended);
     }
@@ -295,7 +303,7 @@ impl Machine {
         }
         if let Some(peer) = self.fleet.peer(&by) {
             let total = peer.presence.total;
-            self.owner.on_room(by, total, free);
+            self.owner.on_room(Seat::machine(by), total, free);
         }
         self.place_due = true;
     }

@@ -149,6 +149,7 @@ impl Machine {
                 }
                 match touched {
                     Touched::Nothing | Touched::Node(_) => {}
+                    Touched::Gateway => self.effects.push(Effect::Notice(Notice::GatewayFacts)),
                     Touched::Job(job) => self.on_job_touched(now, dot, job, event),
                     Touched::Declaration(read) => {
                         for (dot, event) in read {

@@ -31,6 +31,8 @@ impl Default for Batch {
             FieldReq::optional("env", FieldType::TextMap),
             FieldReq::optional("cwd", FieldType::Text { bytes_max: 4_096 }),
             FieldReq::optional("stdin", FieldType::Bytes { bytes_max: 8_192 }),
+            FieldReq::optional("image", FieldType::Text { bytes_max: 512 }),
+            FieldReq::optional("constraint", FieldType::Texts { min: 1, max: limits::LABELS_MAX }),
             FieldReq::optional("lines", FieldType::Texts { min: 1, max: 4_096 }),
         ];
         schema.extend(schema::job_fields());
@@ -87,6 +89,26 @@ pub struct Launch {
     pub cwd: Option<String>,
     /// Fed to standard input; empty input if absent.
     pub stdin: Option<Vec<u8>>,
+    /// The container image to run it in; none if absent.
+    pub image: Option<String>,
+}
+
+impl Launch {
+    /// The command line of a node that runs images itself.
+    #[must_use]
+    pub fn in_container(mut self) -> Self {
+        let Some(image) = self.image.take() else {
+            return self;
+        };
+        let mut command: Vec<String> = ["docker", "run", "--rm", "-i"].map(String::from).into();
+        for (key, value) in &self.env {
+            command.extend(["-e".to_owned(), format!("{key}={value}")]);
+        }
+        command.push(image);
+        command.append(&mut self.command);
+        self.command = command;
+        self
+    }
 }
 
 /// Reads a batch spec for one task.
@@ -105,5 +127,6 @@ pub fn launch(spec: &WorkSpec, task: u32, by: &NodeId) -> Launch {
         env,
         cwd: spec.text("cwd").map(ToString::to_string),
         stdin: spec.bytes("stdin").map(<[u8]>::to_vec),
+        image: spec.text("image").filter(|image| !image.is_empty()).map(ToString::to_string),
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::event::{Event, Value, WorkSpec};
 use crate::facts::{Delta, Extra, Job, Outcome, Run, Usage};
-use crate::ids::Dot;
+use crate::ids::{Dot, WorkerName};
 use crate::lattice::{IntervalSet, Max, Min, VecMap};
 
 /// Tasks of a grant started.
@@ -13,7 +13,8 @@ pub const STARTED: &str = "JobStarted";
 /// Tasks of a grant ended.
 pub const FINISHED: &str = "JobFinished";
 /// The fields of these kinds, over all versions. The fields of a declared namespace's own rules for them have other names.
-pub const FIELDS: [&str; 12] = [
+pub const FIELDS: [&str; 13] = [
+    "worker",
     "broke",
     "exit",
     "signal",
@@ -50,10 +51,18 @@ pub enum Reading {
 pub fn read(event: &Event) -> Reading {
     match (event.kind.as_str(), event.ver) {
         (STARTED, 1) => Reading::Run(run(event, None)),
+        // Version 2 names the worker.
+        (STARTED, 2) => Reading::Run(run(event, None).with(started_by(event))),
         (FINISHED, 1) => ended(event, Usage::default()),
         (FINISHED, 2) => ended(event, usage_of(&event.spec)),
         _ => Reading::Unknown,
     }
+}
+
+fn started_by(event: &Event) -> Extra {
+    let name = event.spec.text("worker").cloned().map(WorkerName);
+    let workers = name.map(|name| Box::new(VecMap::one(name, event.ctx.tasks.clone())));
+    Extra { workers, ..Extra::default() }
 }
 
 /// Reads an end, whatever its kind is called, by an executor that used so much.

@@ -1,13 +1,13 @@
-//! `sys`: the kernel's own kinds: admit, grant, void, seal, cancel, register a namespace.
+//! `sys`: the kernel's own kinds: admit, grant, void, seal, cancel, register a namespace; claim to be the gateway, add and revoke its tokens.
 //!
-//! Invariants: a grant, void or seal counts only in the log of the job's owner; a cancel counts from any member; each kind and version folds to the same for ever.
+//! Invariants: a grant, void or seal counts only in the log of the job's owner; a claim counts for its author only; a cancel or a token counts from any member; each kind and version folds to the same for ever.
 
 use smol_str::SmolStr;
 
 use super::{Declaration, Durability, Namespace, NamespaceSpec, opaque, report};
 use crate::event::{Event, SysContext, Value, WorkSpec};
-use crate::facts::{Cancel, Declarations, Delta, Job, NodeInfo, Outcome, Placed, Registration};
-use crate::ids::{Attempt, Dot, GrantId, Hash, JobId, NodeId, Term};
+use crate::facts::{Cancel, Claim, Declarations, Delta, Gateway, Job, NodeInfo, Outcome, Placed, Registration};
+use crate::ids::{Attempt, Dot, GatewayTerm, GrantId, Hash, JobId, PoolName, Seat, Term};
 use crate::lattice::IntervalSet;
 use crate::time::Hlc;
 
@@ -20,6 +20,9 @@ const VOID: &str = "Void";
 pub const SEAL: &str = "Seal";
 const CANCEL: &str = "Cancel";
 const REGISTER: &str = "RegisterNamespace";
+const CLAIM: &str = "ClaimGateway";
+const ADD_TOKEN: &str = "AddToken";
+const REVOKE_TOKEN: &str = "RevokeToken";
 
 /// The namespace.
 #[derive(Debug)]
@@ -53,11 +56,15 @@ impl Namespace for Sys {
                 let name = event.spec.text("name").cloned().unwrap_or_default();
                 return Delta::Node(author, NodeInfo::named(event.hlc, name));
             }
-            (GRANT, 1) => owned.and_then(|id| granted(id, event)),
+            // Version 2 names the pool of workers.
+            (GRANT, 1 | 2) => owned.and_then(|id| granted(id, event)),
             (VOID, 1) => owned.and_then(|id| Some((id, Job::voided(event.ctx.grant?)))),
             (SEAL, 1 | 2) => owned.and_then(|id| sealed(id, event)),
             (CANCEL, 1) => event.ctx.job.map(|id| (id, Job::cancelled(Cancel { hlc: event.hlc, by: author }))),
             (REGISTER, 1) => return registered(dot, event),
+            (CLAIM | ADD_TOKEN | REVOKE_TOKEN, 1) => {
+                return gateway(dot, event).map_or(Delta::Nothing, |gateway| Delta::Gateway(Box::new(gateway)));
+            }
             _ => return opaque(dot, event),
         };
         delta.map_or(Delta::Nothing, |(id, job)| Delta::Job(id, Box::new(job)))
@@ -76,12 +83,26 @@ fn registered(dot: Dot, event: &Event) -> Delta {
     }
 }
 
+fn gateway(dot: Dot, event: &Event) -> Option<Gateway> {
+    let hash = || Some(Hash(event.spec.bytes("hash")?.try_into().ok()?));
+    let at = Registration { hlc: event.hlc, by: dot.log.node };
+    match event.kind.as_str() {
+        CLAIM => {
+            let term = GatewayTerm(event.spec.uint("term")?);
+            Some(Gateway::claimed(Claim { term, node: dot.log.node, hlc: event.hlc }))
+        }
+        ADD_TOKEN => Some(Gateway::added(hash()?, event.spec.text("name").cloned().unwrap_or_default(), at)),
+        _ => Some(Gateway::revoked(hash()?, at)),
+    }
+}
+
 fn granted(id: JobId, event: &Event) -> Option<(JobId, Job)> {
     let placed = Placed {
         node: event.ctx.node?,
         attempt: Attempt(event.ctx.attempt),
         tasks: event.ctx.tasks.clone(),
         hlc: event.hlc,
+        pool: event.spec.text("pool").cloned().map(PoolName),
     };
     Some((id, Job::granted(event.ctx.grant?, placed)))
 }
@@ -109,18 +130,21 @@ pub fn admission_mac(event: &Event) -> Option<&[u8]> {
     if event.ns == NAME && event.kind == ADMIT { event.spec.bytes("mac") } else { None }
 }
 
-/// The owner grants tasks to an executor.
+/// The owner grants tasks to an executor: to its own machine, or to a pool of the workers that it sponsors.
 #[must_use]
-pub fn grant(hlc: Hlc, grant: GrantId, node: NodeId, attempt: Attempt, tasks: IntervalSet) -> Event {
+pub fn grant(hlc: Hlc, grant: GrantId, seat: &Seat, attempt: Attempt, tasks: IntervalSet) -> Event {
     let ctx = SysContext {
         job: Some(grant.job),
         tasks,
         grant: Some(grant.no),
         attempt: attempt.0,
-        node: Some(node),
+        node: Some(seat.node),
         ..SysContext::default()
     };
-    event(hlc, GRANT, ctx, WorkSpec::new())
+    match &seat.pool {
+        None => event(hlc, GRANT, ctx, WorkSpec::new()),
+        Some(pool) => Event { ver: 2, ..event(hlc, GRANT, ctx, WorkSpec::new().with("pool", Value::text(pool.0.clone()))) },
+    }
 }
 
 /// The owner withdraws a grant.
@@ -155,6 +179,27 @@ pub fn registered_name(event: &Event) -> Option<SmolStr> {
     }
     let declaration = event.spec.bytes("declaration").map(Declaration::from_bytes)?.ok()?;
     Some(declaration.spec.name)
+}
+
+/// The author claims to be the gateway.
+#[must_use]
+pub fn claim_gateway(hlc: Hlc, term: GatewayTerm) -> Event {
+    let term = i64::try_from(term.0).unwrap_or(i64::MAX);
+    event(hlc, CLAIM, SysContext::default(), WorkSpec::new().with("term", Value::Int(term)))
+}
+
+/// A token lets workers in from now on; only its hash is told.
+#[must_use]
+pub fn add_token(hlc: Hlc, hash: Hash, name: &str) -> Event {
+    let spec = WorkSpec::new().with("hash", Value::Bytes(hash.0.to_vec())).with("name", Value::text(name));
+    event(hlc, ADD_TOKEN, SysContext::default(), spec)
+}
+
+/// A token lets nobody in any more.
+#[must_use]
+pub fn revoke_token(hlc: Hlc, hash: Hash) -> Event {
+    let spec = WorkSpec::new().with("hash", Value::Bytes(hash.0.to_vec()));
+    event(hlc, REVOKE_TOKEN, SysContext::default(), spec)
 }
 
 /// A user wants a job stopped.

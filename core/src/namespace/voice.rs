@@ -1,6 +1,7 @@
 //! How an executor speaks of a job: the same words in every namespace with jobs, under that namespace's name.
 //!
 //! Invariants: `batch` and declared namespaces say `JobStarted` and `JobFinished`, `simulation` says `SimulationStarted` and `SimulationFinished`;
+//! a start that names a worker is version 2, one that does not is version 1;
 //! an end that tells what was used is version 2, one that does not is version 1.
 //! Does not: say what the words mean (each namespace's `delta` does).
 
@@ -9,7 +10,7 @@ use smol_str::SmolStr;
 use super::{batch, report, simulation};
 use crate::event::{Event, SysContext, Value, WorkSpec};
 use crate::facts::{Outcome, Submit, Usage};
-use crate::ids::{GrantId, Hash};
+use crate::ids::{GrantId, Hash, WorkerName};
 use crate::lattice::IntervalSet;
 use crate::time::Hlc;
 
@@ -39,6 +40,13 @@ impl Voice {
     pub fn started(&self, hlc: Hlc, grant: GrantId, tasks: IntervalSet) -> Event {
         let kind = if self.ns == simulation::NAME { simulation::STARTED } else { report::STARTED };
         self.say(hlc, kind, 1, grant, tasks, WorkSpec::new())
+    }
+
+    /// A worker started tasks of a grant.
+    #[must_use]
+    pub fn started_by(&self, hlc: Hlc, grant: GrantId, tasks: IntervalSet, worker: &WorkerName) -> Event {
+        let spec = WorkSpec::new().with("worker", Value::text(worker.0.clone()));
+        self.say(hlc, report::STARTED, 2, grant, tasks, spec)
     }
 
     /// Tasks of a grant ended alike; `usage` is what all tasks of the grant used so far.

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::fleet::RelaySlots;
+use super::pool::{Pool, Worker, Workers};
 use crate::facts::{Handler, Outcome, Submit, Usage};
-use crate::ids::{Attempt, GrantId, JobId, NodeId, RunId};
+use crate::ids::{Attempt, GrantId, JobId, NodeId, PoolName, RunId, WorkerName};
 use crate::lattice::IntervalSet;
 use crate::limits;
 use crate::namespace::Voice;
@@ -30,6 +31,9 @@ pub struct Offer {
     /// The tasks.
     #[n(2)]
     pub tasks: IntervalSet,
+    /// The pool of workers that is to run them; absent for the machine itself, and for relays.
+    #[n(3)]
+    pub pool: Option<PoolName>,
 }
 
 /// What the executor makes of an offer.
@@ -47,6 +51,7 @@ pub enum Verdict {
 struct Held {
     arrival: u64,
     submit: Arc<Submit>,
+    lane: Lane,
     attempt: Attempt,
     queue: IntervalSet,
     running: BTreeMap<u32, RunId>,
@@ -60,18 +65,28 @@ impl Held {
     }
 }
 
-/// Grants wait apart for what they need: the room of this machine, or a relay.
+/// Grants wait apart for what they need: the room of this machine, a relay, or a worker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Lane {
     Machine,
     Relay(SmolStr),
+    Pool(PoolName),
 }
 
 impl Lane {
-    fn of(submit: &Submit) -> Self {
-        match submit.handler() {
-            Handler::Process | Handler::Pair => Self::Machine,
-            Handler::Relay => Self::Relay(submit.ns.clone()),
+    fn of(submit: &Submit, pool: Option<&PoolName>) -> Self {
+        match (submit.handler(), pool) {
+            (Handler::Process, Some(pool)) => Self::Pool(pool.clone()),
+            (Handler::Process | Handler::Pair, _) => Self::Machine,
+            (Handler::Relay, _) => Self::Relay(submit.ns.clone()),
+        }
+    }
+
+    /// What a task that needs `need` takes of this machine.
+    fn reserves(&self, need: &Resources) -> Resources {
+        match self {
+            Self::Machine | Self::Relay(_) => *need,
+            Self::Pool(_) => Resources::default(),
         }
     }
 }
@@ -79,10 +94,12 @@ impl Lane {
 /// Within a lane: most urgent first, then as they came.
 type Place = (core::cmp::Reverse<i32>, u64, GrantId);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Running {
     grant: GrantId,
     task: u32,
+    /// Who runs it, if not this machine.
+    worker: Option<WorkerName>,
     deadline: Option<Mono>,
     /// Why it is being stopped, if it is.
     stopping: Option<Stop>,
@@ -107,6 +124,8 @@ pub struct Start {
     pub attempt: Attempt,
     /// The submission with its spec.
     pub submit: Arc<Submit>,
+    /// The worker that is to run it; absent if it is not for workers.
+    pub worker: Option<WorkerName>,
 }
 
 /// Tasks that ended alike.
@@ -136,6 +155,9 @@ pub struct Executor {
     /// Runs per relay lane.
     relayed: BTreeMap<SmolStr, u32>,
     relays: Vec<RelaySlots>,
+    workers: Workers,
+    /// Runs that workers do.
+    pooled: usize,
     runs: BTreeMap<RunId, Running>,
     refused: VecDeque<GrantId>,
     /// Accepted once, nothing of it left.
@@ -156,6 +178,8 @@ impl Executor {
             lanes: BTreeMap::new(),
             relayed: BTreeMap::new(),
             relays: Vec::new(),
+            workers: Workers::default(),
+            pooled: 0,
             runs: BTreeMap::new(),
             refused: VecDeque::new(),
             over: VecDeque::new(),
@@ -209,9 +233,38 @@ impl Executor {
     /// Takes note of what relays here serve now. What waits for one that is gone is lost to this node: its owner finds another.
     pub fn set_relays(&mut self, relays: Vec<RelaySlots>) -> Vec<Ended> {
         self.relays = relays;
+        self.drop_lanes_without_hands()
+    }
+
+    /// The pools of the workers that take tasks now.
+    #[must_use]
+    pub fn pools(&self) -> Vec<Pool> {
+        self.workers.pools()
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn worker_count(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// These are the workers now. What a worker had that is gone, and what waits for a pool that is gone, is lost to this node. Returns the runs that were
+    /// lost, and how all of them ended.
+    pub fn set_workers(&mut self, workers: Vec<Worker>) -> (Vec<RunId>, Vec<Ended>) {
+        let gone = self.workers.set(workers);
+        let is_lost = |running: &Running| running.worker.as_ref().is_some_and(|worker| gone.contains(worker));
+        let lost: Vec<RunId> = self.runs.iter().filter(|(_, running)| is_lost(running)).map(|(run, _)| *run).collect();
+        let mut ended: Vec<Ended> =
+            lost.iter().filter_map(|run| self.on_ended(*run, Outcome::Lost, Usage::default())).collect();
+        ended.extend(self.drop_lanes_without_hands());
+        (lost, ended)
+    }
+
+    fn drop_lanes_without_hands(&mut self) -> Vec<Ended> {
         let is_gone = |lane: &Lane| match lane {
             Lane::Machine => false,
             Lane::Relay(ns) => self.relay_slots(ns) == 0,
+            Lane::Pool(pool) => !self.workers.has(pool),
         };
         let gone: Vec<Lane> = self.lanes.keys().filter(|lane| is_gone(lane)).cloned().collect();
         let places = gone.iter().filter_map(|lane| self.lanes.get(lane)).flatten();
@@ -236,12 +289,18 @@ impl Executor {
             return Verdict::Held(durable);
         }
         let same_job = self.held.keys().any(|grant| grant.job == offer.grant.job);
-        let fits = self.total.covers(&submit.need)
-            && match Lane::of(submit) {
-                Lane::Machine => same_job || (self.is_free() && self.free().covers(&submit.need)),
-                // Relays are kept one round ahead.
-                Lane::Relay(ns) => self.relay_slots(&ns) > 0,
-            };
+        let lane = Lane::of(submit, offer.pool.as_ref());
+        let fits = match &lane {
+            Lane::Machine => {
+                self.total.covers(&submit.need) && (same_job || (self.is_free() && self.free().covers(&submit.need)))
+            }
+            // Relays are kept one round ahead.
+            Lane::Relay(ns) => self.total.covers(&submit.need) && self.relay_slots(ns) > 0,
+            Lane::Pool(pool) => {
+                let has_room = !self.lanes.contains_key(&lane) && self.workers.is_free(pool);
+                self.workers.fits(pool, &submit.need) && (same_job || has_room)
+            }
+        };
         let legal = !offer.tasks.is_empty() && submit.tasks.is_superset(&offer.tasks);
         if self.refused.contains(&offer.grant) || !fits || !legal || self.held.len() >= limits::HELD_GRANTS_MAX {
             self.refuse(offer.grant);
@@ -251,6 +310,7 @@ impl Executor {
         let held = Held {
             arrival: self.next_arrival,
             submit: Arc::new(submit.clone()),
+            lane,
             attempt: offer.attempt,
             queue: offer.tasks.clone(),
             running: BTreeMap::new(),
@@ -282,7 +342,7 @@ impl Executor {
             held.durable = true;
             if !held.queue.is_empty() {
                 let place = (core::cmp::Reverse(held.submit.priority), held.arrival, *grant);
-                self.lanes.entry(Lane::of(&held.submit)).or_default().insert(place);
+                self.lanes.entry(held.lane.clone()).or_default().insert(place);
             }
         }
     }
@@ -314,33 +374,43 @@ impl Executor {
 
     fn start(&mut self, now: Mono, lane: &Lane, grant: GrantId) -> Pumped {
         let slots_left = match lane {
-            Lane::Machine => u32::MAX,
+            Lane::Machine | Lane::Pool(_) => u32::MAX,
             Lane::Relay(ns) => self.relay_slots(ns).saturating_sub(self.relayed.get(ns).copied().unwrap_or(0)),
         };
-        let here = self.runs.len() - self.relayed.values().sum::<u32>() as usize;
+        let here = self.runs.len() - self.pooled - self.relayed.values().sum::<u32>() as usize;
         let Some(held) = self.held.get_mut(&grant) else {
             return Pumped::Empty;
         };
         if slots_left == 0
-            || !self.total.minus(&self.used, 1).covers(&held.submit.need)
+            || !self.total.minus(&self.used, 1).covers(&lane.reserves(&held.submit.need))
             || (*lane == Lane::Machine && slots_taken(here, &held.submit, &self.total))
         {
             return Pumped::Full;
         }
-        let Some(task) = held.queue.take_first(1).first() else {
+        let Some(task) = held.queue.first() else {
             return Pumped::Empty;
         };
-        self.used = self.used.plus(&held.submit.need, 1);
-        if let Lane::Relay(ns) = lane {
-            *self.relayed.entry(ns.clone()).or_default() += 1;
-        }
+        let worker = match lane {
+            Lane::Machine => None,
+            Lane::Relay(ns) => {
+                *self.relayed.entry(ns.clone()).or_default() += 1;
+                None
+            }
+            Lane::Pool(pool) => match self.workers.take(pool) {
+                None => return Pumped::Full,
+                worker => worker,
+            },
+        };
+        held.queue.subtract(&IntervalSet::one(task));
+        self.pooled += usize::from(worker.is_some());
+        self.used = self.used.plus(&lane.reserves(&held.submit.need), 1);
         self.next_run += 1;
         let run = RunId(self.next_run);
         held.running.insert(task, run);
         let timeout_ms = held.submit.timeout_ms;
         let deadline = (timeout_ms > 0).then(|| now.after_ms(timeout_ms));
-        self.runs.insert(run, Running { grant, task, deadline, stopping: None });
-        Pumped::Started(Start { run, grant, task, attempt: held.attempt, submit: Arc::clone(&held.submit) })
+        self.runs.insert(run, Running { grant, task, worker: worker.clone(), deadline, stopping: None });
+        Pumped::Started(Start { run, grant, task, attempt: held.attempt, submit: Arc::clone(&held.submit), worker })
     }
 
     /// A task ended and used so much; `None` if the run is not known.
@@ -349,9 +419,13 @@ impl Executor {
         let held = self.held.get_mut(&running.grant)?;
         held.running.remove(&running.task);
         held.usage = held.usage.plus(&usage);
-        self.used = self.used.minus(&held.submit.need, 1);
-        if let Lane::Relay(ns) = Lane::of(&held.submit)
-            && let Some(count) = self.relayed.get_mut(&ns)
+        self.used = self.used.minus(&held.lane.reserves(&held.submit.need), 1);
+        if let Some(worker) = &running.worker {
+            self.workers.give_back(worker);
+            self.pooled = self.pooled.saturating_sub(1);
+        }
+        if let Lane::Relay(ns) = &held.lane
+            && let Some(count) = self.relayed.get_mut(ns)
         {
             *count = count.saturating_sub(1);
         }
@@ -406,7 +480,7 @@ impl Executor {
     fn drop_queue(&mut self, grant: &GrantId, outcome: Outcome) -> Option<Ended> {
         let held = self.held.get_mut(grant)?;
         let tasks = core::mem::take(&mut held.queue);
-        let lane = Lane::of(&held.submit);
+        let lane = held.lane.clone();
         let place = (core::cmp::Reverse(held.submit.priority), held.arrival, *grant);
         let dropped = (!tasks.is_empty()).then(|| held.ended(*grant, tasks, outcome));
         if held.running.is_empty() {

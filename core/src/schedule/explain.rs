@@ -5,7 +5,8 @@
 use smol_str::SmolStr;
 
 use super::fleet::{Fleet, Health};
-use crate::facts::{Handler, Job};
+use super::pool::{Label, Pool};
+use crate::facts::{Handler, Job, Wishes};
 use crate::ids::NodeId;
 use crate::resources::Resources;
 use crate::time::Mono;
@@ -27,6 +28,13 @@ pub enum NodeReason {
     },
     /// The job asks for another node.
     NotWanted,
+    /// The job asks for a label that is not there.
+    NoLabel {
+        /// Which.
+        label: SmolStr,
+    },
+    /// These workers cannot run it: they take single processes without standard input.
+    NotForWorkers,
     /// Not heard of lately.
     Silent {
         /// For how long, milliseconds.
@@ -81,7 +89,7 @@ pub fn explain(now: Mono, owner: &NodeId, job: &Job, fleet: &Fleet) -> Explanati
     if waiting.is_empty() {
         return Explanation::Running { tasks: running.len() };
     }
-    let wanted = submit.wanted_node();
+    let wishes = submit.wishes();
     let for_relays = match submit.handler() {
         Handler::Relay => Some(&submit.ns),
         Handler::Process | Handler::Pair => None,
@@ -90,8 +98,10 @@ pub fn explain(now: Mono, owner: &NodeId, job: &Job, fleet: &Fleet) -> Explanati
         let presence = &peer.presence;
         if fleet.health(now, node) != Health::Live {
             NodeReason::Silent { for_ms: now.since_ms(peer.heard) }
-        } else if wanted.as_ref().is_some_and(|wanted| *wanted != presence.name) {
+        } else if wishes.node.as_ref().is_some_and(|wanted| *wanted != presence.name) {
             NodeReason::NotWanted
+        } else if let Some(label) = missing(&wishes, &presence.labels) {
+            NodeReason::NoLabel { label }
         } else if !presence.total.covers(&submit.need) || presence.total.cpu_milli == 0 {
             NodeReason::TooSmall { total: presence.total }
         } else if !presence.accepts {
@@ -104,6 +114,29 @@ pub fn explain(now: Mono, owner: &NodeId, job: &Job, fleet: &Fleet) -> Explanati
             NodeReason::Busy { free: presence.free }
         }
     };
-    let nodes = fleet.peers().map(|(node, peer)| (*node, peer.presence.name.clone(), reason(node, peer))).collect();
+    let machines = fleet.peers().map(|(node, peer)| (*node, peer.presence.name.clone(), reason(node, peer)));
+    let pools = fleet.live(now).flat_map(|(node, peer)| peer.presence.gateway.pools.iter().map(move |pool| (node, pool)));
+    let pools = pools.map(|(node, pool)| (*node, pool.title(), pool_reason(&wishes, &submit.need, pool)));
+    let nodes = machines.chain(pools).collect();
     Explanation::Waiting { tasks: waiting.len(), need: submit.need, owner: fleet.health(now, owner), nodes }
+}
+
+fn missing(wishes: &Wishes, labels: &[Label]) -> Option<SmolStr> {
+    wishes.labels.iter().find(|wanted| !labels.iter().any(|label| label.satisfies(wanted))).cloned()
+}
+
+fn pool_reason(wishes: &Wishes, need: &Resources, pool: &Pool) -> NodeReason {
+    if !wishes.by_workers {
+        NodeReason::NotForWorkers
+    } else if wishes.node.is_some() {
+        NodeReason::NotWanted
+    } else if let Some(label) = missing(wishes, &pool.labels) {
+        NodeReason::NoLabel { label }
+    } else if !pool.room.covers(need) {
+        NodeReason::TooSmall { total: pool.room }
+    } else if pool.free > 0 {
+        NodeReason::CouldRun
+    } else {
+        NodeReason::Busy { free: Resources::default() }
+    }
 }

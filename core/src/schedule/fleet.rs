@@ -9,7 +9,8 @@ use smol_str::SmolStr;
 
 use crate::config::Config;
 use crate::event::Event;
-use crate::ids::NodeId;
+use super::pool::{Label, Pool};
+use crate::ids::{GatewayTerm, NodeId};
 use crate::limits;
 use crate::resources::Resources;
 use crate::time::{Mono, Wall};
@@ -68,6 +69,32 @@ pub struct Presence {
     /// What relays at this node serve.
     #[n(16)]
     pub relays: Vec<RelaySlots>,
+    /// What it is and has, for jobs that ask for it.
+    #[n(17)]
+    pub labels: Vec<Label>,
+    /// Its part in serving workers from outside.
+    #[n(18)]
+    pub gateway: Gatewayship,
+}
+
+/// A node's part in serving workers from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Gatewayship {
+    /// Whether it would be the gateway.
+    #[n(0)]
+    pub willing: bool,
+    /// The term under which it acts as the gateway, if it does.
+    #[n(1)]
+    pub acting: Option<GatewayTerm>,
+    /// Its workers' pools.
+    #[n(2)]
+    pub pools: Vec<Pool>,
+    /// How many workers it sponsors.
+    #[n(3)]
+    pub workers: u32,
+    /// Where workers may attach: every node listens.
+    #[n(4)]
+    pub listens: String,
 }
 
 /// A namespace that a relay at a node serves.
@@ -159,6 +186,12 @@ impl Fleet {
         } else {
             Health::Live
         }
+    }
+
+    /// Whether this node has listened for so long that a live one would have been heard.
+    #[must_use]
+    pub fn has_listened(&self, now: Mono) -> bool {
+        now.since_ms(self.since) >= self.suspect_ms
     }
 
     /// One node.

@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::facts::{Handler, Job, Outcome, Submit};
-use crate::ids::{Attempt, GrantNo, NodeId};
+use super::place::Candidate;
+use super::pool::{SLOT, all_there};
+use crate::facts::{Handler, Job, Outcome, Submit, Wishes};
+use crate::ids::{Attempt, GrantNo, Seat};
 use crate::lattice::IntervalSet;
 use crate::limits;
 use crate::resources::Resources;
@@ -18,7 +20,7 @@ const BACKOFF_MS_MAX: u64 = 30_000;
 /// A grant that is not finished.
 #[derive(Clone, Debug)]
 pub(super) struct Open {
-    pub(super) node: NodeId,
+    pub(super) seat: Seat,
     pub(super) attempt: Attempt,
     pub(super) left: IntervalSet,
     pub(super) accepted: bool,
@@ -27,9 +29,9 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(node: NodeId, attempt: Attempt, left: IntervalSet, accepted: bool, since: Mono) -> Self {
+    pub(super) fn new(seat: Seat, attempt: Attempt, left: IntervalSet, accepted: bool, since: Mono) -> Self {
         let size = left.len();
-        Self { node, attempt, left, accepted, since, size }
+        Self { seat, attempt, left, accepted, since, size }
     }
 }
 
@@ -37,7 +39,8 @@ impl Open {
 pub(super) struct Owned {
     pub(super) need: Resources,
     pub(super) priority: i32,
-    pub(super) wanted_node: Option<smol_str::SmolStr>,
+    /// The node that it must run on, and labels that must be there; mostly none.
+    wishes: Option<Box<Wishes>>,
     /// The namespace whose relays run it; `None` if executors do so themselves.
     pub(super) relay: Option<smol_str::SmolStr>,
     pub(super) cancelled: bool,
@@ -61,7 +64,7 @@ impl Owned {
         let mut owned = Self {
             need: submit.need,
             priority: submit.priority,
-            wanted_node: submit.wanted_node(),
+            wishes: Some(submit.wishes()).filter(|wishes| *wishes != Wishes::anywhere()).map(Box::new),
             relay: (submit.handler() == Handler::Relay).then(|| submit.ns.clone()),
             cancelled: false,
             next_grant: 1,
@@ -87,9 +90,18 @@ impl Owned {
         owned
     }
 
-    /// Whether the job may run on the node called `name`.
-    pub(super) fn wants(&self, name: &str) -> bool {
-        self.wanted_node.as_ref().is_none_or(|wanted| wanted == name)
+    /// Whether the candidate is of the kind that the job may run on, whatever its room.
+    pub(super) fn wants(&self, candidate: &Candidate) -> bool {
+        let fits = candidate.room.is_none_or(|room| room.covers(&self.need) && self.relay.is_none());
+        fits && self.wishes.as_ref().is_none_or(|wishes| {
+            let here = wishes.node.as_ref().is_none_or(|wanted| *wanted == candidate.name);
+            here && all_there(&candidate.labels, &wishes.labels) && (wishes.by_workers || candidate.room.is_none())
+        })
+    }
+
+    /// What one task takes of the room at a seat.
+    pub(super) fn need_at(&self, seat: &Seat) -> Resources {
+        if seat.pool.is_some() { SLOT } else { self.need }
     }
 
     /// Counts failures of the tasks' own; lost and cancelled attempts do not count against the user's budget.
@@ -224,9 +236,9 @@ impl Owned {
         self.delayed.iter().map(|(due, _, _)| *due).min()
     }
 
-    /// Tasks not yet reported by `node` under open grants.
-    pub(super) fn open_at(&self, node: &NodeId) -> u64 {
-        self.open.values().filter(|open| open.node == *node).map(|open| open.left.len()).sum()
+    /// Tasks not yet reported from a seat under open grants.
+    pub(super) fn open_at(&self, seat: &Seat) -> u64 {
+        self.open.values().filter(|open| open.seat == *seat).map(|open| open.left.len()).sum()
     }
 
     /// A finished grant tells how long a task takes: time from grant to last end, times the slots it could use, per task.

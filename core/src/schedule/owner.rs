@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::owned::{Open, Owned};
 use super::place::Candidate;
+use super::pool::{Pool, as_room};
 use crate::facts::{Job, Outcome};
-use crate::ids::{Attempt, GrantId, GrantNo, JobId, NodeId, Term};
+use crate::ids::{Attempt, GrantId, GrantNo, JobId, NodeId, Seat, Term};
 use crate::lattice::IntervalSet;
 use crate::limits;
 use crate::resources::Resources;
@@ -25,8 +26,8 @@ pub enum Decision {
     Grant {
         /// The grant.
         grant: GrantId,
-        /// The executor.
-        node: NodeId,
+        /// The executor, and whether it runs them itself.
+        seat: Seat,
         /// The attempt.
         attempt: Attempt,
         /// The tasks.
@@ -48,8 +49,8 @@ pub enum Decision {
 /// An offer to be sent, or sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
-    /// To whom.
-    pub node: NodeId,
+    /// To whom, and for which of its places.
+    pub seat: Seat,
     /// Which grant.
     pub grant: GrantId,
     /// The attempt.
@@ -58,7 +59,7 @@ pub struct Pending {
     pub tasks: IntervalSet,
 }
 
-/// One node's room, as the owner reckons it between two presences.
+/// A seat's room, as the owner reckons it between two presences.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Room {
     pub(super) total: Resources,
@@ -66,8 +67,8 @@ pub(super) struct Room {
     pub(super) others: Resources,
     /// Reserved there by this owner's open grants.
     pub(super) mine: Resources,
-    /// Its relays' tasks were refused; holds until it speaks of itself again, so that a refusal is not answered by the same offer at once.
-    pub(super) relays_refused: bool,
+    /// Tasks for its relays or workers were refused; holds until the node speaks of itself again, so that a refusal is not answered by the same offer at once.
+    pub(super) refused: bool,
 }
 
 impl Room {
@@ -87,9 +88,9 @@ pub struct Owner {
     parked: BTreeSet<(core::cmp::Reverse<i32>, JobId)>,
     /// The candidates that `parked` was judged against.
     judged: Vec<Candidate>,
-    pub(super) rooms: BTreeMap<NodeId, Room>,
-    /// Open grants by executor.
-    by_node: BTreeMap<NodeId, BTreeSet<GrantId>>,
+    pub(super) rooms: BTreeMap<Seat, Room>,
+    /// Open grants by where they run.
+    by_seat: BTreeMap<Seat, BTreeSet<GrantId>>,
     /// Delayed retries: when, and of which job.
     delayed: BTreeSet<(Mono, JobId)>,
     /// Clients' idempotency keys.
@@ -154,12 +155,12 @@ impl Owner {
             return;
         }
         let accepted = grant.run().is_some();
-        owned.open.insert(id.no, Open::new(placed.node, placed.attempt, left, accepted, now));
-        self.by_node.entry(placed.node).or_default().insert(id);
+        owned.open.insert(id.no, Open::new(placed.seat(), placed.attempt, left, accepted, now));
+        self.by_seat.entry(placed.seat()).or_default().insert(id);
         if !accepted {
             self.unanswered.insert((now, id));
         }
-        self.recount(placed.node);
+        self.recount(&placed.seat());
     }
 
     /// Looks at what the granted executor reports: seals, retries, closes.
@@ -204,7 +205,7 @@ impl Owner {
             owned.learn(now, id.no);
             self.close(id);
         } else if ended_any {
-            self.recount(placed.node);
+            self.recount(&placed.seat());
         }
     }
 
@@ -212,38 +213,39 @@ impl Owner {
         let Some(open) = self.jobs.get_mut(&id.job).and_then(|owned| owned.open.remove(&id.no)) else {
             return;
         };
-        if let Some(grants) = self.by_node.get_mut(&open.node) {
+        if let Some(grants) = self.by_seat.get_mut(&open.seat) {
             grants.remove(&id);
         }
-        self.recount(open.node);
+        self.recount(&open.seat);
     }
 
-    fn recount(&mut self, node: NodeId) {
-        let Some(total) = self.rooms.get(&node).map(|room| room.total) else {
+    fn recount(&mut self, seat: &Seat) {
+        let Some(total) = self.rooms.get(seat).map(|room| room.total) else {
             return;
         };
-        let mine = self.reserved(&node, &total);
-        if let Some(room) = self.rooms.get_mut(&node) {
+        let mine = self.reserved(seat, &total);
+        if let Some(room) = self.rooms.get_mut(seat) {
             room.mine = mine;
         }
     }
 
-    /// What this owner's open grants reserve at a node that has `total`.
-    fn reserved(&self, node: &NodeId, total: &Resources) -> Resources {
+    /// What this owner's open grants reserve at a seat that has `total`.
+    fn reserved(&self, seat: &Seat, total: &Resources) -> Resources {
         let mut mine = Resources::default();
-        for grant in self.by_node.get(node).into_iter().flatten() {
+        for grant in self.by_seat.get(seat).into_iter().flatten() {
             let Some(owned) = self.jobs.get(&grant.job) else {
                 continue;
             };
             let left = owned.open.get(&grant.no).map_or(0, |open| open.left.len());
-            mine = mine.plus(&owned.need, left.min(u64::from(total.slots(&owned.need))));
+            let need = owned.need_at(seat);
+            mine = mine.plus(&need, left.min(u64::from(total.slots(&need))));
         }
         mine
     }
 
     /// Tasks for a namespace's relays that this owner's open grants have at a node.
-    pub(super) fn relay_tasks_at(&self, node: &NodeId, ns: &str) -> u64 {
-        let grants = self.by_node.get(node).into_iter().flatten();
+    pub(super) fn relay_tasks_at(&self, seat: &Seat, ns: &str) -> u64 {
+        let grants = self.by_seat.get(seat).into_iter().flatten();
         let open = grants.filter_map(|grant| {
             let owned = self.jobs.get(&grant.job).filter(|owned| owned.relay.as_deref() == Some(ns))?;
             owned.open.get(&grant.no).map(|open| open.left.len())
@@ -301,10 +303,10 @@ impl Owner {
             self.queue.remove(&key);
             self.parked.remove(&key);
             for (no, open) in &owned.open {
-                if let Some(grants) = self.by_node.get_mut(&open.node) {
+                if let Some(grants) = self.by_seat.get_mut(&open.seat) {
                     grants.remove(&GrantId { job: id, no: *no });
                 }
-                self.recount(open.node);
+                self.recount(&open.seat);
             }
         }
     }
@@ -318,7 +320,7 @@ impl Owner {
 
     /// The executor `by` took the grant.
     pub fn on_accepted(&mut self, by: &NodeId, grant: &GrantId) {
-        if let Some(open) = self.open_mut(grant).filter(|open| open.node == *by) {
+        if let Some(open) = self.open_mut(grant).filter(|open| open.seat.node == *by) {
             open.accepted = true;
         }
     }
@@ -331,13 +333,13 @@ impl Owner {
         let Some(open) = owned.open.get(&grant.no) else {
             return;
         };
-        if open.accepted || open.node != *by {
+        if open.accepted || open.seat.node != *by {
             return;
         }
-        if owned.relay.is_some()
-            && let Some(room) = self.rooms.get_mut(by)
+        if (owned.relay.is_some() || open.seat.pool.is_some())
+            && let Some(room) = self.rooms.get_mut(&open.seat)
         {
-            room.relays_refused = true;
+            room.refused = true;
         }
         decisions.push(Decision::Void(grant));
         let (attempt, left) = (open.attempt, open.left.difference(&owned.sealed));
@@ -347,7 +349,8 @@ impl Owner {
 
     /// A node is dead: what it had not reported is granted again as the next attempt.
     pub fn on_dead(&mut self, now: Mono, node: &NodeId, decisions: &mut Vec<Decision>) {
-        for grant in self.by_node.remove(node).unwrap_or_default() {
+        let grants: Vec<GrantId> = self.seats_of(node).flat_map(|(_, grants)| grants).copied().collect();
+        for grant in grants {
             let Some(owned) = self.jobs.get_mut(&grant.job) else {
                 continue;
             };
@@ -363,7 +366,13 @@ impl Owner {
             }
             self.after_void(grant, decisions);
         }
-        self.rooms.remove(node);
+        self.by_seat.retain(|seat, _| seat.node != *node);
+        self.rooms.retain(|seat, _| seat.node != *node);
+    }
+
+    fn seats_of(&self, node: &NodeId) -> impl Iterator<Item = (&Seat, &BTreeSet<GrantId>)> {
+        let node = *node;
+        self.by_seat.range(Seat::machine(node)..).take_while(move |(seat, _)| seat.node == node)
     }
 
     fn after_void(&mut self, grant: GrantId, decisions: &mut Vec<Decision>) {
@@ -374,10 +383,10 @@ impl Owner {
         self.requeue(grant.job);
     }
 
-    /// A node said what it has.
-    pub fn on_room(&mut self, node: NodeId, total: Resources, free: Resources) {
-        let mine = self.reserved(&node, &total);
-        let room = self.rooms.entry(node).or_default();
+    /// A node said what it has at one of its seats.
+    pub fn on_room(&mut self, seat: Seat, total: Resources, free: Resources) {
+        let mine = self.reserved(&seat, &total);
+        let room = self.rooms.entry(seat).or_default();
         if room.total != total {
             room.total = total;
             self.judged.clear();
@@ -386,10 +395,21 @@ impl Owner {
         room.others = total.minus(&free, 1).minus(&mine, 1);
     }
 
-    /// A node spoke of itself: its relays may be offered tasks again.
+    /// A node's workers, as it tells of them now.
+    pub fn on_pools(&mut self, node: NodeId, pools: &[Pool]) {
+        for pool in pools {
+            let seat = Seat { node, pool: Some(pool.name.clone()) };
+            self.on_room(seat, as_room(pool.slots), as_room(pool.free));
+        }
+        let gone = |seat: &Seat| seat.pool.as_ref().is_some_and(|name| pools.iter().all(|pool| pool.name != *name));
+        self.rooms.retain(|seat, _| seat.node != node || !gone(seat));
+    }
+
+    /// A node spoke of itself: its relays and workers may be offered tasks again.
     pub fn on_word(&mut self, node: &NodeId) {
-        if let Some(room) = self.rooms.get_mut(node) {
-            room.relays_refused = false;
+        let seats = self.rooms.range_mut(Seat::machine(*node)..).take_while(|(seat, _)| seat.node == *node);
+        for (_, room) in seats {
+            room.refused = false;
         }
     }
 
@@ -424,7 +444,7 @@ impl Owner {
             if open.accepted {
                 continue;
             }
-            offers.push(Pending { node: open.node, grant, attempt: open.attempt, tasks: open.left.clone() });
+            offers.push(Pending { seat: open.seat.clone(), grant, attempt: open.attempt, tasks: open.left.clone() });
             self.unanswered.insert((now.after_ms(retry_ms), grant));
         }
         offers
@@ -442,9 +462,9 @@ impl Owner {
         self.jobs.get_mut(&grant.job)?.open.get_mut(&grant.no)
     }
 
-    pub(super) fn add_open(&mut self, grant: GrantId, node: NodeId) {
-        self.by_node.entry(node).or_default().insert(grant);
-        self.recount(node);
+    pub(super) fn add_open(&mut self, grant: GrantId, seat: &Seat) {
+        self.by_seat.entry(seat.clone()).or_default().insert(grant);
+        self.recount(seat);
     }
 
     /// Tasks ready to be granted, over all jobs.
@@ -476,9 +496,9 @@ impl Owner {
         self.jobs.len()
     }
 
-    /// Nodes that hold open grants, so that their death matters.
+    /// Nodes that hold open grants, so that their death matters. One with several seats may come several times.
     pub fn executors(&self) -> impl Iterator<Item = &NodeId> {
-        self.by_node.iter().filter(|(_, grants)| !grants.is_empty()).map(|(node, _)| node)
+        self.by_seat.iter().filter(|(_, grants)| !grants.is_empty()).map(|(seat, _)| &seat.node)
     }
 
     /// How many jobs stand before `id` in the queue.

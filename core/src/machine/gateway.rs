@@ -1,0 +1,138 @@
+//! The gateway: this node's part in its election, its workers, and their tokens.
+//!
+//! Invariants: only a node that acts has workers; one that stops acting has none at once, and its workers' tasks are lost to it, so that their owners place them
+//! anew; every node takes the same claim for the one that counts, whatever it believes of its holder.
+
+use super::Machine;
+use super::io::{CommandError, Effect, Notice, Reply};
+use crate::election::{Step, View};
+use crate::ids::{Hash, NodeId, RequestId};
+use crate::limits;
+use crate::namespace::sys;
+use crate::schedule::{Gatewayship, Health, Peer, Worker};
+use crate::time::{Mono, Now};
+
+impl Machine {
+    /// Moves this node's part in the election on.
+    pub(super) fn elect(&mut self, now: Now) {
+        let before = self.election.standing();
+        let claim = self.facts.gateway().claim().copied();
+        let willing = self.is_willing();
+        let candidates: Vec<NodeId> = self
+            .fleet
+            .live(now.mono)
+            .filter(|(node, peer)| if **node == self.me { willing } else { peer.presence.gateway.willing })
+            .map(|(node, _)| *node)
+            .collect();
+        let live = self.fleet.live(now.mono).filter(|(node, _)| self.facts.node(node).is_some()).count();
+        let view = View {
+            me: self.me,
+            willing,
+            claim: claim.as_ref(),
+            holder_gone: self.holder_gone(now.mono),
+            candidates: &candidates,
+            live,
+            roster: self.facts.roster_size(),
+        };
+        match self.election.step(now.mono, &view) {
+            Some(Step::Claim(term)) => {
+                let hlc = self.clock.tick(now.wall);
+                self.outbox.push(sys::claim_gateway(hlc, term));
+            }
+            Some(Step::StandDown) => self.on_workers(Vec::new()),
+            Some(Step::Act(_)) | None => {}
+        }
+        let standing = self.election.standing();
+        if standing != before {
+            // Others should hear of it before the next second.
+            self.about.next_presence = Mono::default();
+            self.effects.push(Effect::Notice(Notice::Gateway(standing)));
+        }
+    }
+
+    fn is_willing(&self) -> bool {
+        self.config.gateway && !self.stopping && self.disk_refusal().is_none()
+    }
+
+    /// Whether nobody serves, as far as this node can tell. One that has only just begun to listen cannot.
+    fn holder_gone(&self, now: Mono) -> bool {
+        if !self.fleet.has_listened(now) {
+            return false;
+        }
+        let Some(claim) = self.facts.gateway().claim() else {
+            return true;
+        };
+        if claim.node == self.me {
+            return !self.is_willing();
+        }
+        let silent_for = |peer: &Peer| now.since_ms(peer.heard);
+        let Some(peer) = self.fleet.peer(&claim.node) else {
+            return true;
+        };
+        let cut_off = !self.sync.is_linked(&claim.node) && silent_for(peer) >= self.config.gateway_gone_ms;
+        cut_off || self.fleet.health(now, &claim.node) != Health::Live || !peer.presence.gateway.willing
+    }
+
+    /// The workers are these now. Tasks of those that are gone go back to their owners.
+    pub(super) fn on_workers(&mut self, mut workers: Vec<Worker>) {
+        if self.election.standing().acting().is_none() {
+            workers.clear();
+        }
+        workers.truncate(limits::WORKERS_MAX);
+        let before = self.executor.pools();
+        let (lost, ended) = self.executor.set_workers(workers);
+        self.effects.extend(lost.into_iter().map(Effect::Kill));
+        ended.into_iter().for_each(|ended| self.report(ended));
+        if self.executor.pools() != before {
+            self.about.next_presence = Mono::default();
+        }
+        self.place_due = true;
+    }
+
+    /// What presence tells of it.
+    pub(super) fn gatewayship(&self) -> Gatewayship {
+        Gatewayship {
+            willing: self.is_willing(),
+            acting: self.election.standing().acting(),
+            pools: self.executor.pools(),
+            workers: u32::try_from(self.executor.worker_count()).unwrap_or(u32::MAX),
+            listens: self.about.workers.clone(),
+        }
+    }
+
+    pub(super) fn add_token(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        hash: Hash,
+        name: &str,
+    ) -> Result<Option<Reply>, CommandError> {
+        let tokens = &self.facts.gateway().tokens;
+        if tokens.get(&hash).is_some_and(|token| token.added.0.is_some()) {
+            return Ok(Some(Reply::Noted));
+        }
+        if tokens.len() >= limits::TOKENS_MAX {
+            return Err(CommandError::TooManyTokens(tokens.len()));
+        }
+        self.takes_writes()?;
+        let hlc = self.clock.tick(now.wall);
+        self.outbox.push_for(sys::add_token(hlc, hash, name), request, Reply::Noted);
+        Ok(None)
+    }
+
+    pub(super) fn revoke_token(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        hash: Hash,
+    ) -> Result<Option<Reply>, CommandError> {
+        let token = self.facts.gateway().tokens.get(&hash).ok_or(CommandError::UnknownToken)?;
+        if token.revoked.0.is_some() {
+            return Ok(Some(Reply::Noted));
+        }
+        self.takes_writes()?;
+        let hlc = self.clock.tick(now.wall);
+        self.outbox.push_for(sys::revoke_token(hlc, hash), request, Reply::Noted);
+        Ok(None)
+    }
+}
