@@ -60,7 +60,7 @@ pub(crate) fn submit(tasks: IntervalSet, spec: &WorkSpec) -> Submit {
 }
 
 pub(crate) fn placed(node: NodeId, attempt: u16, tasks: IntervalSet) -> Placed {
-    Placed { node, attempt: Attempt(attempt), tasks, hlc: hlc(2) }
+    Placed { node, attempt: Attempt(attempt), tasks, hlc: hlc(2), pool: None }
 }
 
 /// A report that `tasks` started.

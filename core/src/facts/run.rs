@@ -7,8 +7,8 @@ use smol_str::SmolStr;
 
 use super::job::Outcome;
 use super::state::State;
-use crate::lattice::{Change, IntervalSet, Lattice, Max, Min, VecMap};
 use crate::ids::WorkerName;
+use crate::lattice::{Change, IntervalSet, Lattice, Max, Min, VecMap};
 use crate::time::Hlc;
 
 /// What the tasks of a grant used so far, added up by their executor. Totals only grow, so the greatest is the latest.

@@ -4,9 +4,9 @@
 
 use smol_str::SmolStr;
 
+use crate::election::Standing;
 use crate::event::{SignedBatch, WorkSpec};
 use crate::facts::{Outcome, Usage};
-use crate::election::Standing;
 use crate::ids::{GrantId, Hash, JobId, LogId, NodeId, RequestId, RunId, Seq, WorkerName, WriteId};
 use crate::lattice::IntervalSet;
 use crate::namespace::batch::Launch;

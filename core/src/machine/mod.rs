@@ -21,7 +21,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub use invariants::{Buffer, Violation, buffers, check};
 pub use io::{
-    AckLevel, Assignment, Command, CommandError, Effect, Errand, Input, Note, Notice, Record, Reply, Spawn, Submission, Work,
+    AckLevel, Assignment, Command, CommandError, Effect, Errand, Input, Note, Notice, Record, Reply, Spawn, Submission,
+    Work,
 };
 pub use recover::Recovery;
 

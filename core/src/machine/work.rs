@@ -120,7 +120,8 @@ impl Machine {
         for (node, peer) in self.fleet.live(now.mono).filter(|(node, peer)| usable(node) && peer.presence.accepts) {
             candidates.push(Candidate::machine(*node, &peer.presence));
             // Only the node whose claim counts: one that was superseded and does not know it yet gets nothing.
-            let acting = if *node == self.me { self.election.standing().acting() } else { peer.presence.gateway.acting };
+            let acting =
+                if *node == self.me { self.election.standing().acting() } else { peer.presence.gateway.acting };
             if claim.is_some_and(|claim| claim.node == *node && Some(claim.term) == acting) {
                 let pools = &peer.presence.gateway.pools;
                 candidates.extend(pools.iter().map(|pool| Candidate::pool(*node, pool)));

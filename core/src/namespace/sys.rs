@@ -143,7 +143,9 @@ pub fn grant(hlc: Hlc, grant: GrantId, seat: &Seat, attempt: Attempt, tasks: Int
     };
     match &seat.pool {
         None => event(hlc, GRANT, ctx, WorkSpec::new()),
-        Some(pool) => Event { ver: 2, ..event(hlc, GRANT, ctx, WorkSpec::new().with("pool", Value::text(pool.0.clone()))) },
+        Some(pool) => {
+            Event { ver: 2, ..event(hlc, GRANT, ctx, WorkSpec::new().with("pool", Value::text(pool.0.clone()))) }
+        }
     }
 }
 

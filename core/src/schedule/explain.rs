@@ -115,7 +115,8 @@ pub fn explain(now: Mono, owner: &NodeId, job: &Job, fleet: &Fleet) -> Explanati
         }
     };
     let machines = fleet.peers().map(|(node, peer)| (*node, peer.presence.name.clone(), reason(node, peer)));
-    let pools = fleet.live(now).flat_map(|(node, peer)| peer.presence.gateway.pools.iter().map(move |pool| (node, pool)));
+    let pools =
+        fleet.live(now).flat_map(|(node, peer)| peer.presence.gateway.pools.iter().map(move |pool| (node, pool)));
     let pools = pools.map(|(node, pool)| (*node, pool.title(), pool_reason(&wishes, &submit.need, pool)));
     let nodes = machines.chain(pools).collect();
     Explanation::Waiting { tasks: waiting.len(), need: submit.need, owner: fleet.health(now, owner), nodes }

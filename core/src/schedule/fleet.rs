@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use minicbor::{Decode, Encode};
 use smol_str::SmolStr;
 
+use super::pool::{Label, Pool};
 use crate::config::Config;
 use crate::event::Event;
-use super::pool::{Label, Pool};
 use crate::ids::{GatewayTerm, NodeId};
 use crate::limits;
 use crate::resources::Resources;

@@ -14,7 +14,7 @@ mod tests;
 
 pub use executor::{Ended, Executor, Offer, Start, Verdict};
 pub use explain::{Explanation, NodeReason, explain};
-pub use fleet::{Fleet, Health, Peer, Gatewayship, Presence, RelaySlots};
+pub use fleet::{Fleet, Gatewayship, Health, Peer, Presence, RelaySlots};
 pub use owner::{Decision, FIRST_TERM, Owner, Pending};
 pub use place::Candidate;
 pub use pool::{Label, Pool, Worker};

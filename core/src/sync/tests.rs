@@ -96,7 +96,7 @@ fn messages() -> Vec<Message> {
         Message::TipsBack(frontier),
         Message::Pull { log: log(1), from: Seq(4) },
         Message::Have { log: log(1), len: Seq(4) },
-        Message::Offer(Offer { grant, attempt: Attempt(1), tasks: tasks(1, 9) }),
+        Message::Offer(Offer { grant, attempt: Attempt(1), tasks: tasks(1, 9), pool: None }),
         Message::OfferReply { grant, accepted: true, free: room },
         Message::Ask { total: room, free: room },
     ]

@@ -52,13 +52,26 @@ pub(super) fn waiting(explanation: &Explanation, job: &Job) -> String {
     };
     let (need, owner) = (*need, *owner);
     let has = |wanted: fn(&NodeReason) -> bool| nodes.iter().any(|(_, _, reason)| wanted(reason));
-    let wanted = job.submit.as_ref().and_then(|submit| submit.wanted_node());
+    let wanted = job.submit.as_ref().and_then(|submit| submit.wishes().node);
+    let unlabelled = nodes.iter().find_map(|(_, _, reason)| match reason {
+        NodeReason::NoLabel { label } => Some(label),
+        NodeReason::CouldRun
+        | NodeReason::Busy { .. }
+        | NodeReason::TooSmall { .. }
+        | NodeReason::NotWanted
+        | NodeReason::NotForWorkers
+        | NodeReason::NoRelay { .. }
+        | NodeReason::Silent { .. }
+        | NodeReason::NotAccepting => None,
+    });
     let unserved = nodes.iter().find_map(|(_, _, reason)| match reason {
         NodeReason::NoRelay { ns } => Some(ns),
         NodeReason::CouldRun
         | NodeReason::Busy { .. }
         | NodeReason::TooSmall { .. }
         | NodeReason::NotWanted
+        | NodeReason::NoLabel { .. }
+        | NodeReason::NotForWorkers
         | NodeReason::Silent { .. }
         | NodeReason::NotAccepting => None,
     });
@@ -79,9 +92,12 @@ pub(super) fn waiting(explanation: &Explanation, job: &Job) -> String {
             }
             Some(NodeReason::NotAccepting) => format!("node {node} takes no work now"),
             Some(NodeReason::NoRelay { ns }) => format!("no relay serves namespace {ns} at node {node}; {START_ONE}"),
+            Some(NodeReason::NoLabel { label }) => format!("node {node} has no label {label}"),
             Some(_) => format!("node {node} is silent"),
             None => format!("no node is called {node}"),
         }
+    } else if let Some(label) = unlabelled {
+        format!("no node and no worker that could run it has label {label}")
     } else if let Some(ns) = unserved {
         format!("no relay serves namespace {ns}; {START_ONE}")
     } else if has(|reason| matches!(reason, NodeReason::NotAccepting)) {
@@ -101,6 +117,8 @@ pub(super) fn of_node(reason: &NodeReason, need: Resources) -> (bool, String) {
             (false, text)
         }
         NodeReason::NotWanted => (false, "the job asks for another node".to_owned()),
+        NodeReason::NoLabel { label } => (false, format!("has no label {label}")),
+        NodeReason::NotForWorkers => (false, "workers take single commands without standard input".to_owned()),
         NodeReason::Silent { for_ms } => (false, format!("silent for {} s", for_ms / 1_000)),
         NodeReason::NoRelay { ns } => (false, format!("no relay there serves namespace {ns}")),
         NodeReason::NotAccepting => (false, "takes no work now: its disk refuses, or it is stopping".to_owned()),

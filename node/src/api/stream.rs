@@ -121,7 +121,9 @@ impl News {
                     | Notice::Forked(_)
                     | Notice::RootMismatch(_)
                     | Notice::DiskRefuses(_)
-                    | Notice::DiskAccepts,
+                    | Notice::DiskAccepts
+                    | Notice::Gateway(_)
+                    | Notice::GatewayFacts,
                 )) => {}
             }
         }

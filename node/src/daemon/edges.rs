@@ -142,6 +142,10 @@ impl RealEdges {
         }
     }
 
+    fn hand_out(&self, spawn: &Spawn) {
+        self.handle.try_input(Input::TaskEnded { run: spawn.run, outcome: Outcome::Lost, usage: Usage::default() });
+    }
+
     fn publish(&self, topic: Topic, bytes: Bytes) {
         if let Err(error) = self.net.publish(topic, bytes) {
             debug!(%error, "gossip dropped");
@@ -151,6 +155,9 @@ impl RealEdges {
     fn spawn(&mut self, spawn: Spawn) {
         if matches!(spawn.work, Work::Relay(_)) {
             return self.hand_over(spawn);
+        }
+        if matches!(spawn.work, Work::Worker(_)) {
+            return self.hand_out(&spawn);
         }
         let place = Place { grant: spawn.grant, task: spawn.task };
         if self.made.insert(spawn.grant.job) {
@@ -168,7 +175,7 @@ impl RealEdges {
                 let env_server = EnvServer { argv: pair.env_command, port_wait, host: Ipv4Addr::LOCALHOST.into() };
                 (pair.policy, Some(env_server))
             }
-            Work::Relay(_) => return,
+            Work::Relay(_) | Work::Worker(_) => return,
         };
         self.runs.put(spawn.run.0, place);
         let mut env = launch.env;

@@ -36,6 +36,8 @@ pub(super) struct Ingress {
     pub(super) remote: Remote,
     /// Where the API is served.
     pub(super) api: String,
+    /// Where workers may attach, to be told in presence.
+    pub(super) workers: String,
     /// For answers that read files.
     pub(super) runtime: tokio::runtime::Handle,
 }
@@ -81,7 +83,7 @@ impl Ingress {
                 info!(%addr, "listening for links");
                 // Those behind an unspecified address are found one by one.
                 let links = self.net.listening().iter().map(ToString::to_string).collect();
-                self.handle.input(Input::Addresses { api: self.api.clone(), links })
+                self.handle.input(Input::Addresses { api: self.api.clone(), links, workers: self.workers.clone() })
             }
         }
     }

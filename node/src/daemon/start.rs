@@ -91,6 +91,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         files: files.clone(),
         remote,
         api: api_addr.clone(),
+        workers: String::new(),
         runtime: runtime.clone(),
     };
     let monitor = Monitor {
@@ -110,7 +111,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         monitoring(monitor, &mut stop)?,
     ];
     let links = net.listening().iter().map(ToString::to_string).collect();
-    handle.input(Input::Addresses { api: api_addr, links });
+    handle.input(Input::Addresses { api: api_addr, links, workers: String::new() });
     let edges = RealEdges {
         store: opened.store,
         net: net.clone(),

@@ -124,7 +124,7 @@ impl<E: Edges> Driver<E> {
 
     fn tell(&mut self, notice: Notice) {
         match &notice {
-            Notice::Folded(_) => {}
+            Notice::Folded(_) | Notice::Gateway(_) | Notice::GatewayFacts => {}
             Notice::NodeDead(node) => {
                 warn!(%node, "node is silent; its unfinished tasks are granted again");
             }

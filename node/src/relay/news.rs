@@ -76,7 +76,9 @@ pub(super) async fn watch(
                 | Notice::Forked(_)
                 | Notice::RootMismatch(_)
                 | Notice::DiskRefuses(_)
-                | Notice::DiskAccepts,
+                | Notice::DiskAccepts
+                | Notice::Gateway(_)
+                | Notice::GatewayFacts,
             ) => continue,
             Ok(Notice::Stopped) | Err(RecvError::Closed) => return,
             Err(RecvError::Lagged(_)) => Touched::All,
@@ -100,6 +102,8 @@ async fn touched(driver: &Handle, batch: &SignedBatch, news: &mut broadcast::Rec
                 | Notice::RootMismatch(_)
                 | Notice::DiskRefuses(_)
                 | Notice::DiskAccepts
+                | Notice::Gateway(_)
+                | Notice::GatewayFacts
                 | Notice::Stopped,
             ) => {}
             Err(TryRecvError::Lagged(_)) => return Touched::All,

@@ -70,7 +70,7 @@ fn job_events(log: LogId, no: u64) -> [starling_core::event::Event; 5] {
     let spec = WorkSpec::new().with("command", command).with("name", Value::text("bench"));
     [
         batch::submit_job(hlc, job, task.clone(), 0, spec),
-        sys::grant(hlc, grant, log.node, Attempt(1), task.clone()),
+        sys::grant(hlc, grant, &starling_core::ids::Seat::machine(log.node), Attempt(1), task.clone()),
         Voice::default().started(hlc, grant, task.clone()),
         Voice::default().finished(hlc, grant, task.clone(), &Outcome::Exit(0), &Usage::default()),
         sys::seal(hlc, job, Term(1), task, &Outcome::Exit(0)),

@@ -176,9 +176,12 @@ impl World {
         };
         let free = starling_core::resources::Resources { cpu_milli: u64::MAX, mem_bytes: u64::MAX };
         let message = match self.rng.below(4) {
-            0 => {
-                Message::Offer(Offer { grant, attempt: Attempt(u16::MAX), tasks: IntervalSet::from_range(0, u32::MAX) })
-            }
+            0 => Message::Offer(Offer {
+                grant,
+                attempt: Attempt(u16::MAX),
+                tasks: IntervalSet::from_range(0, u32::MAX),
+                pool: None,
+            }),
             1 => Message::OfferReply { grant, accepted: true, free },
             2 => Message::OfferReply { grant, accepted: false, free },
             _ => Message::Ask { total: free, free },
@@ -219,7 +222,13 @@ impl World {
         let no = GrantNo { term: Term(1), no: 1 + u32::try_from(self.rng.below(3)).unwrap_or(0) };
         let grant = GrantId { job, no };
         match self.rng.below(10) {
-            0 => sys::grant(hlc, grant, self.hostile.member.node(), Attempt(1), tasks),
+            0 => sys::grant(
+                hlc,
+                grant,
+                &starling_core::ids::Seat::machine(self.hostile.member.node()),
+                Attempt(1),
+                tasks,
+            ),
             1 => sys::void(hlc, grant),
             2 => sys::seal(hlc, job, Term(9), tasks, &Outcome::Exit(66)),
             3 => Voice::default().started(hlc, grant, tasks),

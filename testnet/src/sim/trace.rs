@@ -89,6 +89,9 @@ pub(crate) fn of_input(input: &Input) -> [u64; 3] {
         }
         Input::PortOpened { run, port, .. } => [15, run.0, u64::from(*port)],
         Input::Relays(relays) => [16, relays.iter().map(|relay| u64::from(relay.slots)).sum(), relays.len() as u64],
+        Input::Workers(workers) => {
+            [17, workers.iter().map(|worker| u64::from(worker.slots)).sum(), workers.len() as u64]
+        }
         Input::Stats(_) => [12, 0, 0],
         Input::Addresses { .. } => [13, 0, 0],
         Input::Shutdown => [14, 0, 0],
@@ -146,6 +149,8 @@ pub(crate) fn of_effect(effect: &Effect) -> [u64; 3] {
                 Notice::DiskRefuses(_) => 1,
                 Notice::DiskAccepts => 2,
                 Notice::Stopped => 3,
+                Notice::Gateway(standing) => 4 ^ standing.acting().map_or(0, |term| term.0 << 8),
+                Notice::GatewayFacts => 5,
             };
             [29, what, 0]
         }

@@ -444,7 +444,12 @@ impl World {
                 self.broken(Some(Violation::new(2, detail)));
             }
             Notice::Stopped if self.stopping.remove(&seat) => self.stop(seat),
-            Notice::Folded(_) | Notice::DiskRefuses(_) | Notice::DiskAccepts | Notice::Stopped => {}
+            Notice::Folded(_)
+            | Notice::DiskRefuses(_)
+            | Notice::DiskAccepts
+            | Notice::Gateway(_)
+            | Notice::GatewayFacts
+            | Notice::Stopped => {}
         }
     }
 }

@@ -74,7 +74,7 @@ fn vectors() -> Vec<Vector> {
     let simulation = Voice::of(&submit_of(&simulated));
     vec![
         vector!("sys-admit-1", sys::admit(hlc(1_000), mac, "wren")),
-        vector!("sys-grant-1", sys::grant(hlc(1_200), grant, node(2), Attempt(1), tasks(1, 3))),
+        vector!("sys-grant-1", sys::grant(hlc(1_200), grant, &Seat::machine(node(2)), Attempt(1), tasks(1, 3))),
         vector!("sys-void-1", sys::void(hlc(1_300), grant)),
         vector!("sys-seal-1-exit", seal(&Outcome::Exit(0))),
         vector!("sys-seal-1-not-started", seal(&reason())),

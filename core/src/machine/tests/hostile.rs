@@ -24,7 +24,7 @@ fn from_2(message: Message) -> Input {
 }
 
 fn offer(job: JobId, tasks: IntervalSet) -> Message {
-    Message::Offer(Offer { grant: grant_id(job, 1), attempt: Attempt(1), tasks })
+    Message::Offer(Offer { grant: grant_id(job, 1), attempt: Attempt(1), tasks, pool: None })
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn any_message() -> impl Strategy<Value = Message> {
             2 => Message::TipsBack(frontier),
             3 => Message::Pull { log: log(seed), from: Seq(number) },
             4 => Message::Have { log: log(seed), len: Seq(number) },
-            5 => Message::Offer(Offer { grant, attempt: Attempt(u16::MAX), tasks }),
+            5 => Message::Offer(Offer { grant, attempt: Attempt(u16::MAX), tasks, pool: None }),
             _ if flag => Message::Ask { total: room, free: room },
             _ => Message::OfferReply { grant, accepted: number > 0, free: room },
         }
@@ -190,7 +190,7 @@ fn any_harm() -> impl Strategy<Value = crate::event::Event> {
         let late = crate::time::Hlc { wall_ms: u64::MAX, count: u32::MAX };
         match kind {
             0 => batch::submit_job(late, job, all, i32::MAX, WorkSpec::new()),
-            1 => sys::grant(late, grant, node(1), Attempt(u16::MAX), all),
+            1 => sys::grant(late, grant, &Seat::machine(node(1)), Attempt(u16::MAX), all),
             2 => sys::seal(late, job, Term(u32::MAX), all, &Outcome::Exit(0)),
             3 => sys::cancel(late, job),
             4 => Voice::default().finished(late, grant, all, &Outcome::Exit(0), &Usage::default()),

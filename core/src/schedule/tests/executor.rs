@@ -19,7 +19,7 @@ fn executor() -> Executor {
 }
 
 fn offer(job: u64, grant: u32, first: u32, last: u32) -> Offer {
-    Offer { grant: grant_id(job_id(2, job), grant), attempt: Attempt(1), tasks: tasks(first, last) }
+    Offer { grant: grant_id(job_id(2, job), grant), attempt: Attempt(1), tasks: tasks(first, last), pool: None }
 }
 
 fn cpu(milli: i64) -> WorkSpec {

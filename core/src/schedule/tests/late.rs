@@ -28,7 +28,7 @@ fn submit(tasks: u32, retries: i32) -> Submit {
 }
 
 fn granted(grant: u32, node: NodeId, attempt: u16, tasks: IntervalSet) -> Job {
-    Job::granted(no(grant), Placed { node, attempt: Attempt(attempt), tasks, hlc: Hlc::default() })
+    Job::granted(no(grant), Placed { node, attempt: Attempt(attempt), tasks, hlc: Hlc::default(), pool: None })
 }
 
 fn ended(grant: u32, by: NodeId, outcome: Outcome, tasks: IntervalSet) -> Job {
@@ -133,7 +133,7 @@ fn a_late_copy_of_an_offer_starts_nothing_again() {
     let total = Resources { cpu_milli: 1_000, mem_bytes: 0 };
     let mut executor = Executor::new(BIRD, total);
     let grant = GrantId { job: job(), no: no(1) };
-    let offer = Offer { grant, attempt: Attempt(1), tasks: IntervalSet::one(1) };
+    let offer = Offer { grant, attempt: Attempt(1), tasks: IntervalSet::one(1), pool: None };
     assert_eq!(executor.consider(&offer, &submit(1, 0)), Verdict::Accept);
     executor.on_durable(&grant);
     let starts = executor.pump(NOW);
