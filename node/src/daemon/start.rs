@@ -63,7 +63,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let _entered = runtime.enter();
     let started = Instant::now();
     let opened = open(config)?;
-    let (net, events) = ports::listen(config, opened.seed, opened.cluster.0, opened.cluster_secret)?;
+    let (net, events, _tunnels) = ports::listen(config, opened.seed, opened.cluster.0, opened.cluster_secret)?;
     let api_listener = ports::bind_api(config, runtime)?;
     let api_addr = api_listener.local_addr().context("reading the API's address")?.to_string();
     let (me, files, runs) = (opened.signer.node(), Files::under(&opened.dir), Runs::default());
