@@ -29,6 +29,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::{Admit, Opening, Peer, Tunnels, channel, connections, server, unopened};
 
 const DEADLINE: Duration = Duration::from_secs(20);
+/// For links that are to be cut; others have the default, which a busy machine does not exceed.
 const SILENCE: Duration = Duration::from_secs(1);
 const TERM: u64 = 7;
 
@@ -110,6 +111,13 @@ impl WorkerService for Echo {
     }
 }
 
+fn config(seed: u8, join: &[SocketAddr]) -> Config {
+    let mut config = Config::new([seed; 32], [1; 32], [2; 32]);
+    config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    config.join = join.to_vec();
+    config
+}
+
 /// One node's network with its tunnels.
 struct Node {
     net: starling_net::Handle,
@@ -120,18 +128,12 @@ struct Node {
 }
 
 impl Node {
-    fn start(seed: u8, join: &[SocketAddr], announce: Option<Vec<SocketAddr>>) -> Self {
-        let mut config = Config::new([seed; 32], [1; 32], [2; 32]);
-        config.listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-        config.join = join.to_vec();
-        config.announce = announce;
-        config.heartbeat = SILENCE / 5;
-        config.silence = SILENCE;
+    fn start(config: Config) -> Self {
+        let id = NodeId(PeerKey::from_seed(config.seed).0);
         let (net, events, incoming) = start(config).unwrap();
         let tunnels = Tunnels::new(net.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(tunnels.clone().run(incoming));
-        let id = NodeId(PeerKey::from_seed([seed; 32]).0);
         Self { net, events, tunnels, id, tasks }
     }
 
@@ -166,8 +168,8 @@ fn this_term() -> Admit {
 
 /// A gateway that serves, and another node linked to it.
 async fn pair() -> (Node, Node) {
-    let mut gateway = Node::start(1, &[], None);
-    let mut other = Node::start(2, &gateway.net.listening(), None);
+    let mut gateway = Node::start(config(1, &[]));
+    let mut other = Node::start(config(2, &gateway.net.listening()));
     gateway.linked(other.id).await;
     other.linked(gateway.id).await;
     gateway.serve();
@@ -336,9 +338,10 @@ async fn a_lost_link_ends_streams_and_the_channel_lives_on() {
 async fn a_cut_link_ends_streams_after_its_silence() {
     let (tell, told) = tokio::sync::oneshot::channel();
     let mut wire = Wire::new(async { told.await.unwrap() }).await;
-    let mut gateway = Node::start(1, &[], Some(vec![wire.addr]));
+    let quick = |config| Config { heartbeat: SILENCE / 5, silence: SILENCE, ..config };
+    let mut gateway = Node::start(quick(Config { announce: Some(vec![wire.addr]), ..config(1, &[]) }));
     tell.send(gateway.net.listening()[0]).unwrap();
-    let mut other = Node::start(2, &[wire.addr], Some(Vec::new()));
+    let mut other = Node::start(quick(Config { announce: Some(Vec::new()), ..config(2, &[wire.addr]) }));
     gateway.linked(other.id).await;
     other.linked(gateway.id).await;
     gateway.serve();
