@@ -17,5 +17,6 @@ pub mod output;
 pub mod relay;
 pub mod storage;
 pub mod telemetry;
+pub mod tunnel;
 pub mod wire;
 pub mod words;

@@ -99,6 +99,11 @@ const RULES: &[Rule] = &[
         why: "the driver knows its edges by their channels, and none of its clients",
     },
     Rule {
+        from: "node/src/tunnel/",
+        never: &["crate::storage", "crate::exec", "crate::driver", "crate::daemon", "crate::api", "crate::cli"],
+        why: "tunnel uses the links that the daemon gives it, and knows nobody who uses tunnels",
+    },
+    Rule {
         from: "node/src/api/",
         never: &["crate::storage", "crate::exec", "crate::daemon", "crate::cli", "starling_net"],
         why: "api, hwp and web talk to `driver::Handle` only",
@@ -231,6 +236,7 @@ mod tests {
             ("node/src/api/x.rs", "crate::storage::open()"),
             ("node/src/cli/x.rs", "use crate::driver::Handle;"),
             ("node/src/monitor/x.rs", "use crate::exec::Executor;"),
+            ("node/src/tunnel/x.rs", "use crate::driver::Handle;"),
             ("node/src/api/x.rs", "use crate::exec::{output::Stream, Pool};"),
             ("core/src/sync/message.rs", "use crate::schedule::Owner;"),
         ] {
@@ -248,6 +254,7 @@ mod tests {
             ("node/src/api/x.rs", "use crate::driver::Handle;"),
             ("core/src/sync/message.rs", "use crate::schedule::Offer;"),
             ("node/src/api/x.rs", "use crate::exec::output::{Stream, path};"),
+            ("node/src/tunnel/x.rs", "use starling_net::Tunnel;"),
         ] {
             assert!(findings_in(path, text, check).is_empty(), "{path}: {text}");
         }
