@@ -18,3 +18,4 @@ pub mod storage;
 pub mod telemetry;
 pub mod wire;
 pub mod words;
+pub mod worker;
