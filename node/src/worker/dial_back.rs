@@ -55,6 +55,7 @@ pub(super) async fn run(worker: Worker, listener: TcpListener, token: Option<Str
     let serve = Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
     let mut capabilities = worker.capabilities.clone();
     capabilities.push(format!("endpoint=http://{addr}"));
+    (worker.tell)(&format!("listening at http://{addr}"));
     tokio::select! {
         served = serve => tracing::error!(?served, "the worker does not serve any more"),
         () = announce(&worker, &capabilities) => {}
@@ -69,17 +70,17 @@ async fn announce(worker: &Worker, capabilities: &[String]) {
         let (mut client, url) = worker.servers.client();
         let pause = match register(worker, &mut client, capabilities.to_vec()).await {
             Ok(()) => {
-                told.say(&worker.tell, format!("registered at {url} as worker {}", worker.id));
+                told.well(&worker.tell, &format!("registered at {url} as worker {}", worker.id));
                 backoff.reset();
                 sleep(worker.limits.register).await;
                 continue;
             }
             Err(Parting::Refused(why)) => {
-                told.say(&worker.tell, format!("{url} refuses this worker: {why}; trying again every few seconds"));
+                told.refused(&worker.tell, &url, &why);
                 worker.limits.refused
             }
             Err(Parting::Lost(why)) => {
-                told.say(&worker.tell, format!("no link to {url} ({why}); trying again"));
+                told.lost(&worker.tell, &url, &why);
                 backoff.pause()
             }
             Err(Parting::Closed) => return,

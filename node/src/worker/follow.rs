@@ -56,8 +56,10 @@ impl Follower {
     /// Returns when the job is over and every line was handed to a session.
     pub(super) async fn run(&mut self, mut phase: watch::Receiver<Phase>) {
         let mut pause = LOOK_FIRST;
-        let started = phase.wait_for(|phase| *phase != Phase::Waiting).await.is_ok();
-        while started {
+        if phase.wait_for(|phase| *phase != Phase::Waiting).await.is_err() {
+            return;
+        }
+        loop {
             // Before the look: what is written until the end is then seen by it.
             let is_over = *phase.borrow_and_update() == Phase::Over;
             let moved = self.look().await;

@@ -89,8 +89,10 @@ impl Ends {
             ExecEvent::Port { .. } | ExecEvent::Started { .. } => {}
             ExecEvent::Ended { key, end, .. } => {
                 let waiter = self.table().remove(&key.run);
-                // A job that no longer waits is one of a worker that is being dropped.
-                waiter.map(|waiter| waiter.send(end));
+                if let Some(waiter) = waiter {
+                    // A job that no longer waits is one of a worker that is being dropped.
+                    let _gone = waiter.send(end);
+                }
             }
         }
     }

@@ -52,16 +52,44 @@ pub(super) struct Worker {
     pub(super) closing: watch::Receiver<bool>,
 }
 
-/// Says what is new, and nothing twice.
+/// Tells how the link is: every trouble once, until all is well again.
 #[derive(Debug, Default)]
-pub(super) struct Told(Option<String>);
+pub(super) struct Told {
+    /// Servers, and what was wrong with them.
+    troubles: BTreeSet<(String, Trouble)>,
+    is_well: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Trouble {
+    Refused,
+    Lost,
+}
 
 impl Told {
-    pub(super) fn say(&mut self, tell: &Tell, text: String) {
-        if self.0.as_ref() != Some(&text) {
-            tell(&text);
-            self.0 = Some(text);
+    /// All is well, as `text` says.
+    pub(super) fn well(&mut self, tell: &Tell, text: &str) {
+        if !self.is_well {
+            tell(text);
         }
+        *self = Self { troubles: BTreeSet::new(), is_well: true };
+    }
+
+    pub(super) fn refused(&mut self, tell: &Tell, url: &str, why: &str) {
+        if self.is_new(url, Trouble::Refused) {
+            tell(&format!("{url} refuses this worker: {why}; trying again every few seconds"));
+        }
+    }
+
+    pub(super) fn lost(&mut self, tell: &Tell, url: &str, why: &str) {
+        if self.is_new(url, Trouble::Lost) {
+            tell(&format!("no link to {url} ({why}); trying again"));
+        }
+    }
+
+    fn is_new(&mut self, url: &str, trouble: Trouble) -> bool {
+        self.is_well = false;
+        self.troubles.insert((url.to_owned(), trouble))
     }
 }
 
@@ -79,11 +107,11 @@ pub(super) async fn run(worker: Worker, lines: watch::Sender<Option<Sender>>) {
         let pause = match parting {
             Parting::Closed => return,
             Parting::Refused(why) => {
-                told.say(&worker.tell, format!("{url} refuses this worker: {why}; trying again every few seconds"));
+                told.refused(&worker.tell, &url, &why);
                 worker.limits.refused
             }
             Parting::Lost(why) => {
-                told.say(&worker.tell, format!("no link to {url} ({why}); trying again"));
+                told.lost(&worker.tell, &url, &why);
                 backoff.pause()
             }
         };
@@ -130,7 +158,7 @@ async fn hold(
         Ok(incoming) => incoming.into_inner(),
         Err(status) => return status.into(),
     };
-    told.say(&worker.tell, format!("attached to {url} as worker {}", worker.id));
+    told.well(&worker.tell, &format!("attached to {url} as worker {}", worker.id));
     // A new server does not know what runs here.
     for job_id in worker.handle.current().await {
         if replies_tx.try_send(accepted(job_id)).is_err() {

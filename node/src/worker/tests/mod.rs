@@ -7,6 +7,7 @@ mod dial;
 mod ends;
 mod links;
 mod server;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -52,10 +53,14 @@ struct Running {
 impl Running {
     fn start(urls: &[&str], home: &TempDir, choice: Choice) -> Self {
         let urls: Vec<String> = urls.iter().map(ToString::to_string).collect();
+        Self::at(Servers::new(&urls, "w1", choice.token, None).unwrap(), home, choice)
+    }
+
+    fn at(servers: Servers, home: &TempDir, choice: Choice) -> Self {
         let told = Arc::<Mutex<Vec<String>>>::default();
         let keep = Arc::clone(&told);
         let options = Options {
-            servers: Servers::new(&urls, "w1", choice.token, None).unwrap(),
+            servers,
             id: "w1".to_owned(),
             capabilities: vec!["gpu=2".to_owned()],
             slots: choice.slots,

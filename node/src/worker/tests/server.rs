@@ -62,6 +62,11 @@ struct Shared {
 
 impl Server {
     pub(super) async fn start(token: Option<&str>, way: Way) -> Self {
+        Self::with(token, way, tonic::transport::Server::builder()).await
+    }
+
+    /// As `start`, with certificates or whatever else `builder` was given.
+    pub(super) async fn with(token: Option<&str>, way: Way, mut builder: tonic::transport::Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (heard_tx, heard) = mpsc::channel(HEARD);
@@ -74,7 +79,7 @@ impl Server {
             refused: Mutex::new(0),
         });
         let service = WorkerServiceServer::new(Service(Arc::clone(&shared)));
-        let serve = tonic::transport::Server::builder().add_service(service);
+        let serve = builder.add_service(service);
         let serving = serve.serve_with_incoming(TcpListenerStream::new(listener));
         let serving = tokio::runtime::Handle::current().spawn(serving).abort_handle();
         Self { url, heard, shared, serving }
@@ -88,7 +93,9 @@ impl Server {
     /// Ends the worker's stream.
     pub(super) fn hang_up(&self, status: Option<Status>) {
         let to = self.shared.to.lock().unwrap().take().expect("a worker is attached");
-        status.map(|status| to.try_send(Err(status)).unwrap());
+        if let Some(status) = status {
+            to.try_send(Err(status)).unwrap();
+        }
     }
 
     /// From the next stream on.
