@@ -20,3 +20,4 @@ pub mod telemetry;
 pub mod tunnel;
 pub mod wire;
 pub mod words;
+pub mod worker;

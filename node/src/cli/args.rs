@@ -6,6 +6,7 @@
 //! Does not: read the environment for `up` (the configuration does), connect, or print.
 
 mod sim;
+mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use sim::{PairArgs, SimRunArgs, SimSubmitArgs, SimVerb};
 use starling_proto::Word;
 use starling_proto::v1::JobState;
+pub use worker::HwpWorkerArgs;
 
 use super::units::{ArraySpec, CpusMilli, EnvEntry, MemBytes, Millis};
 
@@ -75,6 +77,8 @@ pub enum Verb {
     Top(TopArgs),
     /// List the relays of the answering node: programs outside that run tasks
     Relays,
+    /// Run jobs on this machine for any server that speaks HWP, the Hodei worker protocol
+    HwpWorker(Box<HwpWorkerArgs>),
     /// Print the shared log
     Events(EventsArgs),
     /// Print what is known of jobs as JSON lines, whole or since a cursor
