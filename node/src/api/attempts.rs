@@ -1,6 +1,6 @@
 //! Attempts as the API shows them: where, how they ended, what they used, where their environments listened.
 //!
-//! Invariants: as many attempts as there are, but a bounded number of ports.
+//! Invariants: as many attempts as there are, but a bounded number of ports, and of those that differ by their worker alone.
 //! Does not: decide what an attempt is (`facts::view` does).
 
 use starling_core::facts::view::{self, AttemptView};
@@ -15,6 +15,8 @@ use super::reason;
 
 /// Ports in one reply: about 25 bytes each, and clients take 4 MiB.
 const PORTS_MAX: usize = 10_000;
+/// Attempts in one reply that are split by worker, for the same reason.
+const BY_WORKER_MAX: usize = 10_000;
 
 /// Everything that was tried and came to something.
 pub(super) fn attempts(machine: &Machine, job: &Job) -> Vec<Attempt> {
@@ -25,10 +27,37 @@ pub(super) fn attempts(machine: &Machine, job: &Job) -> Vec<Attempt> {
         // A grant that came to nothing says nothing to a user. An environment may have listened before its policy started.
         if !view.void || view.started || view.outcome.is_some() || !attempt.ports.is_empty() {
             room -= attempt.ports.len();
-            all.push(attempt);
+            if all.len() < BY_WORKER_MAX {
+                all.extend(by_worker(job, &view, attempt));
+            } else {
+                all.push(attempt);
+            }
         }
     }
     all
+}
+
+/// The attempt once for each worker that ran some of its tasks, and once for those that no worker ran.
+fn by_worker(job: &Job, view: &AttemptView, attempt: Attempt) -> Vec<Attempt> {
+    let run = job.grants.lookup(&view.grant).and_then(Grant::run);
+    let extra = run.and_then(|run| run.extra.as_ref()).and_then(|extra| extra.workers.as_ref());
+    let Some(workers) = extra else {
+        return vec![attempt];
+    };
+    let (mut rest, mut parts) = (view.tasks.clone(), Vec::new());
+    for (worker, tasks) in workers.iter() {
+        let tasks = rest.intersection(tasks);
+        if tasks.is_empty() {
+            continue;
+        }
+        rest.subtract(&tasks);
+        let (tasks, worker) = (ranges(&tasks), worker.to_string());
+        parts.push(Attempt { tasks, worker, ports: Vec::new(), ..attempt.clone() });
+    }
+    if !rest.is_empty() || parts.is_empty() {
+        parts.push(Attempt { tasks: ranges(&rest), ..attempt });
+    }
+    parts
 }
 
 /// What all attempts together used; `None` while no node has said.
@@ -71,6 +100,7 @@ fn attempt(machine: &Machine, job: &Job, view: &AttemptView, room: usize) -> Att
             Some(_) => unix_ms(view.last_end),
             None => 0,
         },
+        worker: String::new(),
         ports: run.map(|run| ports(run, &view.tasks, room)).unwrap_or_default(),
         usage: usage.map(|usage| of_usage(usage, grant.and_then(ended).unwrap_or_default())),
     }

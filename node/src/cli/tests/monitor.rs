@@ -84,7 +84,7 @@ fn assert_narrow(text: &str) {
 #[test]
 fn nodes_table_shows_readings_of_those_who_speak() {
     let [down, mute] = others();
-    let text = nodes::nodes_table(&[wren(), down, mute]).render(Colour::Off);
+    let text = nodes::nodes_table(&[wren(), down, mute], nodes::Labels::Left).render(Colour::Off);
     expect_test::expect![[r#"
         NODE         STATE    CPUS(FREE)  MEM(FREE)  TASKS  CPU%  MEM%  LOAD  HEARD  ADDRESS(NOTE)
         wren         READY        2(0.5)   24G(13G)      2    38    54  1.25   here  127.0.0.1:7400
