@@ -137,3 +137,48 @@ fn ports(run: &Run, tasks: &IntervalSet, room: usize) -> Vec<TaskPort> {
 pub(super) fn unix_ms(hlc: Option<Hlc>) -> u64 {
     hlc.map_or(0, |hlc| hlc.wall_ms)
 }
+
+#[cfg(test)]
+mod tests {
+    use starling_core::facts::{Extra, Placed};
+    use starling_core::ids::{GrantNo, NodeId, Term, WorkerName};
+    use starling_core::lattice::{Lattice as _, VecMap};
+    use starling_proto::v1::IndexRange;
+
+    use super::*;
+
+    fn range(start: u32, end: u32) -> IntervalSet {
+        IntervalSet::from_range(start, end)
+    }
+
+    /// Ten tasks under one grant, of which workers `w1` and `w2` started some.
+    fn job() -> Job {
+        let (no, node) = (GrantNo { term: Term(1), no: 1 }, NodeId([1; 32]));
+        let hlc = Hlc { wall_ms: 5, count: 0 };
+        let placed = Placed { node, attempt: starling_core::ids::Attempt(1), tasks: range(0, 9), hlc, pool: None };
+        let mut job = Job::granted(no, placed);
+        for (worker, tasks) in [("w1", range(0, 3)), ("w2", range(4, 7))] {
+            let workers = Some(Box::new(VecMap::one(WorkerName(worker.into()), tasks.clone())));
+            let run = Run { started: tasks, ..Run::default() };
+            let _ = job.join(Job::reported(no, node, run.with(Extra { workers, ..Extra::default() })));
+        }
+        let rest = Run { started: range(8, 8), ..Run::default() };
+        let _ = job.join(Job::reported(no, node, rest));
+        job
+    }
+
+    #[test]
+    fn tasks_of_one_attempt_are_told_apart_by_their_worker() {
+        let job = job();
+        let views = view::attempts(&job);
+        let parts: Vec<Attempt> = views
+            .iter()
+            .flat_map(|view| by_worker(&job, view, Attempt { tasks: ranges(&view.tasks), ..Attempt::default() }))
+            .collect();
+        let shown: Vec<(&str, &[IndexRange])> =
+            parts.iter().map(|part| (part.worker.as_str(), part.tasks.as_slice())).collect();
+        let of = |start, end| [IndexRange { start, end }];
+        let expected = [of(0, 3), of(4, 7), of(8, 8), of(9, 9)];
+        assert_eq!(shown, [("w1", &expected[0][..]), ("w2", &expected[1]), ("", &expected[2]), ("", &expected[3])]);
+    }
+}

@@ -300,7 +300,16 @@ mod tests {
             text(finch, Why::Silent { for_ms: Some(9_000), vacancy: few }),
             text(finch, Why::Silent { for_ms: None, vacancy: Vacancy::Soon { candidates: 1 } }),
         ];
-        expect_test::expect![""].assert_eq(&all.join("\n"));
+        expect_test::expect![[r#"
+            no claim yet: one of the 3 nodes that would be the gateway claims in a moment
+            no claim yet: this node has only just begun to listen
+            finch has held term 3 for 4 min, and acts
+            finch claimed term 3 0 s ago, and is settling: a claim stands for a while before its node acts
+            finch claimed term 3 4 min ago, and does not act yet: it is settling, or sees less than half of the members
+            finch holds term 3 but does not act: it sees 1 of 3 members, less than half
+            finch holds term 3 but does not serve any more; nobody has claimed yet: no live node would be the gateway
+            finch holds term 3 but has been silent for 9 s; nobody has claimed yet: this node sees 1 of 3 members, less than half
+            finch holds term 3 but was not heard since this node started; nobody has claimed yet: the one node that would be the gateway claims in a moment"#]].assert_eq(&all.join("\n"));
     }
 
     fn tokens(all: &[(u8, &str, bool)]) -> Tokens {

@@ -96,6 +96,19 @@ fn nodes_table_shows_readings_of_those_who_speak() {
 }
 
 #[test]
+fn wide_nodes_table_has_labels_and_the_gateway_is_marked() {
+    let labels = vec!["docker".into(), "gpu=2".into()];
+    let robin = NodeLine { name: "robin".into(), gateway: true, labels, ..wren() };
+    let text = nodes::nodes_table(&[robin, wren()], nodes::Labels::Shown).render(Colour::Off);
+    expect_test::expect![[r#"
+        NODE   STATE  CPUS(FREE)  MEM(FREE)  TASKS  CPU%  MEM%  LOAD  HEARD  ADDRESS(NOTE)             LABELS
+        robin  READY      2(0.5)   24G(13G)      2    38    54  1.25   here  127.0.0.1:7400 (gateway)  docker,gpu=2
+        wren   READY      2(0.5)   24G(13G)      2    38    54  1.25   here  127.0.0.1:7400            -
+    "#]]
+    .assert_eq(&text);
+}
+
+#[test]
 fn top_page_has_bars_and_jobs_of_nodes_that_speak() {
     let [down, mute] = others();
     let mut full = NodeLine { name: "magpie".into(), answering: false, jobs: Vec::new(), ..wren() };
@@ -149,6 +162,7 @@ fn node_page_shows_everything_and_the_past() {
         heard:      here
         version:    0.1.0
         addresses:  127.0.0.1:7400
+        gateway:    never
         cpus:       2 offered, 0.5 free
         mem:        24G offered, 13G free
         tasks:      2
