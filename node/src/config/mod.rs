@@ -379,3 +379,47 @@ fn read_file(path: &Path) -> Result<File, ConfigError> {
     };
     toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(labels: &[Label]) -> String {
+        let texts: Vec<&str> = labels.iter().map(|label| label.0.as_str()).collect();
+        texts.join(" ")
+    }
+
+    #[test]
+    fn labels_are_kept_once_and_in_order_and_wrong_ones_are_named() {
+        assert_eq!(texts(&labels("gpu=2, docker,gpu=2".split(',')).unwrap()), "docker gpu=2");
+        let longest = "x".repeat(limits::LABEL_TEXT_BYTES_MAX);
+        assert_eq!(labels([longest.as_str()]).unwrap().len(), 1);
+        let (too_long, many) = (format!("{longest}x"), (0..=limits::LABELS_MAX).map(|n| n.to_string()));
+        for wrong in ["", " ", "a b", "a,b", "é", "a\n", too_long.as_str()] {
+            assert!(labels([wrong]).unwrap_err().contains("expected a label"), "{wrong:?}");
+        }
+        let many: Vec<String> = many.collect();
+        let error = listed("labels", Some(&many)).unwrap_err().to_string();
+        assert!(error.starts_with("labels `0,1,") && error.ends_with("expected at most 32 labels"), "{error}");
+        assert!(listed("label", None).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_file_has_labels_and_the_gateway_and_nothing_misspelt() {
+        let file: File = toml::from_str("labels = [\"gpu\", \"zone=a\"]\ngateway = false\n").unwrap();
+        assert_eq!((file.labels.unwrap().join(" ").as_str(), file.gateway), ("gpu zone=a", Some(false)));
+        assert!(toml::from_str::<File>("label = [\"gpu\"]\n").is_err());
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+        let picked = |flag, environment, file| {
+            let set = pick(flag, environment, file, 0);
+            (set.value, set.source)
+        };
+        assert_eq!(picked(Some(1), Some(2), Some(3)), (1, Source::Flag));
+        assert_eq!(picked(None, Some(2), Some(3)), (2, Source::Environment));
+        assert_eq!(picked(None, None, Some(3)), (3, Source::File));
+        assert_eq!(picked(None, None, None), (0, Source::Default));
+    }
+}
