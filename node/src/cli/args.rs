@@ -8,6 +8,7 @@
 mod gateway;
 mod sim;
 mod task;
+mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub use sim::{PairArgs, SimRunArgs, SimSubmitArgs, SimVerb};
 use starling_proto::Word;
 use starling_proto::v1::JobState;
 pub use task::{Ack, DemandArgs, ManyArgs, RunArgs, SubmitArgs, TaskArgs};
+pub use worker::HwpWorkerArgs;
 
 use super::units::{CpusMilli, MemBytes, Millis, parse_label};
 
@@ -79,6 +81,8 @@ pub enum Verb {
     Top(TopArgs),
     /// List the relays of the answering node: programs outside that run tasks
     Relays,
+    /// Run jobs on this machine for any server that speaks HWP, the Hodei worker protocol
+    HwpWorker(Box<HwpWorkerArgs>),
     /// Look at the gateway to workers from outside, and say who may come in
     #[command(subcommand)]
     Gateway(GatewayVerb),
