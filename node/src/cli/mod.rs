@@ -35,7 +35,7 @@ use clap::Parser as _;
 use tokio::time::Instant;
 
 use self::args::{Cli, ClientOptions, ClusterVerb, ConfigVerb, JobVerb, NodeVerb, SimVerb, Verb};
-pub use self::args::{ClusterInitArgs, UpArgs};
+pub use self::args::{ClusterInitArgs, HwpArgs, HwpAt, UpArgs};
 pub use self::connect::base_dir;
 use self::connect::{Client, Target};
 use self::error::CliError;

@@ -15,6 +15,7 @@ mod rendezvous;
 mod start;
 mod stats;
 mod tell;
+mod workers;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use tokio::net::TcpListener;
 
 use crate::config::{API_PORT, Config, LINK_PORT, PORTS};
+use crate::hwp::edge;
 
 /// Binds links: where configured, else at the first free port.
 ///
@@ -37,6 +38,22 @@ pub(super) fn listen(
         }
     }
     bail!("no port for links")
+}
+
+/// Binds the workers' port: where configured, else at the first free port of loopback; none if it is switched off.
+///
+/// # Errors
+/// If none can be had.
+pub(super) fn bind_workers(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow::Result<Option<TcpListener>> {
+    let candidates = config.hwp.candidates();
+    let Some(first) = candidates.first() else {
+        return Ok(None);
+    };
+    let bound = runtime.block_on(edge::bind(&candidates));
+    let listener = bound.with_context(|| {
+        format!("serving workers on {first}; choose another address with --hwp, or switch it off with --hwp off")
+    })?;
+    Ok(Some(listener))
 }
 
 /// Binds the API: where configured, else at the first free port of loopback.

@@ -10,34 +10,40 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use starling_core::config::Config as CoreConfig;
 use starling_core::event::{Signer, cluster_id};
 use starling_core::ids::{ClusterId, NodeId};
 use starling_core::machine::{Identity, Input, Machine};
 use starling_core::resources::Resources;
-use starling_net::{Lane, PeerKey};
+use starling_net::{Lane, PeerKey, SendError};
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::edges::{RealEdges, Runs, Serve};
 use super::generators::Relays;
 use super::home::{self, Home};
 use super::ingress::{self, Ingress};
-use super::node::Node;
+use super::node::{Node, Workers};
 use super::rendezvous::Rendezvous;
 use super::stats::Monitor;
+use super::workers::NoGateway;
 use super::{discovery, ports, recover, stats, tell};
 use crate::api;
 use crate::config::{Config, secret};
 use crate::driver::{self, Clock, Handle, Queue};
 use crate::exec::{self, Executor};
+use crate::hwp::edge::{self, Edge, Tls};
 use crate::monitor::History;
-use crate::output::{Files, Outputs, Remote};
+use crate::output::{Files, Outputs, Pushes, Remote, Sent};
 use crate::relay;
 use crate::storage::{Reader, Store};
-use crate::wire::{self, Control};
+use crate::wire::{self, Bulk, Control};
 
 /// Pulls that wait to be served from disk.
 const SERVES: usize = 64;
+/// Pieces of pushed lines that are written at once for other nodes' clients.
+const KEEPING_MAX: usize = 64;
 
 /// What is known once the log has been read.
 struct Opened {
@@ -66,8 +72,13 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let (net, events) = ports::listen(config, opened.seed, opened.cluster.0, opened.cluster_secret)?;
     let api_listener = ports::bind_api(config, runtime)?;
     let api_addr = api_listener.local_addr().context("reading the API's address")?.to_string();
+    let workers_listener = ports::bind_workers(config, runtime)?;
+    let workers_addr = workers_listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let workers_addr = workers_addr.map_or_else(String::new, |addr| addr.to_string());
+    let tls = config.hwp.tls().as_ref().map(Tls::read).transpose()?;
     let (me, files, runs) = (opened.signer.node(), Files::under(&opened.dir), Runs::default());
     let remote = remote(&net);
+    let pushes = pushes(me, files.clone(), &net);
     let handle = opened.handle.clone();
     let ends = tell::ends(handle.clone(), me, files.clone(), runs.clone(), net.clone());
     let exec = Arc::new(Executor::start(ends, exec::Options::default()));
@@ -91,7 +102,9 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         files: files.clone(),
         remote,
         api: api_addr.clone(),
-        workers: String::new(),
+        workers: workers_addr.clone(),
+        pushes: pushes.clone(),
+        keeping: Arc::new(Semaphore::new(KEEPING_MAX)),
         runtime: runtime.clone(),
     };
     let monitor = Monitor {
@@ -111,7 +124,10 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         monitoring(monitor, &mut stop)?,
     ];
     let links = net.listening().iter().map(ToString::to_string).collect();
-    handle.input(Input::Addresses { api: api_addr, links, workers: String::new() });
+    handle.input(Input::Addresses { api: api_addr, links, workers: workers_addr });
+    let has_token = opened.machine.facts().gateway().valid_tokens().next().is_some();
+    let setup = edge::Setup { handle: handle.clone(), gateways: Arc::new(NoGateway), pushes };
+    let workers = workers_listener.map(|listener| Workers { edge: Edge::start(setup), listener, tls, has_token });
     let edges = RealEdges {
         store: opened.store,
         net: net.clone(),
@@ -128,7 +144,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     threads.push(spawn("driver", move || driver::run(machine, queue, edges))?);
     let (name, dir, offers) = (opened.name, opened.dir, opened.offers);
     let loopback_only = config.loopback_only();
-    Ok(Node { name, dir, offers, loopback_only, handle, net, exec, runs, api, api_listener, stop, threads })
+    Ok(Node { name, dir, offers, loopback_only, handle, net, exec, runs, api, api_listener, workers, stop, threads })
 }
 
 /// Opens the data directory and reads the log.
@@ -172,6 +188,20 @@ fn remote(net: &starling_net::Handle) -> Remote {
         let frame = wire::encode(&Control::Fetch { id, fetch });
         net.send(PeerKey(to.0), Lane::Control, frame).is_ok()
     }))
+}
+
+/// Lines that clients push: those of other nodes' jobs go to their owners.
+fn pushes(me: NodeId, files: Files, net: &starling_net::Handle) -> Pushes {
+    let net = net.clone();
+    let send = move |to: NodeId, id, job, piece: &Bytes| {
+        let frame = wire::encode(&Bulk::Push { id, job, data: piece.as_ref().into() });
+        match net.send(PeerKey(to.0), Lane::Bulk, frame) {
+            Ok(()) => Sent::Yes,
+            Err(SendError::Full) => Sent::Full,
+            Err(SendError::NotLinked | SendError::TooLarge { .. }) => Sent::NotLinked,
+        }
+    };
+    Pushes::new(me, files, Box::new(send))
 }
 
 fn context(
