@@ -199,7 +199,7 @@ impl Pushes {
     }
 }
 
-/// Adds to the file as much as fits. A file of `cap` bytes and more is full.
+/// Adds to the file as much as fits. A file of more than `cap` bytes has said that it is full.
 fn append(prefix: &Path, piece: &[u8], cap: u64) -> io::Result<Kept> {
     let path = output::path(prefix, Stream::Pushed);
     let open = || File::options().append(true).create(true).mode(0o600).open(&path);
@@ -210,10 +210,10 @@ fn append(prefix: &Path, piece: &[u8], cap: u64) -> io::Result<Kept> {
         }
         (opened, _) => opened?,
     };
-    let room = cap.saturating_sub(file.metadata()?.len());
-    if room == 0 {
+    // Only the line about the cut goes beyond.
+    let Some(room) = cap.checked_sub(file.metadata()?.len()) else {
         return Ok(Kept::Cut);
-    }
+    };
     match usize::try_from(room) {
         Ok(room) if room < piece.len() => {
             file.write_all(&piece[..room])?;
@@ -291,6 +291,11 @@ mod tests {
         let full = std::fs::read_to_string(output::path(&prefix, Stream::Pushed)).unwrap();
         assert!(full.starts_with("12345678\n1234567\n[starling: cut here"), "{full}");
         assert_eq!(append(&prefix, b"more\n", 16).unwrap(), Kept::Cut);
+        let just = dir.path().join("job").join("just");
+        assert_eq!(append(&just, b"12345678", 8).unwrap(), Kept::All);
+        assert_eq!(append(&just, b"\n", 8).unwrap(), Kept::Cut);
+        let full_too = std::fs::read_to_string(output::path(&just, Stream::Pushed)).unwrap();
+        assert!(full_too.starts_with("12345678\n[starling: cut here"), "{full_too}");
         assert_eq!(std::fs::read_to_string(output::path(&prefix, Stream::Pushed)).unwrap(), full);
     }
 }

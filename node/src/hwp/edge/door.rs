@@ -109,15 +109,15 @@ impl Door {
         let seat = told.map_err(|_closed| Status::unavailable("this node is shutting down; connect to another"))?;
         seat.as_ref().map_or_else(|| Err(Status::internal("the seat is empty")), |seat| judge(seat, peer, headers))
     }
+}
 
-    /// Waits out a refusal.
-    ///
-    /// Cancel safety: cancel safe.
-    async fn refuse(&self, guest: &Guest) {
-        match self.refusals.try_acquire() {
-            Ok(_permit) => tokio::time::sleep(REFUSED_AFTER).await,
-            Err(_full) => guest.0.close.notify_one(),
-        }
+/// Waits out a refusal.
+///
+/// Cancel safety: cancel safe.
+async fn refuse(refusals: &Semaphore, guest: &Guest) {
+    match refusals.try_acquire() {
+        Ok(_permit) => tokio::time::sleep(REFUSED_AFTER).await,
+        Err(_full) => guest.0.close.notify_one(),
     }
 }
 
@@ -186,11 +186,89 @@ where
                 }
                 Err(status) => {
                     drop(request);
-                    door.refuse(&guest).await;
+                    refuse(&door.refusals, &guest).await;
                     Ok(status.into_http())
                 }
             }
         };
         judged.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tonic::Code;
+
+    use super::*;
+    use crate::hwp::edge::seat::Route;
+
+    fn seat(tokens: &[&str]) -> Seat {
+        let tokens: BTreeSet<Hash> =
+            tokens.iter().map(|token| Hash(*blake3::hash(token.as_bytes()).as_bytes())).collect();
+        Seat { tokens: Arc::new(tokens), route: Route::Nowhere("") }
+    }
+
+    fn code(tokens: &[&str], peer: &str, authorization: Option<&str>) -> Result<(), Code> {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = authorization {
+            headers.insert("authorization", value.parse().unwrap());
+        }
+        let peer: IpAddr = peer.parse().unwrap();
+        judge(&seat(tokens), peer.to_canonical(), &headers).map(|_access| ()).map_err(|status| status.code())
+    }
+
+    #[test]
+    fn without_tokens_this_host_only_and_with_them_whoever_shows_one() {
+        for (peer, expected) in [
+            ("127.0.0.1", Ok(())),
+            ("127.3.2.1", Ok(())),
+            ("::1", Ok(())),
+            ("::ffff:127.0.0.1", Ok(())),
+            ("10.0.0.7", Err(Code::PermissionDenied)),
+            ("::ffff:10.0.0.7", Err(Code::PermissionDenied)),
+            ("fe80::1", Err(Code::PermissionDenied)),
+        ] {
+            assert_eq!(code(&[], peer, None), expected, "{peer}");
+            assert_eq!(code(&[], peer, Some("Bearer anything")), expected, "{peer}");
+        }
+        for (shown, expected) in [
+            (Some("Bearer red"), Ok(())),
+            (Some("bearer  red "), Ok(())),
+            (Some("Bearer blue"), Ok(())),
+            (Some("Bearer Red"), Err(Code::Unauthenticated)),
+            (Some("Bearer "), Err(Code::Unauthenticated)),
+            (Some("Basic red"), Err(Code::Unauthenticated)),
+            (Some("red"), Err(Code::Unauthenticated)),
+            (Some(""), Err(Code::Unauthenticated)),
+            (None, Err(Code::Unauthenticated)),
+        ] {
+            assert_eq!(code(&["red", "blue"], "127.0.0.1", shown), expected, "{shown:?}");
+            assert_eq!(code(&["red", "blue"], "10.0.0.7", shown), expected, "{shown:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_refusals_wait_and_further_ones_lose_their_connection() {
+        let refusals = Semaphore::new(2);
+        let guests: Vec<Guest> = (0..3).map(|_| Guest::at([10, 0, 0, 7].into())).collect();
+        let (first, second, third) = (&guests[0], &guests[1], &guests[2]);
+        let mut waiting = [Box::pin(refuse(&refusals, first)), Box::pin(refuse(&refusals, second))];
+        assert!(waiting.iter_mut().all(|one| one.as_mut().now_or_never().is_none()));
+        assert!(refuse(&refusals, third).now_or_never().is_some());
+        assert!(third.turned_away().now_or_never().is_some());
+        assert!(first.turned_away().now_or_never().is_none());
+        let [one, two] = waiting;
+        tokio::join!(one, two);
+        assert!(refuse(&refusals, third).now_or_never().is_none(), "there is room again");
+    }
+
+    #[test]
+    fn access_lasts_as_long_as_it_would_be_given_again() {
+        let red = Access { token: Some(Hash(*blake3::hash(b"red").as_bytes())) };
+        assert!(red.holds(&seat(&["red", "blue"])) && !red.holds(&seat(&["blue"])));
+        let host = Access { token: None };
+        assert!(host.holds(&seat(&[])) && !host.holds(&seat(&["red"])));
     }
 }
