@@ -67,7 +67,8 @@ impl Machine {
         }
         let silent_for = |peer: &Peer| now.since_ms(peer.heard);
         let Some(peer) = self.fleet.peer(&claim.node) else {
-            return true;
+            // Links may take longer to come up than a live node is silent.
+            return self.fleet.health(now, &claim.node) == Health::Dead;
         };
         let cut_off = !self.sync.is_linked(&claim.node) && silent_for(peer) >= self.config.gateway_gone_ms;
         cut_off || self.fleet.health(now, &claim.node) != Health::Live || !peer.presence.gateway.willing

@@ -7,6 +7,7 @@
 
 mod hwp;
 mod sim;
+mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub use hwp::{HwpArgs, HwpAt};
 pub use sim::{PairArgs, SimRunArgs, SimSubmitArgs, SimVerb};
 use starling_proto::Word;
 use starling_proto::v1::JobState;
+pub use worker::HwpWorkerArgs;
 
 use super::units::{ArraySpec, CpusMilli, EnvEntry, MemBytes, Millis};
 
@@ -77,6 +79,8 @@ pub enum Verb {
     Top(TopArgs),
     /// List the relays of the answering node: programs outside that run tasks
     Relays,
+    /// Run jobs on this machine for any server that speaks HWP, the Hodei worker protocol
+    HwpWorker(Box<HwpWorkerArgs>),
     /// Print the shared log
     Events(EventsArgs),
     /// Print what is known of jobs as JSON lines, whole or since a cursor

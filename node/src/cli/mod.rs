@@ -3,8 +3,8 @@
 //! Invariants: data goes to stdout, talk to stderr; the exit code is the job's own, or 124 timed out,
 //! 125 cancelled, 2 usage, 69 no daemon, 75 lost; nothing here is faster or better informed than
 //! any other client of the API.
-//! Does not: run nodes or read their configuration: `up`, `cluster init` and `config show` are
-//! handed back to the caller.
+//! Does not: run nodes or workers or read their configuration: `up`, `hwp-worker`, `cluster init` and
+//! `config show` are handed back to the caller.
 
 pub mod args;
 mod connect;
@@ -35,7 +35,7 @@ use clap::Parser as _;
 use tokio::time::Instant;
 
 use self::args::{Cli, ClientOptions, ClusterVerb, ConfigVerb, JobVerb, NodeVerb, SimVerb, Verb};
-pub use self::args::{ClusterInitArgs, HwpArgs, HwpAt, UpArgs};
+pub use self::args::{ClusterInitArgs, HwpArgs, HwpAt, HwpWorkerArgs, UpArgs};
 pub use self::connect::base_dir;
 use self::connect::{Client, Target};
 use self::error::CliError;
@@ -56,6 +56,8 @@ pub enum Parsed {
     ClusterInit(ClusterInitArgs),
     /// Show the configuration that these flags would give.
     ConfigShow(Box<UpArgs>),
+    /// Be a worker of an HWP server.
+    HwpWorker(Box<HwpWorkerArgs>),
     /// Ask a node; see [`execute`].
     Client(Box<ClientCommand>),
 }
@@ -107,6 +109,7 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Up(up) => return Parsed::Up(Box::new(up)),
         Verb::Cluster(ClusterVerb::Init(init)) => return Parsed::ClusterInit(init),
         Verb::Config(ConfigVerb::Show(up)) => return Parsed::ConfigShow(up),
+        Verb::HwpWorker(worker) => return Parsed::HwpWorker(worker),
         Verb::Submit(submit) => ClientVerb::Submit(submit),
         Verb::Run(run) => ClientVerb::Run(run),
         Verb::Sim(SimVerb::Run(run)) => ClientVerb::SimRun(run),

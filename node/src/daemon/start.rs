@@ -21,13 +21,13 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::edges::{RealEdges, Runs, Serve};
+use super::gateways::NoGateway;
 use super::generators::Relays;
 use super::home::{self, Home};
 use super::ingress::{self, Ingress};
 use super::node::{Node, Workers};
 use super::rendezvous::Rendezvous;
 use super::stats::Monitor;
-use super::workers::NoGateway;
 use super::{discovery, ports, recover, stats, tell};
 use crate::api;
 use crate::config::{Config, secret};
@@ -38,6 +38,7 @@ use crate::monitor::History;
 use crate::output::{Files, Outputs, Pushes, Remote, Sent};
 use crate::relay;
 use crate::storage::{Reader, Store};
+use crate::tunnel::Tunnels;
 use crate::wire::{self, Bulk, Control};
 
 /// Pulls that wait to be served from disk.
@@ -69,7 +70,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let _entered = runtime.enter();
     let started = Instant::now();
     let opened = open(config)?;
-    let (net, events) = ports::listen(config, opened.seed, opened.cluster.0, opened.cluster_secret)?;
+    let (net, events, incoming) = ports::listen(config, opened.seed, opened.cluster.0, opened.cluster_secret)?;
     let api_listener = ports::bind_api(config, runtime)?;
     let api_addr = api_listener.local_addr().context("reading the API's address")?.to_string();
     let workers_listener = ports::bind_workers(config, runtime)?;
@@ -120,6 +121,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let mut threads = vec![
         spawn("ingress", move || ingress.run(events))?,
         serving(serves, reader, &net)?,
+        tunnelling(Tunnels::new(net.clone()), incoming, runtime)?,
         discovering(opened.rendezvous, &opened.name, &net, &mut stop)?,
         monitoring(monitor, &mut stop)?,
     ];
@@ -240,6 +242,15 @@ fn storage_stats(dir: &Path) -> api::ReadStorage {
 fn serving(serves: Receiver<Serve>, reader: Reader, net: &starling_net::Handle) -> anyhow::Result<JoinHandle<()>> {
     let net = net.clone();
     spawn("serve", move || ingress::serve(&serves, &reader, &net))
+}
+
+fn tunnelling(
+    tunnels: Tunnels,
+    incoming: starling_net::Tunnels,
+    runtime: &tokio::runtime::Handle,
+) -> anyhow::Result<JoinHandle<()>> {
+    let runtime = runtime.clone();
+    spawn("tunnels", move || runtime.block_on(tunnels.run(incoming)))
 }
 
 fn discovering(
