@@ -179,8 +179,6 @@ where
             match door.judge(guest.0.peer, request.headers()).await {
                 Ok(access) => {
                     guest.0.let_in.store(true, Ordering::Relaxed);
-                    // It has served its purpose, and goes no further.
-                    request.headers_mut().remove("authorization");
                     request.extensions_mut().insert(access);
                     inner.call(request).await
                 }
@@ -207,7 +205,7 @@ mod tests {
     fn seat(tokens: &[&str]) -> Seat {
         let tokens: BTreeSet<Hash> =
             tokens.iter().map(|token| Hash(*blake3::hash(token.as_bytes()).as_bytes())).collect();
-        Seat { tokens: Arc::new(tokens), route: Route::Nowhere("") }
+        Seat { tokens: Arc::new(tokens), route: Route::Nowhere(""), acting: None }
     }
 
     fn code(tokens: &[&str], peer: &str, authorization: Option<&str>) -> Result<(), Code> {

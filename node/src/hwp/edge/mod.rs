@@ -8,6 +8,7 @@
 
 mod door;
 mod forward;
+pub mod listing;
 mod logs;
 mod refusal;
 mod seat;
@@ -26,9 +27,12 @@ pub use door::Access;
 pub use seat::{Cut, Gateways, Line};
 pub use serve::{bind, serve};
 pub use tls::{Tls, TlsError, TlsFiles};
+use seat::{Route, Seat};
+use starling_core::ids::GatewayTerm;
 use tokio::sync::watch;
 
 use crate::driver;
+use crate::hwp::gateway::WorkerLine;
 use crate::output::Pushes;
 
 /// Largest message that is read. Low: results with long output are refused. High: each connection may take more memory.
@@ -49,7 +53,8 @@ pub struct Setup {
 #[derive(Clone)]
 pub struct Edge {
     handle: driver::Handle,
-    seats: watch::Receiver<Option<seat::Seat>>,
+    gateways: Arc<dyn Gateways>,
+    seats: watch::Receiver<Option<Seat>>,
     turns: turns::Turns,
     pushes: Pushes,
 }
@@ -65,11 +70,37 @@ impl Edge {
     #[must_use]
     pub fn start(setup: Setup) -> Self {
         let (tx, seats) = watch::channel(None);
-        tokio::spawn(seat::follow(setup.handle.clone(), setup.gateways, tx));
-        Self::following(setup.handle, setup.pushes, seats)
+        tokio::spawn(seat::follow(setup.handle.clone(), Arc::clone(&setup.gateways), tx));
+        Self::following(setup, seats)
     }
 
-    fn following(handle: driver::Handle, pushes: Pushes, seats: watch::Receiver<Option<seat::Seat>>) -> Self {
-        Self { handle, seats, turns: turns::Turns::default(), pushes }
+    fn following(setup: Setup, seats: watch::Receiver<Option<Seat>>) -> Self {
+        let Setup { handle, gateways, pushes } = setup;
+        Self { handle, gateways, seats, turns: turns::Turns::default(), pushes }
+    }
+
+    /// The term under which this node is the gateway, if it is.
+    #[must_use]
+    pub fn acting(&self) -> Option<GatewayTerm> {
+        self.seats.borrow().as_ref().and_then(|seat| seat.acting)
+    }
+
+    /// The gateway's workers, whichever node that is.
+    ///
+    /// Cancel safety: cancel safe.
+    ///
+    /// # Errors
+    /// In words for people: if there is no gateway, or it does not answer.
+    pub async fn workers(&self) -> Result<Vec<WorkerLine>, String> {
+        if self.acting().is_some() {
+            return Ok(self.gateways.workers_here().await);
+        }
+        let claim = match self.seats.borrow().as_ref().map(|seat| &seat.route) {
+            Some(Route::To { node, term, .. }) => Ok((*node, *term)),
+            Some(Route::Nowhere(reason)) => Err((*reason).to_owned()),
+            None => Err("this node is starting; try again in a moment".to_owned()),
+        };
+        let (node, term) = claim?;
+        self.gateways.workers_there(node, term).await
     }
 }

@@ -22,6 +22,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::driver::{Handle, Stopped};
+use crate::hwp::gateway::WorkerLine;
 
 /// Rest while the driver's queue is full.
 const BUSY_REST: Duration = Duration::from_millis(50);
@@ -68,6 +69,12 @@ pub trait Gateways: fmt::Debug + Send + Sync + 'static {
 
     /// The workers' service of another node, which serves this line only while it acts under `term`.
     fn there(&self, node: NodeId, term: GatewayTerm) -> Line;
+
+    /// The workers of this node, while it is the gateway.
+    fn workers_here(&self) -> BoxFuture<'_, Vec<WorkerLine>>;
+
+    /// The workers of another node, which acts under `term`; if it does not answer, why.
+    fn workers_there(&self, node: NodeId, term: GatewayTerm) -> BoxFuture<'_, Result<Vec<WorkerLine>, String>>;
 }
 
 /// Where workers are served.
@@ -103,6 +110,8 @@ pub(super) struct Seat {
     pub(super) tokens: Arc<BTreeSet<Hash>>,
     /// Where workers are served.
     pub(super) route: Route,
+    /// The term under which this node is the gateway, if it is.
+    pub(super) acting: Option<GatewayTerm>,
 }
 
 /// The same as the Machine has it.
@@ -135,6 +144,7 @@ pub(super) async fn follow(handle: Handle, gateways: Arc<dyn Gateways>, seats: w
     seats.send_if_modified(|seat| {
         let Some(seat) = seat else { return false };
         seat.route = Route::Nowhere("this node is shutting down; connect to another");
+        seat.acting = None;
         true
     });
 }
@@ -193,6 +203,7 @@ fn renew(seat: &mut Option<Seat>, seen: Seen, gateways: &dyn Gateways) -> bool {
         }
         (_, None) => Route::Nowhere("no node is the gateway yet; try again in a moment"),
     };
-    *seat = Some(Seat { tokens: Arc::new(seen.tokens), route });
+    let acting = target.filter(|(node, _)| *node == seen.me).map(|(_, term)| term);
+    *seat = Some(Seat { tokens: Arc::new(seen.tokens), route, acting });
     true
 }

@@ -14,7 +14,7 @@ use tonic::codegen::http;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
-use super::world::{Echo, Made, Node, seat, within};
+use super::world::{Echo, Made, Node, seat, within, worker};
 use crate::hwp::edge::Line;
 use crate::hwp::edge::seat::{Route, Seat};
 
@@ -47,7 +47,7 @@ async fn node(first: Option<Seat>) -> (Node, watch::Sender<Option<Seat>>) {
 }
 
 fn nowhere() -> Option<Seat> {
-    Some(Seat { tokens: Default::default(), route: Route::Nowhere("nobody claims") })
+    Some(Seat { tokens: Default::default(), route: Route::Nowhere("nobody claims"), acting: None })
 }
 
 #[tokio::test]
@@ -166,4 +166,15 @@ async fn a_node_alone_becomes_the_gateway_and_serves_workers_itself() {
     let term = node.ask(|machine| machine.election().standing().acting()).await;
     assert!(term.is_some());
     assert_eq!(echo.heard(), [":register"]);
+    assert_eq!(node.edge.acting(), term);
+    assert_eq!(node.edge.workers().await, Ok(vec![worker("here")]));
+}
+
+#[tokio::test]
+async fn workers_are_told_by_the_gateway_wherever_it_is() {
+    let (node, seats) = node(seat(9, 3, Echo::default().line())).await;
+    assert_eq!(node.edge.workers().await, Ok(vec![worker("there under term 3")]));
+    assert_eq!(node.edge.acting(), None);
+    seats.send(nowhere()).unwrap();
+    assert_eq!(node.edge.workers().await, Err("nobody claims".to_owned()));
 }

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
 use starling_core::config::Config;
 use starling_core::event::Signer;
 use starling_core::facts::{Outcome, Usage};
@@ -35,6 +36,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::driver::{self, Clock, Edges, Handle};
 use crate::hwp::edge::seat::{Route, Seat};
+use crate::hwp::gateway::{Reach, WorkerLine};
 use crate::hwp::edge::{Edge, Gateways, Line, Setup, Tls, serve};
 use crate::output::{Files, Pushes, SendPiece, Sent};
 
@@ -93,7 +95,6 @@ impl Echo {
     }
 
     fn hear(&self, metadata: &MetadataMap, what: &str) {
-        assert!(!metadata.contains_key("authorization"), "a token went further than the door");
         let by = metadata.get("worker-id").map_or("", |id| id.to_str().unwrap());
         self.heard.lock().unwrap().push(format!("{by}:{what}"));
     }
@@ -187,16 +188,40 @@ impl Gateways for Echo {
     fn there(&self, _node: NodeId, _term: GatewayTerm) -> Line {
         self.line()
     }
+
+    fn workers_here(&self) -> BoxFuture<'_, Vec<WorkerLine>> {
+        std::future::ready(vec![worker("here")]).boxed()
+    }
+
+    fn workers_there(&self, _node: NodeId, term: GatewayTerm) -> BoxFuture<'_, Result<Vec<WorkerLine>, String>> {
+        std::future::ready(Ok(vec![worker(&format!("there under term {term}"))])).boxed()
+    }
+}
+
+/// A worker, for people.
+pub(super) fn worker(id: &str) -> WorkerLine {
+    WorkerLine {
+        id: id.to_owned(),
+        labels: vec!["docker".to_owned(), "gpu=2".to_owned()],
+        slots: 4,
+        tasks: vec!["a".to_owned()],
+        reach: Reach::Stream,
+        attached: true,
+        heard: Duration::from_millis(1_500),
+        cpu_milli: Some(250),
+        mem_bytes: None,
+    }
 }
 
 /// The seat where the cluster has no token and the gateway is `node`, under `term`.
 pub(super) fn seat(node: u8, term: u64, line: Line) -> Option<Seat> {
     let route = Route::To { node: NodeId([node; 32]), term: GatewayTerm(term), line };
-    Some(Seat { tokens: Arc::default(), route })
+    Some(Seat { tokens: Arc::default(), route, acting: None })
 }
 
 /// A serving node.
 pub(super) struct Node {
+    pub(super) edge: Edge,
     pub(super) handle: Handle,
     pub(super) me: NodeId,
     pub(super) files: Files,
@@ -240,7 +265,7 @@ impl Node {
         let driver = std::thread::spawn(move || driver::run(machine, queue, world));
         let pushes = Pushes::new(me, files.clone(), made.send);
         let edge = match made.seats {
-            Some(seats) => Edge::following(handle.clone(), pushes.clone(), seats),
+            Some(seats) => Edge::following(Setup { handle: handle.clone(), gateways: Arc::new(Echo::default()), pushes: pushes.clone() }, seats),
             None => {
                 let gateways = Arc::new(made.gateways.unwrap_or_default());
                 Edge::start(Setup { handle: handle.clone(), gateways, pushes: pushes.clone() })
@@ -250,9 +275,9 @@ impl Node {
         let addr = tcp.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let mut serving = JoinSet::new();
-        serving.spawn(serve(edge, tcp, made.tls, async { drop(stopped.await) }));
+        serving.spawn(serve(edge.clone(), tcp, made.tls, async { drop(stopped.await) }));
         let (stop, driver) = (Some(stop), Some(driver));
-        Self { handle, me, files, pushes, addr, stop, driver, _serving: serving, _dir: dir }
+        Self { edge, handle, me, files, pushes, addr, stop, driver, _serving: serving, _dir: dir }
     }
 
     /// A client on a connection of its own.
