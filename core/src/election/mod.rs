@@ -7,8 +7,11 @@
 //! has settled, nor once it has seen a greater claim.
 //! Does not: know the log, presence or time: all of it comes in as a `View`.
 
+mod explain;
 #[cfg(test)]
 mod tests;
+
+pub use explain::{Holder, Vacancy, Why, explain};
 
 use crate::facts::Claim;
 use crate::ids::{GatewayTerm, NodeId};

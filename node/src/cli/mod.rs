@@ -11,6 +11,7 @@ mod connect;
 mod error;
 mod events;
 mod facts;
+mod gateway;
 mod jobs;
 mod live;
 mod logs;
@@ -81,10 +82,11 @@ enum ClientVerb {
     Logs(args::LogsArgs),
     Wait(args::WaitArgs),
     Cancel(args::CancelArgs),
-    Nodes,
+    Nodes(args::NodesArgs),
     NodeInfo(args::NodeInfoArgs),
     Top(args::TopArgs),
     Relays,
+    Gateway(args::GatewayVerb),
     Events(args::EventsArgs),
     Facts(args::FactsArgs),
     Ns(args::NsVerb),
@@ -123,10 +125,11 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Logs(logs) => ClientVerb::Logs(logs),
         Verb::Wait(wait) => ClientVerb::Wait(wait),
         Verb::Cancel(cancel) => ClientVerb::Cancel(cancel),
-        Verb::Nodes => ClientVerb::Nodes,
+        Verb::Nodes(nodes) => ClientVerb::Nodes(nodes),
         Verb::Node(NodeVerb::Info(info)) => ClientVerb::NodeInfo(info),
         Verb::Top(top) => ClientVerb::Top(top),
         Verb::Relays => ClientVerb::Relays,
+        Verb::Gateway(verb) => ClientVerb::Gateway(verb),
         Verb::Events(events) => ClientVerb::Events(events),
         Verb::Facts(facts) => ClientVerb::Facts(facts),
         Verb::Ns(ns) => ClientVerb::Ns(ns),
@@ -172,10 +175,11 @@ async fn perform(command: ClientCommand, out: &Output) -> Result<u8, CliError> {
         ClientVerb::Logs(args) => logs::logs(&session, args).await,
         ClientVerb::Wait(args) => wait::wait(&session, args).await,
         ClientVerb::Cancel(args) => jobs::cancel(&session, args).await,
-        ClientVerb::Nodes => nodes::list(&session).await,
+        ClientVerb::Nodes(args) => nodes::list(&session, &args).await,
         ClientVerb::NodeInfo(args) => node::info(&session, args).await,
         ClientVerb::Top(args) => top::top(&session, &args).await,
         ClientVerb::Relays => relays::list(&session).await,
+        ClientVerb::Gateway(verb) => gateway::gateway(&session, verb).await,
         ClientVerb::Events(args) => events::events(&session, args).await,
         ClientVerb::Facts(args) => facts::facts(&session, args).await,
         ClientVerb::Ns(verb) => ns::ns(&session, verb).await,

@@ -168,7 +168,12 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let Home { dir, seed, store, recovery } = home;
     let clean = recovery.clean;
     let identity = Identity { signer: signer.clone(), secret: cluster_secret, boot: rand::random() };
-    let core = CoreConfig { version: env!("CARGO_PKG_VERSION").into(), ..CoreConfig::new(&name, offers) };
+    let core = CoreConfig {
+        version: env!("CARGO_PKG_VERSION").into(),
+        labels: config.labels.value.clone(),
+        gateway: config.gateway.value,
+        ..CoreConfig::new(&name, offers)
+    };
     let machine = recover::recover(core, identity, recovery, &clock)?;
     if !clean {
         stop_orphans(&me);
@@ -227,6 +232,7 @@ fn context(
         history,
         past: past.clone(),
         generators: Some(Arc::new(Relays(relays.clone()))),
+        workers: None,
     }
 }
 

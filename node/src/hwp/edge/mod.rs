@@ -25,10 +25,10 @@ use std::sync::Arc;
 
 pub use door::Access;
 pub use seat::{Cut, Gateways, Line};
-pub use serve::{bind, serve};
-pub use tls::{Tls, TlsError, TlsFiles};
 use seat::{Route, Seat};
+pub use serve::{bind, serve};
 use starling_core::ids::GatewayTerm;
+pub use tls::{Tls, TlsError, TlsFiles};
 use tokio::sync::watch;
 
 use crate::driver;

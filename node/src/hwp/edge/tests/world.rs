@@ -36,8 +36,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::driver::{self, Clock, Edges, Handle};
 use crate::hwp::edge::seat::{Route, Seat};
-use crate::hwp::gateway::{Reach, WorkerLine};
 use crate::hwp::edge::{Edge, Gateways, Line, Setup, Tls, serve};
+use crate::hwp::gateway::{Reach, WorkerLine};
 use crate::output::{Files, Pushes, SendPiece, Sent};
 
 /// Longest wait of any test.
@@ -265,7 +265,10 @@ impl Node {
         let driver = std::thread::spawn(move || driver::run(machine, queue, world));
         let pushes = Pushes::new(me, files.clone(), made.send);
         let edge = match made.seats {
-            Some(seats) => Edge::following(Setup { handle: handle.clone(), gateways: Arc::new(Echo::default()), pushes: pushes.clone() }, seats),
+            Some(seats) => Edge::following(
+                Setup { handle: handle.clone(), gateways: Arc::new(Echo::default()), pushes: pushes.clone() },
+                seats,
+            ),
             None => {
                 let gateways = Arc::new(made.gateways.unwrap_or_default());
                 Edge::start(Setup { handle: handle.clone(), gateways, pushes: pushes.clone() })
