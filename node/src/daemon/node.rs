@@ -21,6 +21,7 @@ use super::edges::Runs;
 use crate::api;
 use crate::driver::Handle;
 use crate::exec::Executor;
+use crate::hwp::gateway;
 
 /// How long the marker may take on the way down.
 const MARKER_DEADLINE: Duration = Duration::from_secs(5);
@@ -37,6 +38,9 @@ pub(super) struct Node {
     pub(super) handle: Handle,
     pub(super) net: starling_net::Handle,
     pub(super) exec: Arc<Executor>,
+    /// Workers from outside, while this node is the gateway.
+    #[expect(dead_code, reason = "the edge serves it")]
+    pub(super) gateway: gateway::Handle,
     pub(super) runs: Runs,
     pub(super) api: api::Context,
     pub(super) api_listener: TcpListener,

@@ -30,6 +30,7 @@ use crate::api;
 use crate::config::{Config, secret};
 use crate::driver::{self, Clock, Handle, Queue};
 use crate::exec::{self, Executor};
+use crate::hwp::gateway;
 use crate::monitor::History;
 use crate::output::{Files, Outputs, Remote};
 use crate::relay;
@@ -69,7 +70,8 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let (me, files, runs) = (opened.signer.node(), Files::under(&opened.dir), Runs::default());
     let remote = remote(&net);
     let handle = opened.handle.clone();
-    let ends = tell::ends(handle.clone(), me, files.clone(), runs.clone(), net.clone());
+    let tails = tell::tails(me, files.clone(), net.clone());
+    let ends = tell::ends(handle.clone(), runs.clone(), Arc::clone(&tails));
     let exec = Arc::new(Executor::start(ends, exec::Options::default()));
     let reader = opened.store.reader();
     let about = api::About {
@@ -80,6 +82,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         started,
     };
     let relays = relay::start(handle.clone(), runtime).context("starting the relay thread")?;
+    let gateway = gateway::start(handle.clone(), files.clone(), me, tails, runtime).context("starting the gateway")?;
     let outputs = Outputs::new(me, files.clone(), remote.clone());
     let history = History::default();
     let api = context(&handle, about, outputs, &relays, &reader, &history);
@@ -117,6 +120,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         net: net.clone(),
         exec: Arc::clone(&exec),
         relays,
+        gateway: gateway.clone(),
         serve,
         signer: opened.signer,
         files,
@@ -128,7 +132,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     threads.push(spawn("driver", move || driver::run(machine, queue, edges))?);
     let (name, dir, offers) = (opened.name, opened.dir, opened.offers);
     let loopback_only = config.loopback_only();
-    Ok(Node { name, dir, offers, loopback_only, handle, net, exec, runs, api, api_listener, stop, threads })
+    Ok(Node { name, dir, offers, loopback_only, handle, net, exec, gateway, runs, api, api_listener, stop, threads })
 }
 
 /// Opens the data directory and reads the log.

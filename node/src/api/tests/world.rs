@@ -86,7 +86,7 @@ impl World {
                 }
                 &pair.policy
             }
-            Work::Relay(_) => return,
+            Work::Relay(_) | Work::Worker(_) => return,
         };
         let words: Vec<&str> = launch.command.iter().map(String::as_str).collect();
         match words.as_slice() {
