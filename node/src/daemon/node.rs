@@ -3,6 +3,7 @@
 //! Invariants: on the way down no new work is taken, the clean-shutdown marker is written, then processes, links and the API end; each step has a deadline.
 //! Does not: put the parts together (`start` does).
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -31,8 +32,8 @@ const API_DEADLINE: Duration = Duration::from_secs(4);
 /// The workers' port.
 #[derive(Debug)]
 pub(super) struct Workers {
-    pub(super) edge: Edge,
     pub(super) listener: TcpListener,
+    pub(super) addr: SocketAddr,
     pub(super) tls: Option<Tls>,
     /// Whether the log that this node has names a token.
     pub(super) has_token: bool,
@@ -51,6 +52,7 @@ pub(super) struct Node {
     pub(super) runs: Runs,
     pub(super) api: api::Context,
     pub(super) api_listener: TcpListener,
+    pub(super) edge: Edge,
     /// Absent if workers are not served.
     pub(super) workers: Option<Workers>,
     /// Dropped to end the helper threads.
@@ -60,16 +62,13 @@ pub(super) struct Node {
 
 impl Workers {
     fn greeting(&self) -> String {
-        let addr = self.listener.local_addr().ok();
-        let shown = addr.map_or_else(String::new, |addr| addr.to_string());
         let tls = if self.tls.is_some() { ", TLS" } else { "" };
-        let is_reached = addr.is_some_and(|addr| !addr.ip().is_loopback());
-        let reach = if is_reached && !self.has_token {
+        let reach = if !self.addr.ip().is_loopback() && !self.has_token {
             " (this host only until the cluster has a token: starling gateway token add NAME)"
         } else {
             ""
         };
-        format!("{shown}{tls}{reach}")
+        format!("{}{tls}{reach}", self.addr)
     }
 }
 
@@ -106,8 +105,8 @@ impl Node {
         server.spawn(api::serve(self.api, self.api_listener, socket, shutdown));
         let (stop_workers, workers_stopped) = tokio::sync::oneshot::channel::<()>();
         let mut workers = JoinSet::new();
-        if let Some(Workers { edge, listener, tls, .. }) = self.workers {
-            workers.spawn(edge::serve(edge, listener, tls, async move { drop(workers_stopped.await) }));
+        if let Some(Workers { listener, tls, .. }) = self.workers {
+            workers.spawn(edge::serve(self.edge, listener, tls, async move { drop(workers_stopped.await) }));
         }
         tokio::select! {
             _ = interrupt.recv() => info!("interrupted; stopping"),

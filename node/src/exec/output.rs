@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+pub use super::capped::Capped;
+
 /// Which of a task's output streams. A plain task has the first two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, minicbor::Encode, minicbor::Decode)]
 pub enum Stream {

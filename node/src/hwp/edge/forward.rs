@@ -11,19 +11,24 @@ use futures::{Stream, StreamExt as _};
 use starling_core::ids::{GatewayTerm, NodeId};
 use starling_proto::hwp::worker_service_client::WorkerServiceClient;
 use starling_proto::hwp::{AgentMessage, ServerMessage};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Extensions, Request, Response, Status, Streaming};
 
+use super::Edge;
 use super::door::Access;
 use super::seat::{Line, Route, Seat};
-use super::{Edge, MESSAGE_BYTES_MAX};
+use crate::hwp::gateway::MESSAGE_BYTES_MAX;
 
 /// How long a call waits for a gateway. Longer than an election takes.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest time that a gateway may take to answer a call that is no stream.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// A worker's messages on their way to the gateway. Full: the worker waits.
+const SAID_MAX: usize = 16;
 /// Rest between two tries.
 const RETRY_REST: Duration = Duration::from_millis(100);
 /// Rest before a stream that could not be opened is refused: workers come back at once.
@@ -129,19 +134,25 @@ impl Edge {
         said: Streaming<AgentMessage>,
     ) -> Result<Response<BoxStream<ServerMessage>>, Status> {
         let deadline = Instant::now() + PATIENCE;
-        let mut way = self.way(deadline).await?;
-        let said =
-            said.take_while(|message| std::future::ready(message.is_ok())).filter_map(|message| async { message.ok() });
-        let request = Request::from_parts(metadata, Extensions::default(), said);
-        let opened = tokio::time::timeout(ANSWER_WITHIN, way.client.job_stream(request)).await;
-        let response = match opened {
-            Ok(Ok(response)) => response,
-            Ok(Err(status)) => {
-                tokio::time::sleep(REFUSED_AFTER).await;
-                return Err(told(status));
+        let (way, response, to_gateway) = loop {
+            let way = self.way(deadline).await?;
+            // Nothing is read of the worker's before the gateway has answered, so another try loses nothing.
+            let (to_gateway, messages) = mpsc::channel(SAID_MAX);
+            let request = Request::from_parts(metadata.clone(), Extensions::default(), ReceiverStream::new(messages));
+            let mut client = way.client.clone();
+            let opened = tokio::time::timeout(ANSWER_WITHIN, client.job_stream(request)).await;
+            match opened.unwrap_or_else(|_elapsed| Err(Status::deadline_exceeded("the gateway does not answer"))) {
+                Ok(response) => break (way, response, to_gateway),
+                Err(status) if is_cut(&status) && Instant::now() + RETRY_REST < deadline => {
+                    tokio::time::sleep(RETRY_REST).await;
+                }
+                Err(status) => {
+                    tokio::time::sleep(REFUSED_AFTER).await;
+                    return Err(told(status));
+                }
             }
-            Err(_elapsed) => return Err(Status::unavailable("the gateway does not answer; connect again")),
         };
+        self.runtime.spawn(pass_on(said, to_gateway));
         let (metadata, heard, _) = response.into_parts();
         let edge = self.clone();
         let ended = async move {
@@ -159,6 +170,22 @@ impl Edge {
         let edge = self.clone();
         let heard = said.filter_map(|message| async { message.err().map(Err) });
         Response::new(until(heard, async move { edge.revoked(access).await }))
+    }
+}
+
+/// Passes on what a worker says, until it ends or the gateway does not listen any more.
+async fn pass_on(mut said: Streaming<AgentMessage>, to_gateway: mpsc::Sender<AgentMessage>) {
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = to_gateway.closed() => break,
+            message = said.message() => message,
+        };
+        // An error means that the worker is gone: the gateway sees its half end.
+        let Ok(Some(message)) = message else { break };
+        if to_gateway.send(message).await.is_err() {
+            break;
+        }
     }
 }
 

@@ -70,7 +70,7 @@ impl Edge {
         let way = self.way(Instant::now() + PATIENCE).await?;
         let (lines, entries) = mpsc::channel(FORWARDED_MAX);
         let edge = self.clone();
-        let call = tokio::spawn(async move {
+        let call = self.runtime.spawn(async move {
             let request = Request::from_parts(metadata, Extensions::default(), ReceiverStream::new(entries));
             let mut client = way.client.clone();
             tokio::select! {

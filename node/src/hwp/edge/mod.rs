@@ -29,14 +29,12 @@ use seat::{Route, Seat};
 pub use serve::{bind, serve};
 use starling_core::ids::GatewayTerm;
 pub use tls::{Tls, TlsError, TlsFiles};
+use tokio::runtime::Handle as Runtime;
 use tokio::sync::watch;
 
 use crate::driver;
 use crate::hwp::gateway::WorkerLine;
 use crate::output::Pushes;
-
-/// Largest message that is read. Low: results with long output are refused. High: each connection may take more memory.
-pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// What the edge stands on.
 #[derive(Clone, Debug)]
@@ -47,6 +45,8 @@ pub struct Setup {
     pub gateways: Arc<dyn Gateways>,
     /// Lines that clients push.
     pub pushes: Pushes,
+    /// For what must go on when its caller leaves.
+    pub runtime: Runtime,
 }
 
 /// The edge of a node. Cheap to clone.
@@ -57,6 +57,7 @@ pub struct Edge {
     seats: watch::Receiver<Option<Seat>>,
     turns: turns::Turns,
     pushes: Pushes,
+    runtime: Runtime,
 }
 
 impl fmt::Debug for Edge {
@@ -66,17 +67,17 @@ impl fmt::Debug for Edge {
 }
 
 impl Edge {
-    /// Begins to follow the tokens and the claim. Within a tokio runtime; it ends with the driver.
+    /// Begins to follow the tokens and the claim, until the driver ends.
     #[must_use]
     pub fn start(setup: Setup) -> Self {
         let (tx, seats) = watch::channel(None);
-        tokio::spawn(seat::follow(setup.handle.clone(), Arc::clone(&setup.gateways), tx));
+        setup.runtime.spawn(seat::follow(setup.handle.clone(), Arc::clone(&setup.gateways), tx));
         Self::following(setup, seats)
     }
 
     fn following(setup: Setup, seats: watch::Receiver<Option<Seat>>) -> Self {
-        let Setup { handle, gateways, pushes } = setup;
-        Self { handle, gateways, seats, turns: turns::Turns::default(), pushes }
+        let Setup { handle, gateways, pushes, runtime } = setup;
+        Self { handle, gateways, seats, turns: turns::Turns::default(), pushes, runtime }
     }
 
     /// The term under which this node is the gateway, if it is.

@@ -18,9 +18,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
 
+use super::Edge;
 use super::door::{Door, Guest};
 use super::tls::Tls;
-use super::{Edge, MESSAGE_BYTES_MAX};
+use crate::hwp::gateway::MESSAGE_BYTES_MAX;
 
 /// Connections served at once. Low: workers are turned away. High: descriptors run out.
 const CONNECTIONS_MAX: usize = 4_096;

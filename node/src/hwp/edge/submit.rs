@@ -34,7 +34,7 @@ pub(super) async fn assign(edge: &Edge, request: AssignJobRequest) -> Result<(),
     let turn = edge.turns.take(&alias).await;
     let (handle, spec) = (edge.handle.clone(), spec(request));
     // The turn must last until the driver has answered, whether or not anybody waits for it.
-    let submitting = tokio::spawn(async move {
+    let submitting = edge.runtime.spawn(async move {
         let _turn = turn;
         submit(&handle, alias, spec).await
     });

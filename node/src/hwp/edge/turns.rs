@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smol_str::SmolStr;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-type Ids = HashMap<SmolStr, Arc<tokio::sync::Mutex<()>>>;
+type Ids = HashMap<SmolStr, Arc<Semaphore>>;
 
 /// The ids under way. Bounded by the calls that are served at once.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +21,7 @@ pub(super) struct Turn {
     turns: Turns,
     id: SmolStr,
     /// Taken out when the turn ends.
-    held: Option<OwnedMutexGuard<()>>,
+    held: Option<OwnedSemaphorePermit>,
 }
 
 impl Turns {
@@ -29,10 +29,11 @@ impl Turns {
     ///
     /// Cancel safety: cancel safe.
     pub(super) async fn take(&self, id: &SmolStr) -> Turn {
-        let lock = Arc::clone(self.ids().entry(id.clone()).or_default());
+        let one = Arc::clone(self.ids().entry(id.clone()).or_insert_with(|| Arc::new(Semaphore::new(1))));
         // A caller that leaves while it waits must not leave the id behind: it holds a turn that has not begun.
         let mut turn = Turn { turns: self.clone(), id: id.clone(), held: None };
-        turn.held = Some(lock.lock_owned().await);
+        // Nobody closes it.
+        turn.held = one.acquire_owned().await.ok();
         turn
     }
 
@@ -46,7 +47,7 @@ impl Drop for Turn {
         drop(self.held.take());
         let mut ids = self.turns.ids();
         // Nobody else waits: only the table has it. Whoever comes next must take the table's lock first.
-        if ids.get(&self.id).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+        if ids.get(&self.id).is_some_and(|one| Arc::strong_count(one) == 1) {
             ids.remove(&self.id);
         }
     }

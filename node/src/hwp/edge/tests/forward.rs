@@ -150,7 +150,8 @@ async fn a_gateway_that_cannot_be_reached_is_tried_again() {
     let refused = within(client.heartbeat(HeartbeatRequest::default())).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     let (mut other, echo) = (client.clone(), Echo::default());
-    let call = tokio::spawn(async move { within(other.heartbeat(HeartbeatRequest::default())).await });
+    let call = tokio::runtime::Handle::current()
+        .spawn(async move { within(other.heartbeat(HeartbeatRequest::default())).await });
     seats.send(seat(9, 2, echo.line())).unwrap();
     within(call).await.unwrap().unwrap();
     assert_eq!(echo.heard(), [":heartbeat"]);

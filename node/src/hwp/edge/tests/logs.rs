@@ -64,7 +64,8 @@ async fn lines_appear_while_the_client_goes_on() {
     let mut client = node.client().await;
     within(client.assign_job(assignment("one", &["hold"]))).await.unwrap();
     let (tx, entries) = mpsc::channel(4);
-    let call = tokio::spawn(async move { client.stream_logs(ReceiverStream::new(entries)).await });
+    let call =
+        tokio::runtime::Handle::current().spawn(async move { client.stream_logs(ReceiverStream::new(entries)).await });
     tx.send(entry("one", "now")).await.unwrap();
     let one = job(&node, "one").await;
     let appears = async {

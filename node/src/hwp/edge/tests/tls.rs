@@ -24,6 +24,11 @@ fn openssl(dir: &Path, args: &str) -> bool {
     openssl.status().is_ok_and(|status| status.success())
 }
 
+#[expect(clippy::print_stderr, reason = "a test that did not run must say so")]
+fn skipped() {
+    eprintln!("skipped: no openssl program to make certificates with");
+}
+
 /// An authority, and certificates that it gave to a node and to a client; `None` without `openssl`.
 fn certificates() -> Option<TempDir> {
     let dir = tempfile::tempdir().unwrap();
@@ -75,8 +80,7 @@ async fn node(files: &TlsFiles) -> Node {
 #[tokio::test]
 async fn callers_use_tls_and_show_a_certificate_where_one_is_asked_for() {
     let Some(dir) = certificates() else {
-        eprintln!("skipped: no openssl program to make certificates with");
-        return;
+        return skipped();
     };
     let plain = node(&files(dir.path(), false)).await;
     let mut client = connect(&plain, dir.path(), None).await.expect("TLS");
@@ -97,8 +101,7 @@ async fn callers_use_tls_and_show_a_certificate_where_one_is_asked_for() {
 #[test]
 fn a_wrong_file_is_named_with_the_reason() {
     let Some(dir) = certificates() else {
-        eprintln!("skipped: no openssl program to make certificates with");
-        return;
+        return skipped();
     };
     let good = files(dir.path(), true);
     std::fs::write(dir.path().join("empty.pem"), "nothing here\n").unwrap();

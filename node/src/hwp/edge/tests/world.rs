@@ -266,12 +266,22 @@ impl Node {
         let pushes = Pushes::new(me, files.clone(), made.send);
         let edge = match made.seats {
             Some(seats) => Edge::following(
-                Setup { handle: handle.clone(), gateways: Arc::new(Echo::default()), pushes: pushes.clone() },
+                Setup {
+                    handle: handle.clone(),
+                    gateways: Arc::new(Echo::default()),
+                    pushes: pushes.clone(),
+                    runtime: tokio::runtime::Handle::current(),
+                },
                 seats,
             ),
             None => {
                 let gateways = Arc::new(made.gateways.unwrap_or_default());
-                Edge::start(Setup { handle: handle.clone(), gateways, pushes: pushes.clone() })
+                Edge::start(Setup {
+                    handle: handle.clone(),
+                    gateways,
+                    pushes: pushes.clone(),
+                    runtime: tokio::runtime::Handle::current(),
+                })
             }
         };
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
