@@ -81,8 +81,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         loopback_only: config.loopback_only(),
         started,
     };
-    let relays = relay::start(handle.clone(), runtime).context("starting the relay thread")?;
-    let gateway = gateway::start(handle.clone(), files.clone(), me, tails, runtime).context("starting the gateway")?;
+    let (relays, gateway) = outside(&handle, &files, me, tails, runtime)?;
     let outputs = Outputs::new(me, files.clone(), remote.clone());
     let history = History::default();
     let api = context(&handle, about, outputs, &relays, &reader, &history);
@@ -130,9 +129,21 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     };
     let (machine, queue) = (opened.machine, opened.queue);
     threads.push(spawn("driver", move || driver::run(machine, queue, edges))?);
-    let (name, dir, offers) = (opened.name, opened.dir, opened.offers);
-    let loopback_only = config.loopback_only();
+    let (name, dir, offers, loopback_only) = (opened.name, opened.dir, opened.offers, config.loopback_only());
     Ok(Node { name, dir, offers, loopback_only, handle, net, exec, gateway, runs, api, api_listener, stop, threads })
+}
+
+/// What runs tasks outside: relays, and workers while this node is the gateway.
+fn outside(
+    handle: &Handle,
+    files: &Files,
+    me: NodeId,
+    tails: gateway::Tails,
+    runtime: &tokio::runtime::Handle,
+) -> anyhow::Result<(relay::Handle, gateway::Handle)> {
+    let relays = relay::start(handle.clone(), runtime).context("starting the relay thread")?;
+    let gateway = gateway::start(handle.clone(), files.clone(), me, tails, runtime);
+    Ok((relays, gateway.context("starting the gateway's threads")?))
 }
 
 /// Opens the data directory and reads the log.
