@@ -23,6 +23,7 @@ const ENUM_FIELDS: &[(&str, &str)] = &[
     ("LogsRequest.streams", "log_stream::list"),
     ("LogChunk.stream", "log_stream"),
     ("NodeLine.state", "node_state"),
+    ("WorkerSummary.state", "worker_state"),
     ("JobFacts.state", "job_state"),
     ("JobFacts.ending", "ending"),
     ("Check.state", "check_state"),

@@ -64,6 +64,8 @@ pub const POOLS_MAX: usize = 64;
 pub const WORKERS_MAX: usize = 4_096;
 /// Labels of a node or a worker, and labels that a job may ask for.
 pub const LABELS_MAX: usize = 32;
+/// Bytes of such a label, where people write it.
+pub const LABEL_TEXT_BYTES_MAX: usize = 64;
 /// Tokens that commands may add, revoked ones included.
 pub const TOKENS_MAX: usize = 1_024;
 /// Fork proofs kept.

@@ -17,5 +17,7 @@ pub mod output;
 pub mod relay;
 pub mod storage;
 pub mod telemetry;
+pub mod tunnel;
 pub mod wire;
 pub mod words;
+pub mod worker;

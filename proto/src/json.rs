@@ -78,6 +78,7 @@ enum_codec!(job_state, JobState);
 enum_codec!(ending, Ending);
 enum_codec!(log_stream, LogStream);
 enum_codec!(node_state, NodeState);
+enum_codec!(worker_state, WorkerState);
 enum_codec!(check_state, CheckState);
 
 /// Bytes as standard base64 with padding, as protobuf's own JSON form has it.

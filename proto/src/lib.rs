@@ -78,6 +78,7 @@ words!(NodeState {
     Down = "down",
     Closed = "closed",
 });
+words!(WorkerState { Unknown = "unknown", Ready = "ready", Full = "full", Away = "away" });
 words!(CheckState { Unknown = "unknown", Ok = "ok", Warn = "warn", Fail = "fail" });
 
 #[cfg(test)]

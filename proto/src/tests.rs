@@ -2,6 +2,8 @@
 //!
 //! Invariants: none. Does not: test generated code beyond the attached codecs.
 
+mod published;
+
 use crate::Word;
 use crate::v1::{AckLevel, JobFacts, JobState, JobSummary, ListJobsRequest, SubmitRequest};
 

@@ -14,6 +14,7 @@ mod disk;
 mod guide;
 mod http;
 mod hub;
+mod hwp_worker;
 mod monitor;
 mod namespaces;
 mod namespaces_declared;

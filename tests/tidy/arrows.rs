@@ -94,9 +94,30 @@ const RULES: &[Rule] = &[
         why: "relay gives the driver Inputs and Commands, and knows nobody else",
     },
     Rule {
+        from: "node/src/worker/",
+        never: &[
+            "crate::storage",
+            "crate::driver",
+            "crate::daemon",
+            "crate::api",
+            "crate::cli",
+            "crate::config",
+            "crate::relay",
+            "crate::wire",
+            "starling_core",
+            "starling_net",
+        ],
+        why: "a worker serves any HWP server: it knows processes and the protocol, and nothing of a node",
+    },
+    Rule {
         from: "node/src/driver/",
         never: &["crate::api", "crate::cli", "crate::daemon"],
         why: "the driver knows its edges by their channels, and none of its clients",
+    },
+    Rule {
+        from: "node/src/tunnel/",
+        never: &["crate::storage", "crate::exec", "crate::driver", "crate::daemon", "crate::api", "crate::cli"],
+        why: "tunnel uses the links that the daemon gives it, and knows nobody who uses tunnels",
     },
     Rule {
         from: "node/src/api/",
@@ -238,9 +259,12 @@ mod tests {
             ("node/src/storage/x.rs", "use crate::exec::Pool;"),
             ("node/src/exec/x.rs", "use crate::{\n    driver::{Handle, x},\n};"),
             ("node/src/relay/x.rs", "use crate::api::Context;"),
+            ("node/src/worker/x.rs", "use crate::driver::Handle;"),
+            ("node/src/worker/x.rs", "use starling_core::ids::JobId;"),
             ("node/src/api/x.rs", "crate::storage::open()"),
             ("node/src/cli/x.rs", "use crate::driver::Handle;"),
             ("node/src/monitor/x.rs", "use crate::exec::Executor;"),
+            ("node/src/tunnel/x.rs", "use crate::driver::Handle;"),
             ("node/src/api/x.rs", "use crate::exec::{output::Stream, Pool};"),
             ("core/src/sync/message.rs", "use crate::schedule::Owner;"),
         ] {
@@ -256,8 +280,10 @@ mod tests {
             ("core/src/schedule/x.rs", "// crate::sync\nuse crate::synchrony;"),
             ("core/src/schedule/tests.rs", "use crate::sync::Message;"),
             ("node/src/api/x.rs", "use crate::driver::Handle;"),
+            ("node/src/worker/x.rs", "use crate::{exec::Executor, monitor::Sampler};\nuse starling_proto::hwp;"),
             ("core/src/sync/message.rs", "use crate::schedule::Offer;"),
             ("node/src/api/x.rs", "use crate::exec::output::{Stream, path};"),
+            ("node/src/tunnel/x.rs", "use starling_net::Tunnel;"),
         ] {
             assert!(findings_in(path, text, check).is_empty(), "{path}: {text}");
         }

@@ -7,8 +7,11 @@
 //! has settled, nor once it has seen a greater claim.
 //! Does not: know the log, presence or time: all of it comes in as a `View`.
 
+mod explain;
 #[cfg(test)]
 mod tests;
+
+pub use explain::{Holder, Vacancy, Why, explain};
 
 use crate::facts::Claim;
 use crate::ids::{GatewayTerm, NodeId};
@@ -118,7 +121,10 @@ pub enum Step {
 #[derive(Clone, Debug)]
 pub struct Election {
     settle_ms: u64,
+    grace_ms: u64,
     standing: Standing,
+    /// The claim that counts, and since when this node knows.
+    known: Option<(Claim, Mono)>,
     /// Since when the seat has been empty without a break.
     empty_since: Option<Mono>,
     /// The last claim of this node.
@@ -126,10 +132,11 @@ pub struct Election {
 }
 
 impl Election {
-    /// A node that follows; a claim of its own acts after `settle_ms`.
+    /// A node that follows; a claim of its own acts after `settle_ms`, the author of another's new claim need not be heard for `grace_ms`: its claim may
+    /// well be faster than its presence.
     #[must_use]
-    pub fn new(settle_ms: u64) -> Self {
-        Self { settle_ms, standing: Standing::Following, empty_since: None, claimed: None }
+    pub fn new(settle_ms: u64, grace_ms: u64) -> Self {
+        Self { settle_ms, grace_ms, standing: Standing::Following, known: None, empty_since: None, claimed: None }
     }
 
     /// How this node stands.
@@ -140,6 +147,9 @@ impl Election {
 
     /// Looks at the view, and moves at most one step.
     pub fn step(&mut self, now: Mono, view: &View<'_>) -> Option<Step> {
+        if self.known.map(|(claim, _)| claim) != view.claim.copied() {
+            self.known = view.claim.map(|claim| (*claim, now));
+        }
         let Some(held) = view.holds().filter(|_| view.willing && view.is_half()) else {
             let acted = self.standing.acting().is_some();
             self.standing = Standing::Following;
@@ -170,7 +180,8 @@ impl Election {
     /// Another node holds the seat, or nobody does.
     fn follow(&mut self, now: Mono, view: &View<'_>) -> Option<Step> {
         // A holder that sees too little holds its seat still: it is for others to take it.
-        let empty = view.holder_gone && view.holds().is_none_or(|_| !view.willing);
+        let is_new = self.known.is_some_and(|(_, since)| now.since_ms(since) < self.grace_ms);
+        let empty = view.holder_gone && !is_new && view.holds().is_none_or(|_| !view.willing);
         if !empty || !view.willing || !view.is_half() {
             self.empty_since = None;
             return None;

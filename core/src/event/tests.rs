@@ -261,7 +261,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             attempt,
             node: node.map(NodeId),
             priority,
-            schema: schema.map(crate::ids::Hash),
+            schema: schema.map(Hash),
         });
     let spec: BoxedStrategy<BTreeMap<SmolStr, Value>> =
         prop::collection::btree_map("[a-z]{0,8}".prop_map(SmolStr::from), any_value(), 0..5).boxed();

@@ -123,7 +123,7 @@ fn any_statement() -> impl Strategy<Value = Statement> {
         let attempt = Attempt(u16::from(author));
         let event = match kind {
             0 | 1 => batch::submit_job(hlc, job, set, 0, command()),
-            2 | 3 => sys::grant(hlc, grant, &Seat::machine(node(author % 3 + 1)), attempt, set),
+            2 | 3 => sys::grant(hlc, grant, &crate::ids::Seat::machine(node(author % 3 + 1)), attempt, set),
             4 => sys::void(hlc, grant),
             5 => sys::seal(hlc, job, Term(1), set, &outcome),
             6 => sys::cancel(hlc, job),
@@ -227,8 +227,8 @@ fn what_others_say_in_the_owners_place_is_inert() {
     let submission = batch::submit_job(hlc(0), id, tasks(1, 99), 9, command());
     let forged = [
         submission.clone(),
-        sys::grant(hlc(0), grant, &Seat::machine(node(3)), Attempt(1), tasks(1, 3)),
-        sys::grant(hlc(0), grant_id(id, 7), &Seat::machine(node(3)), Attempt(1), tasks(1, 3)),
+        sys::grant(hlc(0), grant, &crate::ids::Seat::machine(node(3)), Attempt(1), tasks(1, 3)),
+        sys::grant(hlc(0), grant_id(id, 7), &crate::ids::Seat::machine(node(3)), Attempt(1), tasks(1, 3)),
         sys::void(hlc(0), grant),
         sys::seal(hlc(0), id, Term(9), tasks(1, 3), &Outcome::Exit(0)),
     ];

@@ -5,36 +5,62 @@
 
 use super::Machine;
 use super::io::{CommandError, Effect, Notice, Reply};
-use crate::election::{Step, View};
+use crate::election::{self, Holder, Step, View, Why};
+use crate::facts::Claim;
 use crate::ids::{Hash, NodeId, RequestId};
 use crate::limits;
 use crate::namespace::sys;
 use crate::schedule::{Gatewayship, Health, Peer, Worker};
 use crate::time::{Mono, Now};
 
+/// What this node sees of the election at one moment.
+struct Sight {
+    me: NodeId,
+    willing: bool,
+    claim: Option<Claim>,
+    holder_gone: bool,
+    candidates: Vec<NodeId>,
+    live: usize,
+    roster: usize,
+}
+
+impl Sight {
+    fn view(&self) -> View<'_> {
+        View {
+            me: self.me,
+            willing: self.willing,
+            claim: self.claim.as_ref(),
+            holder_gone: self.holder_gone,
+            candidates: &self.candidates,
+            live: self.live,
+            roster: self.roster,
+        }
+    }
+}
+
 impl Machine {
+    /// Why the gateway is where it is, or why there is none, as far as this node sees.
+    #[must_use]
+    pub fn explain_gateway(&self, now: Now) -> Why {
+        let sight = self.sight(now.mono);
+        let peer = |claim: Claim| self.fleet.peer(&claim.node);
+        let holder = match sight.claim {
+            Some(claim) if claim.node == self.me => Holder::Me(self.election.standing()),
+            Some(claim) => peer(claim).map_or(Holder::Unheard, |Peer { presence, heard }| Holder::Heard {
+                silent_ms: now.mono.since_ms(*heard),
+                willing: presence.gateway.willing,
+                acting: presence.gateway.acting,
+            }),
+            None => Holder::Unheard,
+        };
+        election::explain(&sight.view(), holder)
+    }
+
     /// Moves this node's part in the election on.
     pub(super) fn elect(&mut self, now: Now) {
         let before = self.election.standing();
-        let claim = self.facts.gateway().claim().copied();
-        let willing = self.is_willing();
-        let candidates: Vec<NodeId> = self
-            .fleet
-            .live(now.mono)
-            .filter(|(node, peer)| if **node == self.me { willing } else { peer.presence.gateway.willing })
-            .map(|(node, _)| *node)
-            .collect();
-        let live = self.fleet.live(now.mono).filter(|(node, _)| self.facts.node(node).is_some()).count();
-        let view = View {
-            me: self.me,
-            willing,
-            claim: claim.as_ref(),
-            holder_gone: self.holder_gone(now.mono),
-            candidates: &candidates,
-            live,
-            roster: self.facts.roster_size(),
-        };
-        match self.election.step(now.mono, &view) {
+        let sight = self.sight(now.mono);
+        match self.election.step(now.mono, &sight.view()) {
             Some(Step::Claim(term)) => {
                 let hlc = self.clock.tick(now.wall);
                 self.outbox.push(sys::claim_gateway(hlc, term));
@@ -47,6 +73,22 @@ impl Machine {
             // Others should hear of it before the next second.
             self.about.next_presence = Mono::default();
             self.effects.push(Effect::Notice(Notice::Gateway(standing)));
+        }
+    }
+
+    fn sight(&self, now: Mono) -> Sight {
+        let willing = self.is_willing();
+        let would = |(node, peer): &(&NodeId, &Peer)| {
+            if **node == self.me { willing } else { peer.presence.gateway.willing }
+        };
+        Sight {
+            me: self.me,
+            willing,
+            claim: self.facts.gateway().claim().copied(),
+            holder_gone: self.holder_gone(now),
+            candidates: self.fleet.live(now).filter(would).map(|(node, _)| *node).collect(),
+            live: self.fleet.live(now).filter(|(node, _)| self.facts.node(node).is_some()).count(),
+            roster: self.facts.roster_size(),
         }
     }
 
@@ -67,7 +109,8 @@ impl Machine {
         }
         let silent_for = |peer: &Peer| now.since_ms(peer.heard);
         let Some(peer) = self.fleet.peer(&claim.node) else {
-            return true;
+            // Links may take longer to come up than a live node is silent.
+            return self.fleet.health(now, &claim.node) == Health::Dead;
         };
         let cut_off = !self.sync.is_linked(&claim.node) && silent_for(peer) >= self.config.gateway_gone_ms;
         cut_off || self.fleet.health(now, &claim.node) != Health::Live || !peer.presence.gateway.willing

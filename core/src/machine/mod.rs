@@ -133,7 +133,7 @@ impl Machine {
             Input::Pulled { from, log, batches, more } => self.on_pulled(now, from, log, batches, more),
             Input::Message { from, message } => self.on_message(now, from, message),
             Input::Presence(presence) => self.on_presence(now, presence),
-            Input::LinkUp(peer) => self.on_link_up(peer),
+            Input::LinkUp(peer) => self.on_link_up(now, peer),
             Input::LinkDown(peer) => self.sync.link_down(&peer),
             Input::Durable(write) => self.on_durable(now, write),
             Input::WriteFailed { write, reason } => self.on_write_failed(now, write, reason),

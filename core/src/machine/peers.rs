@@ -16,6 +16,8 @@ use crate::time::{Hlc, Now};
 
 /// A node is asked for work at most this often.
 const ASK_MS: u64 = 100;
+/// Presence follows a new link after this long.
+const GREET_MS: u64 = 50;
 /// Facts roots are taken every so many presences.
 const ROOT_EVERY: u64 = 5;
 
@@ -143,10 +145,12 @@ impl Machine {
         }
     }
 
-    pub(super) fn on_link_up(&mut self, peer: NodeId) {
+    pub(super) fn on_link_up(&mut self, now: Now, peer: NodeId) {
         self.sync.link_up(peer);
         let tips = self.logs.frontier().clone();
         self.effects.push(Effect::Send { to: peer, message: Message::Tips(tips) });
+        // The peer should not have to wait to hear of this node; a moment, so that several links are one presence.
+        self.about.next_presence = self.about.next_presence.min(now.mono.after_ms(GREET_MS));
         self.place_due = true;
     }
 

@@ -2,6 +2,7 @@
 
 mod disk;
 mod exchange;
+mod gateway;
 mod hostile;
 mod pair;
 mod relays;
@@ -33,7 +34,9 @@ fn recovery(seed: u8) -> Recovery {
 fn recovery_with(seed: u8, cpu_milli: u64) -> Recovery {
     let total = Resources { cpu_milli, mem_bytes: 1 << 30 };
     let identity = Identity { signer: Signer::from_seed(&[seed; 32]), secret: SECRET, boot: u64::from(seed) };
-    Recovery::new(Config::new("wren", total), Registry::built_in(), identity)
+    // The election has tests of its own.
+    let config = Config { gateway: false, ..Config::new("wren", total) };
+    Recovery::new(config, Registry::built_in(), identity)
 }
 
 fn machine(seed: u8) -> Machine {

@@ -167,7 +167,7 @@ fn events_that_nobody_understands_are_kept_and_counted() {
         event("batch", "JobPaused", 1),
         event("batch", "SubmitJob", 2),
         event("sys", "Adopt", 1),
-        event("sys", "Grant", 2),
+        event("sys", "Grant", 3),
     ];
     let mut facts = Facts::bot();
     for (seq, event) in (1..).zip(&unknown) {

@@ -18,6 +18,19 @@ use crate::resources::Resources;
 pub struct Label(#[cbor(with = "crate::facts::text")] pub SmolStr);
 
 impl Label {
+    /// Reads what people write: 1 to `limits::LABEL_TEXT_BYTES_MAX` letters, digits and signs of `-_.=/:`.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.=/:".contains(&byte);
+        let most = crate::limits::LABEL_TEXT_BYTES_MAX;
+        if text.is_empty() || text.len() > most || !text.bytes().all(plain) {
+            return Err(format!("expected a label: 1 to {most} letters, digits and signs of -_.=/:"));
+        }
+        Ok(Self(SmolStr::new(text)))
+    }
+
     /// Whether this label is what `wanted` asks for: the same, or its key where only a key is asked for.
     #[must_use]
     pub fn satisfies(&self, wanted: &str) -> bool {

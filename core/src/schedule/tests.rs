@@ -6,3 +6,4 @@ mod explain;
 mod fates;
 mod late;
 mod owner;
+mod pools;

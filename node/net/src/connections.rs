@@ -14,7 +14,7 @@ use std::time::Instant;
 use libp2p::PeerId;
 use libp2p::core::ConnectedPoint;
 use libp2p::swarm::{ConnectionId, Stream};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::event::DownReason;
 use crate::handle::count;
@@ -33,6 +33,8 @@ pub(crate) struct Connection {
     pub(crate) since: Instant,
     control: Option<Stream>,
     bulk: Option<Stream>,
+    /// Where the link takes what the peer opens.
+    tunnels: Option<mpsc::Sender<Stream>>,
     pulse: Arc<Pulse>,
     kill: Arc<Kill>,
     pub(crate) stage: Stage,
@@ -68,6 +70,7 @@ impl Node {
                 since: now,
                 control: None,
                 bulk: None,
+                tunnels: None,
                 pulse: Arc::new(Pulse::new()),
                 kill: Arc::new(Kill::default()),
                 stage: Stage::Opening,
@@ -100,6 +103,13 @@ impl Node {
                 tracing::debug!(peer = %connection.peer, ?lane, "the peer did not open a lane");
                 self.retire(id, DownReason::Violation);
             }
+            Opened::Tunnel(stream) => {
+                // Dropped, which resets it, before there is a link, after it, and when the peer opens them faster
+                // than it says what for.
+                if let Some(tunnels) = &connection.tunnels {
+                    let _full_or_over = tunnels.try_send(stream);
+                }
+            }
             Opened::Lane(..) if connection.stage != Stage::Opening => {}
             Opened::Lane(lane, stream) => {
                 let place = match lane {
@@ -127,6 +137,8 @@ impl Node {
             return;
         };
         connection.stage = Stage::Linked;
+        let (tunnels_tx, tunnels) = mpsc::channel(limits::TUNNELS_PER_PEER_MAX);
+        connection.tunnels = Some(tunnels_tx);
         let peer = connection.peer;
         let (ended, end) = oneshot::channel();
         let link = Link {
@@ -135,6 +147,7 @@ impl Node {
             connection: id,
             control,
             bulk,
+            tunnels,
             listens,
             kill: connection.kill.clone(),
             pulse: connection.pulse.clone(),

@@ -68,3 +68,44 @@ pub enum PublishError {
     #[error("the network is shut down")]
     Stopped,
 }
+
+/// Why a tunnel was not opened. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TunnelError {
+    /// There is no link to that peer now.
+    #[error("no link to this peer")]
+    NotLinked,
+    /// As many tunnels as are allowed lead from here to this peer already.
+    #[error("{count_max} tunnels to this peer are open, and no more are allowed")]
+    TooMany {
+        /// The limit.
+        count_max: usize,
+    },
+    /// The opening is larger than [`crate::TUNNEL_OPENING_BYTES_MAX`].
+    #[error("an opening of {bytes} bytes exceeds the limit of {bytes_max}")]
+    TooLarge {
+        /// The opening's size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The peer said no.
+    #[error("the peer refused the tunnel: {0}")]
+    Refused(String),
+    /// The peer is of a version that has no tunnels.
+    #[error("the peer knows no tunnels; update its node")]
+    Unsupported,
+    /// There was no answer within 5 s.
+    #[error("the peer did not answer in time")]
+    Timeout,
+    /// The link went down meanwhile, or the peer dropped the tunnel without an answer.
+    #[error("the tunnel broke before it was open")]
+    Broken(#[from] std::io::Error),
+    /// The network is behind; try again later.
+    #[error("the network's command queue is full")]
+    Full,
+    /// The network has been shut down.
+    #[error("the network is shut down")]
+    Stopped,
+}

@@ -1,24 +1,27 @@
 //! The application's handle: synchronous, never waiting, usable from any thread.
 //!
 //! Invariants: `send` goes straight into the peer's queue; everything else is a command to the swarm task
-//! through one bounded queue. No call blocks, except `shutdown`, which is async and has a deadline.
+//! through one bounded queue. No call blocks, except `shutdown` and `open_tunnel`, which are async and have deadlines.
 //! Does not: deliver; a queued frame is lost when its link breaks.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
+use libp2p::swarm::{ConnectionId, Stream};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::{PublishError, SendError};
+use crate::error::{PublishError, SendError, TunnelError};
 use crate::event::DownReason;
 use crate::frame::Kind;
 use crate::gossip::{MessageTag, Topic, Verdict};
 use crate::key::PeerKey;
-use crate::lanes::Lane;
-use crate::limits;
+use crate::lanes::{Lane, TunnelReply};
 use crate::outbox::Senders;
+use crate::tunnel::Tunnel;
+use crate::{limits, opening};
 
 /// What the swarm task is asked to do.
 #[derive(Debug)]
@@ -26,7 +29,17 @@ pub(crate) enum Command {
     Publish(Topic, Bytes),
     Verdict(MessageTag, Verdict),
     Hint(SocketAddr, Option<PeerKey>),
+    Tunnel(Wish),
     Shutdown(oneshot::Sender<()>),
+}
+
+/// A stream for a tunnel, wanted on a link's connection.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) peer: PeerKey,
+    pub(crate) connection: ConnectionId,
+    /// Dropped when the connection is gone.
+    pub(crate) reply: TunnelReply,
 }
 
 /// Counters since the start, and how many connections there are. Each may lag behind the others.
@@ -127,6 +140,51 @@ impl Handle {
     pub fn hint(&self, addr: SocketAddr, peer: Option<PeerKey>) {
         // Full: a hint is no promise, and it will be repeated.
         let _full = self.commands.try_send(Command::Hint(addr, peer));
+    }
+
+    /// Opens a tunnel to a linked peer. The opening, at most [`crate::TUNNEL_OPENING_BYTES_MAX`] bytes, tells the peer
+    /// what it is for; the peer may refuse. Takes two round trips, and 5 s at most.
+    ///
+    /// # Errors
+    /// [`TunnelError::NotLinked`], `TooMany` and `TooLarge` at once; see there for the rest.
+    ///
+    /// Cancel safety: dropping the future gives the tunnel up.
+    pub async fn open_tunnel(&self, peer: PeerKey, opening: Bytes) -> Result<Tunnel, TunnelError> {
+        let (bytes, bytes_max) = (opening.len(), limits::TUNNEL_OPENING_BYTES_MAX);
+        if bytes > bytes_max {
+            return Err(TunnelError::TooLarge { bytes, bytes_max });
+        }
+        let link = self.shared.senders.find(peer).ok_or(TunnelError::NotLinked)?;
+        let count_max = limits::TUNNELS_PER_PEER_MAX;
+        let room = link.gate().ours.clone().try_acquire_owned().or(Err(TunnelError::TooMany { count_max }))?;
+        let (mut down, connection) = (link.gate().down.clone(), link.connection());
+        // A link that ends waits for its senders to go.
+        drop(link);
+        let asked = async {
+            let mut stream = self.stream(peer, connection).await?;
+            opening::ask(&mut stream, &opening).await?;
+            Ok(stream)
+        };
+        let stream = opening::within(&mut down, asked).await?;
+        Ok(Tunnel::new(stream, down, room))
+    }
+
+    /// The connection that carries the link to a peer.
+    #[cfg(test)]
+    pub(crate) fn link(&self, peer: PeerKey) -> Option<ConnectionId> {
+        self.shared.senders.find(peer).map(|link| link.connection())
+    }
+
+    /// A stream for a tunnel, on which nothing has been said yet.
+    pub(crate) async fn stream(&self, peer: PeerKey, connection: ConnectionId) -> Result<Stream, TunnelError> {
+        let (reply, stream) = oneshot::channel();
+        let wish = Wish { peer, connection, reply };
+        self.commands.try_send(Command::Tunnel(wish)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => TunnelError::Full,
+            mpsc::error::TrySendError::Closed(_) => TunnelError::Stopped,
+        })?;
+        // Dropped with its connection, before the link knows that it is down.
+        stream.await.unwrap_or_else(|_dropped| Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()))
     }
 
     /// Ends the link to a peer, if there is one, after what is queued was written (at most 0.5 s). It may link again.

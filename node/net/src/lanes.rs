@@ -1,12 +1,13 @@
-//! Opens the two long-lived streams of a link, one per lane, and hands them to the swarm task.
+//! Opens the two long-lived streams of a link, one per lane, and streams for tunnels, and hands them over.
 //!
 //! `libp2p-stream` could do it, but it picks any connection of a peer, drops an inbound stream when its
 //! acceptor is busy and keeps a sender for each connection that ever was; here each stream is told with its
 //! connection.
 //!
 //! Invariants: only the swarm task asks for lanes, and only on the side that opens them; a connection yields
-//! each lane at most once in each direction; connections stay up until somebody closes them.
-//! Does not: read or write the streams (`link`).
+//! each lane at most once in each direction; connections stay up until somebody closes them; whoever wished for a
+//! stream gets it, or learns that there is none.
+//! Does not: read or write the streams (`link`, `opening`), or bound tunnels (`tunnel::Gate`).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -16,13 +17,17 @@ use std::task::{Context, Poll, Waker};
 use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p::core::{Endpoint, transport::PortUse};
 use libp2p::swarm::handler::{
-    ConnectionEvent, ConnectionHandler, ConnectionHandlerEvent, FullyNegotiatedInbound, FullyNegotiatedOutbound,
+    ConnectionEvent, ConnectionHandler, ConnectionHandlerEvent, DialUpgradeError, FullyNegotiatedInbound,
+    FullyNegotiatedOutbound,
 };
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler, Stream, StreamProtocol,
-    SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+    StreamUpgradeError, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
+use tokio::sync::oneshot;
+
+use crate::error::TunnelError;
 
 /// Which of a link's two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,17 +49,52 @@ impl Lane {
     }
 }
 
-/// A request to open both lanes on one connection.
-#[derive(Debug)]
-pub(crate) struct Open;
+/// Where a stream for a tunnel goes. Dropped when its connection ends before that.
+pub(crate) type TunnelReply = oneshot::Sender<Result<Stream, TunnelError>>;
 
-/// What happened to a lane.
+/// A request to open something on one connection.
+#[derive(Debug)]
+pub(crate) enum Open {
+    /// Both lanes.
+    Lanes,
+    /// A stream for a tunnel.
+    Tunnel(TunnelReply),
+}
+
+/// What a stream is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Lane(Lane),
+    Tunnel,
+}
+
+impl Purpose {
+    const ALL: [Self; 3] = [Self::Lane(Lane::Control), Self::Lane(Lane::Bulk), Self::Tunnel];
+
+    fn protocol(self) -> StreamProtocol {
+        match self {
+            Self::Lane(lane) => lane.protocol(),
+            Self::Tunnel => StreamProtocol::new("/starling/1/tunnel"),
+        }
+    }
+}
+
+/// A stream that is being opened.
+#[derive(Debug)]
+pub(crate) enum Wanted {
+    Lane(Lane),
+    Tunnel(TunnelReply),
+}
+
+/// What was opened.
 #[derive(Debug)]
 pub(crate) enum Opened {
     /// It is negotiated.
     Lane(Lane, Stream),
     /// The peer would not open it.
     Failed(Lane),
+    /// The peer wants a tunnel.
+    Tunnel(Stream),
 }
 
 /// The same, with its connection.
@@ -67,7 +107,8 @@ pub(crate) struct LaneEvent {
 /// Asks handlers for lanes, and passes on what they got.
 #[derive(Default)]
 pub(crate) struct Behaviour {
-    // At most one request and four results per connection.
+    // At most one request for lanes and four of their results per connection, and a request for each tunnel that has
+    // room; what a peer opens goes on at the next poll.
     pending: VecDeque<ToSwarm<LaneEvent, Open>>,
     waker: Option<Waker>,
 }
@@ -75,11 +116,16 @@ pub(crate) struct Behaviour {
 impl Behaviour {
     /// Opens both lanes on `connection`; answered by events.
     pub(crate) fn open(&mut self, peer_id: PeerId, connection: ConnectionId) {
-        self.pending.push_back(ToSwarm::NotifyHandler {
-            peer_id,
-            handler: NotifyHandler::One(connection),
-            event: Open,
-        });
+        self.notify(peer_id, connection, Open::Lanes);
+    }
+
+    /// Opens a stream for a tunnel on `connection`; answered by `reply`.
+    pub(crate) fn open_tunnel(&mut self, peer_id: PeerId, connection: ConnectionId, reply: TunnelReply) {
+        self.notify(peer_id, connection, Open::Tunnel(reply));
+    }
+
+    fn notify(&mut self, peer_id: PeerId, connection: ConnectionId, event: Open) {
+        self.pending.push_back(ToSwarm::NotifyHandler { peer_id, handler: NotifyHandler::One(connection), event });
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -129,7 +175,7 @@ impl NetworkBehaviour for Behaviour {
 /// One connection's side of it.
 #[derive(Default)]
 pub(crate) struct Handler {
-    wanted: VecDeque<Lane>,
+    wanted: VecDeque<Wanted>,
     done: VecDeque<Opened>,
     accepted: Vec<Lane>,
     waker: Option<Waker>,
@@ -149,61 +195,88 @@ impl ConnectionHandler for Handler {
     type InboundProtocol = Protocols;
     type OutboundProtocol = Protocols;
     type InboundOpenInfo = ();
-    type OutboundOpenInfo = Lane;
+    type OutboundOpenInfo = Wanted;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Protocols, ()> {
-        SubstreamProtocol::new(Protocols(Lane::ALL.to_vec()), ())
+        SubstreamProtocol::new(Protocols(Purpose::ALL.to_vec()), ())
     }
 
     fn connection_keep_alive(&self) -> bool {
         true
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Protocols, Lane, Opened>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Protocols, Wanted, Opened>> {
         if let Some(opened) = self.done.pop_front() {
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(opened));
         }
-        if let Some(lane) = self.wanted.pop_front() {
-            let protocol = SubstreamProtocol::new(Protocols(vec![lane]), lane);
+        if let Some(wanted) = self.wanted.pop_front() {
+            let purpose = match &wanted {
+                Wanted::Lane(lane) => Purpose::Lane(*lane),
+                Wanted::Tunnel(_) => Purpose::Tunnel,
+            };
+            let protocol = SubstreamProtocol::new(Protocols(vec![purpose]), wanted);
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
         self.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 
-    fn on_behaviour_event(&mut self, Open: Open) {
-        self.wanted.extend(Lane::ALL);
+    fn on_behaviour_event(&mut self, open: Open) {
+        match open {
+            Open::Lanes => self.wanted.extend(Lane::ALL.map(Wanted::Lane)),
+            Open::Tunnel(reply) => self.wanted.push_back(Wanted::Tunnel(reply)),
+        }
         self.wake();
     }
 
-    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Protocols, Protocols, (), Lane>) {
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, Protocols, Protocols, (), Wanted>) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (lane, stream), .. })
-                if !self.accepted.contains(&lane) =>
-            {
-                self.accepted.push(lane);
-                self.done.push_back(Opened::Lane(lane, stream));
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: (purpose, stream), .. }) => {
+                match purpose {
+                    Purpose::Lane(lane) if !self.accepted.contains(&lane) => {
+                        self.accepted.push(lane);
+                        self.done.push_back(Opened::Lane(lane, stream));
+                    }
+                    // A second stream of a lane is dropped, which resets it.
+                    Purpose::Lane(_) => {}
+                    Purpose::Tunnel => self.done.push_back(Opened::Tunnel(stream)),
+                }
             }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: (lane, stream), .. }) => {
-                self.done.push_back(Opened::Lane(lane, stream));
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: (_, stream), info }) => {
+                match info {
+                    Wanted::Lane(lane) => self.done.push_back(Opened::Lane(lane, stream)),
+                    // An error: nobody waits for it any more, and it is reset.
+                    Wanted::Tunnel(reply) => drop(reply.send(Ok(stream))),
+                }
             }
-            ConnectionEvent::DialUpgradeError(error) => {
-                self.done.push_back(Opened::Failed(error.info));
-            }
-            // A second stream of a lane is dropped, which resets it. Nothing else concerns a lane.
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => match info {
+                Wanted::Lane(lane) => self.done.push_back(Opened::Failed(lane)),
+                Wanted::Tunnel(reply) => drop(reply.send(Err(not_opened(error)))),
+            },
+            // Nothing else concerns a stream.
             _ => {}
         }
         self.wake();
     }
 }
 
-/// Negotiates a lane by its protocol name.
-#[derive(Debug)]
-pub(crate) struct Protocols(Vec<Lane>);
+/// What to tell whoever wished for a tunnel.
+fn not_opened(error: StreamUpgradeError<Infallible>) -> TunnelError {
+    match error {
+        StreamUpgradeError::NegotiationFailed => TunnelError::Unsupported,
+        StreamUpgradeError::Timeout => TunnelError::Timeout,
+        StreamUpgradeError::Io(error) => TunnelError::Broken(error),
+        StreamUpgradeError::Apply(never) => match never {},
+    }
+}
 
-/// A lane's name on the wire.
+/// Negotiates a stream's purpose by its protocol name.
+#[derive(Debug)]
+pub(crate) struct Protocols(Vec<Purpose>);
+
+/// A purpose's name on the wire.
 #[derive(Clone, Debug)]
-pub(crate) struct Name(Lane, StreamProtocol);
+pub(crate) struct Name(Purpose, StreamProtocol);
 
 impl AsRef<str> for Name {
     fn as_ref(&self) -> &str {
@@ -216,13 +289,13 @@ impl UpgradeInfo for Protocols {
     type InfoIter = std::vec::IntoIter<Name>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        let names: Vec<_> = self.0.iter().map(|lane| Name(*lane, lane.protocol())).collect();
+        let names: Vec<_> = self.0.iter().map(|purpose| Name(*purpose, purpose.protocol())).collect();
         names.into_iter()
     }
 }
 
 impl InboundUpgrade<Stream> for Protocols {
-    type Output = (Lane, Stream);
+    type Output = (Purpose, Stream);
     type Error = Infallible;
     type Future = Ready<Result<Self::Output, Infallible>>;
 
@@ -232,7 +305,7 @@ impl InboundUpgrade<Stream> for Protocols {
 }
 
 impl OutboundUpgrade<Stream> for Protocols {
-    type Output = (Lane, Stream);
+    type Output = (Purpose, Stream);
     type Error = Infallible;
     type Future = Ready<Result<Self::Output, Infallible>>;
 

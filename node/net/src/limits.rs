@@ -46,8 +46,23 @@ pub(crate) const CONNECTIONS_PER_PEER_MAX: u32 = 4;
 pub(crate) const PENDING_INBOUND_MAX: u32 = 128;
 /// Dials under way.
 pub(crate) const PENDING_OUTBOUND_MAX: u32 = 128;
-/// Streams on one connection: two lanes and gossipsub's few.
-pub(crate) const STREAMS_MAX: usize = 64;
+/// What the multiplexer may let a peer send ahead, over all streams of a connection, beyond the 256 KiB that each may
+/// at least: windows grow where the application reads fast and the way is long (60 ms at 1 GB/s take this much).
+pub(crate) const WINDOW_GROWTH_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Streams on one connection, as the multiplexer counts them. It reserves 256 KiB for each out of 1 GiB and gives the
+/// rest to growth, and only this number of the two can be set; so it says how little is left. What really bounds
+/// streams is that two lanes, gossipsub's few and `TUNNELS_PER_PEER_MAX` each way are kept, and all others dropped.
+pub(crate) const STREAMS_MAX: usize = (1024 * 1024 * 1024 - WINDOW_GROWTH_BYTES_MAX) / (256 * 1024);
+/// Tunnels to one peer that we opened, and as many that it opened. More are refused.
+pub(crate) const TUNNELS_PER_PEER_MAX: usize = 64;
+/// Tunnels waiting for the application. When full: refused.
+pub(crate) const INCOMING_QUEUE: usize = 256;
+/// Largest opening of a tunnel, in bytes.
+pub const TUNNEL_OPENING_BYTES_MAX: usize = 1024;
+/// Longest reason for refusing one, in bytes of UTF-8. Longer ones are cut.
+pub(crate) const TUNNEL_REASON_BYTES_MAX: usize = 200;
+/// What a tunnel gathers of one write: with its length, what the multiplexer sends in one frame.
+pub(crate) const TUNNEL_CHUNK_BYTES: usize = 16 * 1024 - 2;
 
 /// Peers in the redial book, and as many addresses without a known peer.
 pub(crate) const BOOK_MAX: usize = 1024;
@@ -72,6 +87,8 @@ pub(crate) const UPGRADE_WAIT: Duration = Duration::from_secs(10);
 pub(crate) const CHALLENGE_WAIT: Duration = Duration::from_secs(5);
 /// From connection to a usable link; then the connection is closed.
 pub(crate) const LINK_WAIT: Duration = Duration::from_secs(10);
+/// From the wish for a tunnel to its answer; and for each step at the side that is asked.
+pub(crate) const TUNNEL_WAIT: Duration = Duration::from_secs(5);
 /// How long a closing link may take to write what is queued.
 pub(crate) const DRAIN_WAIT: Duration = Duration::from_millis(500);
 /// How long `shutdown` may take in all.
@@ -81,4 +98,6 @@ pub(crate) const REFUSAL_QUIET: Duration = Duration::from_secs(10);
 
 const _: () = assert!(GOSSIP_BYTES_MAX + 1024 < GOSSIP_TRANSMIT_BYTES_MAX);
 const _: () = assert!(CONTROL_FRAME_BYTES_MAX < CONTROL_QUEUE_BYTES);
+const _: () =
+    assert!(TUNNEL_REASON_BYTES_MAX < 256 && TUNNEL_OPENING_BYTES_MAX < 1 << 16 && TUNNEL_CHUNK_BYTES < 1 << 16);
 const _: () = assert!(BULK_FRAME_BYTES_MAX / 1024 < EVENT_QUEUE_KIB);

@@ -1,10 +1,10 @@
-//! One link: the task that reads, writes and watches the two lanes to one peer.
+//! One link: the task that reads, writes and watches the two lanes to one peer, and hears what its tunnels are for.
 //!
 //! Frames go from the application's thread into the link's queue and from the link's reader into the event queue; the
 //! swarm task is not on either path.
 //!
 //! Invariants: `LinkUp` is told after both sides have said hello, and then `LinkDown` exactly once, after the
-//! last frame; a link to a peer starts only after its predecessor's `LinkDown`. A link that waits for the
+//! last frame; its tunnels end with it; a link to a peer starts only after its predecessor's `LinkDown`. A link that waits for the
 //! application is not silent.
 //! Does not: dial, or decide which of two connections lives (`node`).
 
@@ -26,8 +26,10 @@ use crate::hello::{self, Introduction};
 use crate::key::PeerKey;
 use crate::lanes::Lane;
 use crate::limits;
+use crate::opening::{self, Incoming};
 use crate::outbox::{self, Kill, Queues, Senders};
 use crate::pulse::{Heard, Pulse};
+use crate::tunnel::{self, Gate, Up};
 
 /// What a link tells the swarm task.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub(crate) struct Common {
     pub(crate) senders: Arc<Senders>,
     pub(crate) events: EventSender,
     pub(crate) notes: mpsc::Sender<Note>,
+    pub(crate) incoming: mpsc::Sender<Incoming>,
     pub(crate) heartbeat: Duration,
     pub(crate) silence: Duration,
 }
@@ -56,6 +59,8 @@ pub(crate) struct Link {
     pub(crate) connection: ConnectionId,
     pub(crate) control: Stream,
     pub(crate) bulk: Stream,
+    /// Streams that the peer opens for tunnels.
+    pub(crate) tunnels: mpsc::Receiver<Stream>,
     pub(crate) listens: Vec<SocketAddr>,
     pub(crate) kill: Arc<Kill>,
     pub(crate) pulse: Arc<Pulse>,
@@ -71,6 +76,13 @@ pub(crate) struct Ended {
     pub(crate) peer: PeerKey,
     pub(crate) connection: ConnectionId,
     pub(crate) reason: DownReason,
+}
+
+/// Where the tunnels of a link begin.
+struct Entrance {
+    gate: Gate,
+    streams: mpsc::Receiver<Stream>,
+    up: Up,
 }
 
 type LaneReader = BufReader<Heard<ReadHalf<Stream>>>;
@@ -95,19 +107,21 @@ pub(crate) async fn run(link: Link, common: Common) -> Ended {
             Err(_elapsed) => return Ended { peer, connection, reason: DownReason::Silence },
         },
     };
-    let (sender, queues) = outbox::queues(kill.clone());
+    let (up, down) = tunnel::up();
+    let tunnels = Entrance { gate: Gate::new(down), streams: link.tunnels, up };
+    let (sender, queues) = outbox::queues(kill.clone(), connection, tunnels.gate.clone());
     // Before the event, so that the application may answer it at once.
     common.senders.insert(peer, sender);
-    let up = async {
+    let told = async {
         let note = Note::Up { peer, listens };
         common.notes.send(note).await.or(Err(DownReason::Shutdown))?;
         common.events.send(Event::LinkUp { peer, addr }).await.or(Err(DownReason::Shutdown))
     };
-    if let Err(reason) = up.await {
+    if let Err(reason) = told.await {
         common.senders.remove(peer);
         return Ended { peer, connection, reason };
     }
-    let reason = lanes.carry(peer, queues, &common, &kill).await;
+    let reason = lanes.carry(peer, queues, tunnels, &common, &kill).await;
     // Undelivered only when the application is gone.
     let _gone = common.events.send(Event::LinkDown { peer, reason }).await;
     drop(link.ended);
@@ -152,7 +166,8 @@ impl Lanes {
     }
 
     /// Reads, writes and watches until one of them ends the link.
-    async fn carry(self, peer: PeerKey, queues: Queues, common: &Common, kill: &Kill) -> DownReason {
+    async fn carry(self, peer: PeerKey, queues: Queues, tunnels: Entrance, common: &Common, kill: &Kill) -> DownReason {
+        let Entrance { gate, mut streams, up } = tunnels;
         let Self { mut control_reader, control_writer, mut bulk_reader, bulk_writer, pulse } = self;
         let Queues { control, bulk, queued_bytes } = queues;
         let reading = Reading { peer, common, pulse: &pulse };
@@ -168,8 +183,11 @@ impl Lanes {
             reason = linger((&mut write_control).map(|()| DownReason::Closed)) => reason,
             reason = linger((&mut write_bulk).map(|()| DownReason::Closed)) => reason,
             () = watch(&pulse, common.silence) => DownReason::Silence,
+            never = opening::receive(peer, &gate, &mut streams, &common.incoming) => match never {},
         };
         common.senders.remove(peer);
+        // Tunnels end now, whatever the connection below still does.
+        drop(up);
         if matches!(reason, DownReason::Shutdown | DownReason::Local) {
             // No sender is left, so the writers end when their queues are empty. Then the peer must have the
             // time to read it all: closing a socket with unread bytes resets it, and discards what is on its

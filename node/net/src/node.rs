@@ -24,7 +24,7 @@ use crate::connections::Connection;
 use crate::event::{DownReason, Event, EventSender};
 use crate::frame::Kind;
 use crate::gossip::{MessageTag, Topic, Topics, Verdict};
-use crate::handle::{Command, Shared, count};
+use crate::handle::{Command, Shared, Wish, count};
 use crate::hello::{Introduction, encode_introductions};
 use crate::key::PeerKey;
 use crate::lanes::Lane;
@@ -137,6 +137,12 @@ impl Node {
             Command::Verdict(tag, verdict) => self.judge(&tag, verdict),
             Command::Hint(addr, peer) => {
                 self.book.learn(peer, addr, (Origin::Learnt, Urgency::Polite), Instant::now());
+            }
+            Command::Tunnel(Wish { peer, connection, reply }) => {
+                // Without a peer id there is no link either. The wish is dropped, and its owner told by that.
+                if let Some(peer_id) = peer.peer_id() {
+                    self.swarm.behaviour_mut().lanes.open_tunnel(peer_id, connection, reply);
+                }
             }
             // Taken by `run`.
             Command::Shutdown(_) => {}

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use bytes::Bytes;
+use libp2p::swarm::ConnectionId;
 use tokio::sync::{Notify, mpsc};
 
 use crate::error::SendError;
@@ -16,6 +17,7 @@ use crate::frame::Kind;
 use crate::key::PeerKey;
 use crate::lanes::Lane;
 use crate::limits;
+use crate::tunnel::Gate;
 
 /// Ends a link from outside. The first reason wins.
 #[derive(Debug, Default)]
@@ -51,6 +53,8 @@ pub(crate) struct LinkSender {
     bulk: mpsc::Sender<(Kind, Bytes)>,
     queued_bytes: Arc<AtomicUsize>,
     kill: Arc<Kill>,
+    connection: ConnectionId,
+    gate: Gate,
 }
 
 /// The link's end of the queues.
@@ -63,11 +67,12 @@ pub(crate) struct Queues {
 }
 
 /// Both ends of one link's queues.
-pub(crate) fn queues(kill: Arc<Kill>) -> (LinkSender, Queues) {
+pub(crate) fn queues(kill: Arc<Kill>, connection: ConnectionId, gate: Gate) -> (LinkSender, Queues) {
     let (control_tx, control) = mpsc::channel(limits::CONTROL_QUEUE);
     let (bulk_tx, bulk) = mpsc::channel(limits::BULK_QUEUE);
     let queued_bytes = Arc::new(AtomicUsize::new(0));
-    let sender = LinkSender { control: control_tx, bulk: bulk_tx, queued_bytes: queued_bytes.clone(), kill };
+    let sender =
+        LinkSender { control: control_tx, bulk: bulk_tx, queued_bytes: queued_bytes.clone(), kill, connection, gate };
     (sender, Queues { control, bulk, queued_bytes })
 }
 
@@ -99,6 +104,16 @@ impl LinkSender {
                 Err(SendError::Full)
             }
         }
+    }
+
+    /// The connection that carries the link.
+    pub(crate) fn connection(&self) -> ConnectionId {
+        self.connection
+    }
+
+    /// What its tunnels share.
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     pub(crate) fn kill(&self, reason: DownReason) {

@@ -27,14 +27,16 @@ use crate::key::{self, PeerKey};
 use crate::link::Common;
 use crate::listen::Claim;
 use crate::node::Node;
+use crate::opening::{self, Tunnels};
 use crate::refusals::Refusals;
 use crate::{address, limits, listen, transport};
 
-/// Binds the configured addresses and starts the network on the current tokio runtime.
+/// Binds the configured addresses and starts the network on the current tokio runtime. Whoever wants no tunnels drops
+/// the [`Tunnels`]; peers that open some are then refused.
 ///
 /// # Errors When an address cannot be bound ([`Error::AddrInUse`] if somebody has it), or outside a runtime.
 /// Nothing is left running.
-pub fn start(config: Config) -> Result<(Handle, Events), Error> {
+pub fn start(config: Config) -> Result<(Handle, Events, Tunnels), Error> {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else {
         return Err(Error::NoRuntime);
     };
@@ -54,6 +56,7 @@ pub fn start(config: Config) -> Result<(Handle, Events), Error> {
         config.listen.iter().map(|addr| bind(&mut swarm, *addr, config.transport)).collect::<Result<Vec<_>, _>>()?;
 
     let (events_tx, events) = event::queue();
+    let (incoming_tx, tunnels) = opening::queue();
     let (notes_tx, notes) = mpsc::channel(limits::NOTE_QUEUE);
     let (commands_tx, commands) = mpsc::channel(limits::COMMAND_QUEUE);
     let shared = Arc::new(Shared::default());
@@ -61,6 +64,7 @@ pub fn start(config: Config) -> Result<(Handle, Events), Error> {
         senders: shared.senders.clone(),
         events: events_tx.clone(),
         notes: notes_tx,
+        incoming: incoming_tx,
         heartbeat: config.heartbeat.max(limits::HEARTBEAT_MIN),
         silence: config.silence,
     };
@@ -91,7 +95,7 @@ pub fn start(config: Config) -> Result<(Handle, Events), Error> {
         node.on_swarm(event);
     }
     runtime.spawn(node.run(commands, notes, reports));
-    Ok((Handle::new(me, commands_tx, shared), events))
+    Ok((Handle::new(me, commands_tx, shared), events, tunnels))
 }
 
 fn bind(swarm: &mut Swarm<Behaviour>, addr: SocketAddr, over: Transport) -> Result<Claim, Error> {

@@ -1,6 +1,6 @@
 //! Attempts as the API shows them: where, how they ended, what they used, where their environments listened.
 //!
-//! Invariants: as many attempts as there are, but a bounded number of ports.
+//! Invariants: as many attempts as there are, but a bounded number of ports, and of those that differ by their worker alone.
 //! Does not: decide what an attempt is (`facts::view` does).
 
 use starling_core::facts::view::{self, AttemptView};
@@ -15,6 +15,8 @@ use super::reason;
 
 /// Ports in one reply: about 25 bytes each, and clients take 4 MiB.
 const PORTS_MAX: usize = 10_000;
+/// Attempts in one reply that are split by worker, for the same reason.
+const BY_WORKER_MAX: usize = 10_000;
 
 /// Everything that was tried and came to something.
 pub(super) fn attempts(machine: &Machine, job: &Job) -> Vec<Attempt> {
@@ -25,10 +27,37 @@ pub(super) fn attempts(machine: &Machine, job: &Job) -> Vec<Attempt> {
         // A grant that came to nothing says nothing to a user. An environment may have listened before its policy started.
         if !view.void || view.started || view.outcome.is_some() || !attempt.ports.is_empty() {
             room -= attempt.ports.len();
-            all.push(attempt);
+            if all.len() < BY_WORKER_MAX {
+                all.extend(by_worker(job, &view, attempt));
+            } else {
+                all.push(attempt);
+            }
         }
     }
     all
+}
+
+/// The attempt once for each worker that ran some of its tasks, and once for those that no worker ran.
+fn by_worker(job: &Job, view: &AttemptView, attempt: Attempt) -> Vec<Attempt> {
+    let run = job.grants.lookup(&view.grant).and_then(Grant::run);
+    let extra = run.and_then(|run| run.extra.as_ref()).and_then(|extra| extra.workers.as_ref());
+    let Some(workers) = extra else {
+        return vec![attempt];
+    };
+    let (mut rest, mut parts) = (view.tasks.clone(), Vec::new());
+    for (worker, tasks) in workers.iter() {
+        let tasks = rest.intersection(tasks);
+        if tasks.is_empty() {
+            continue;
+        }
+        rest.subtract(&tasks);
+        let (tasks, worker) = (ranges(&tasks), worker.to_string());
+        parts.push(Attempt { tasks, worker, ports: Vec::new(), ..attempt.clone() });
+    }
+    if !rest.is_empty() || parts.is_empty() {
+        parts.push(Attempt { tasks: ranges(&rest), ..attempt });
+    }
+    parts
 }
 
 /// What all attempts together used; `None` while no node has said.
@@ -71,6 +100,7 @@ fn attempt(machine: &Machine, job: &Job, view: &AttemptView, room: usize) -> Att
             Some(_) => unix_ms(view.last_end),
             None => 0,
         },
+        worker: String::new(),
         ports: run.map(|run| ports(run, &view.tasks, room)).unwrap_or_default(),
         usage: usage.map(|usage| of_usage(usage, grant.and_then(ended).unwrap_or_default())),
     }
@@ -106,4 +136,49 @@ fn ports(run: &Run, tasks: &IntervalSet, room: usize) -> Vec<TaskPort> {
 /// The wall part of a clock, 0 for none.
 pub(super) fn unix_ms(hlc: Option<Hlc>) -> u64 {
     hlc.map_or(0, |hlc| hlc.wall_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use starling_core::facts::{Extra, Placed};
+    use starling_core::ids::{GrantNo, NodeId, Term, WorkerName};
+    use starling_core::lattice::{Lattice as _, VecMap};
+    use starling_proto::v1::IndexRange;
+
+    use super::*;
+
+    fn range(start: u32, end: u32) -> IntervalSet {
+        IntervalSet::from_range(start, end)
+    }
+
+    /// Ten tasks under one grant, of which workers `w1` and `w2` started some.
+    fn job() -> Job {
+        let (no, node) = (GrantNo { term: Term(1), no: 1 }, NodeId([1; 32]));
+        let hlc = Hlc { wall_ms: 5, count: 0 };
+        let placed = Placed { node, attempt: starling_core::ids::Attempt(1), tasks: range(0, 9), hlc, pool: None };
+        let mut job = Job::granted(no, placed);
+        for (worker, tasks) in [("w1", range(0, 3)), ("w2", range(4, 7))] {
+            let workers = Some(Box::new(VecMap::one(WorkerName(worker.into()), tasks.clone())));
+            let run = Run { started: tasks, ..Run::default() };
+            let _ = job.join(Job::reported(no, node, run.with(Extra { workers, ..Extra::default() })));
+        }
+        let rest = Run { started: range(8, 8), ..Run::default() };
+        let _ = job.join(Job::reported(no, node, rest));
+        job
+    }
+
+    #[test]
+    fn tasks_of_one_attempt_are_told_apart_by_their_worker() {
+        let job = job();
+        let views = view::attempts(&job);
+        let parts: Vec<Attempt> = views
+            .iter()
+            .flat_map(|view| by_worker(&job, view, Attempt { tasks: ranges(&view.tasks), ..Attempt::default() }))
+            .collect();
+        let shown: Vec<(&str, &[IndexRange])> =
+            parts.iter().map(|part| (part.worker.as_str(), part.tasks.as_slice())).collect();
+        let of = |start, end| [IndexRange { start, end }];
+        let expected = [of(0, 3), of(4, 7), of(8, 8), of(9, 9)];
+        assert_eq!(shown, [("w1", &expected[0][..]), ("w2", &expected[1]), ("", &expected[2]), ("", &expected[3])]);
+    }
 }

@@ -19,6 +19,7 @@ use tonic::Status;
 use super::hub::{Generators, Hub};
 use super::status::ApiError;
 use super::stream::Produced;
+use super::workers::ReadWorkers;
 use crate::driver::Handle;
 use crate::monitor::History;
 use crate::output::Outputs;
@@ -80,6 +81,8 @@ pub struct Context {
     pub past: History,
     /// Programs outside that run jobs, if they are served here.
     pub generators: Option<Arc<dyn Generators>>,
+    /// The gateway's workers, if this node can tell of them.
+    pub workers: Option<Arc<dyn ReadWorkers>>,
 }
 
 impl fmt::Debug for Context {

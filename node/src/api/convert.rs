@@ -120,6 +120,8 @@ pub(super) fn detail(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobDe
         detail.cwd = spec.text("cwd").map(ToString::to_string).unwrap_or_default();
         detail.env_names = spec.entries("env").map(|(key, _)| key.to_string()).collect();
         detail.node = spec.text("node").map(ToString::to_string).unwrap_or_default();
+        detail.constraint = spec.texts("constraint").map(ToString::to_string).collect();
+        detail.image = spec.text("image").map(ToString::to_string).unwrap_or_default();
         detail.array = ranges(&submit.tasks);
         detail.cpus_milli = clamp(submit.need.cpu_milli);
         detail.mem_bytes = submit.need.mem_bytes;

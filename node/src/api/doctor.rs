@@ -5,8 +5,10 @@
 //! Does not: repair anything.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use starling_core::election::{Vacancy, Why};
 use starling_core::ids::NodeId;
 use starling_core::machine::Machine;
 use starling_core::schedule::{Health, Peer};
@@ -16,6 +18,7 @@ use tokio::time::Instant;
 
 use super::context::{About, Api, StorageStats};
 use super::convert::seen;
+use super::gateway;
 use super::nodes::{name, read_storage};
 use super::status::ApiError;
 
@@ -46,6 +49,7 @@ pub(super) async fn doctor(api: &Api) -> Result<DoctorReply, ApiError> {
             clocks(machine, now),
             opaque(machine),
             secret(&about),
+            serving(machine, now),
         ];
         DoctorReply { checks, view: Some(seen(machine, now)) }
     };
@@ -166,6 +170,39 @@ fn secret(about: &About) -> Check {
         return check("secret", CheckState::Warn, detail, "`starling cluster init` makes one for several machines");
     }
     ok("secret", "set; only nodes that know it can join")
+}
+
+/// Whether workers from outside are served, and whether those of other hosts could come in.
+fn serving(machine: &Machine, now: Now) -> Check {
+    const NAME: &str = "gateway";
+    let why = gateway::why(machine, now);
+    let own = machine.fleet().peer(&machine.me()).map_or("", |own| own.presence.gateway.listens.as_str());
+    if is_far(own) && machine.facts().gateway().valid_tokens().next().is_none() {
+        let detail = format!("{why}; workers may attach at {own}, and no token is valid");
+        let hint = "other hosts are refused until there is one: `starling gateway token add NAME`";
+        return check(NAME, CheckState::Warn, detail, hint);
+    }
+    match machine.explain_gateway(now) {
+        // Nobody wants one.
+        Why::Acts | Why::NoClaim(Vacancy::NobodyWilling) => ok(NAME, why),
+        Why::NoClaim(Vacancy::Listening | Vacancy::TooFew { .. } | Vacancy::Soon { .. })
+        | Why::Settling
+        | Why::NotYet
+        | Why::HeldBack { .. }
+        | Why::Unwilling(_)
+        | Why::Silent { .. } => check(
+            NAME,
+            CheckState::Warn,
+            why,
+            "workers from outside wait until a gateway acts; see `starling gateway status`",
+        ),
+    }
+}
+
+/// Whether other hosts can reach an address.
+fn is_far(listens: &str) -> bool {
+    let address = listens.rsplit_once("://").map_or(listens, |(_, address)| address);
+    address.parse::<SocketAddr>().is_ok_and(|address| !address.ip().is_loopback())
 }
 
 /// What the others' Facts look like from here.

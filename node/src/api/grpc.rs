@@ -5,17 +5,19 @@
 
 use starling_proto::v1::starling_server::Starling;
 use starling_proto::v1::{
-    CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest, ExplainReply, FactsPage,
-    GetNamespaceRequest, GetNodeRequest, InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest,
-    ListNamespacesReply, ListNamespacesRequest, ListNodesRequest, ListRelaysRequest, LogChunk, LogsRequest,
-    NamespaceDetail, NodeDetail, NodesReply, PullFactsRequest, PutNamespaceReply, PutNamespaceRequest, RelayHear,
-    RelaySay, RelaysReply, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
+    AddTokenReply, AddTokenRequest, CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest,
+    ExplainReply, FactsPage, GatewayReply, GetGatewayRequest, GetNamespaceRequest, GetNodeRequest, InfoReply,
+    InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNamespacesReply, ListNamespacesRequest,
+    ListNodesRequest, ListRelaysRequest, ListTokensReply, ListTokensRequest, ListWorkersReply, ListWorkersRequest,
+    LogChunk, LogsRequest, NamespaceDetail, NodeDetail, NodesReply, PullFactsRequest, PutNamespaceReply,
+    PutNamespaceRequest, RelayHear, RelaySay, RelaysReply, RevokeTokenReply, RevokeTokenRequest, SubmitReply,
+    SubmitRequest, WaitReply, WaitRequest,
 };
 use tonic::{Request, Response, Status, Streaming};
 
 use super::context::Api;
 use super::stream::Produced;
-use super::{doctor, events, facts, jobs, logs, namespaces, nodes, relays, submit, wait};
+use super::{doctor, events, facts, gateway, jobs, logs, namespaces, nodes, relays, submit, wait, workers};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -108,5 +110,25 @@ impl Starling for Api {
 
     async fn list_relays(&self, _request: Request<ListRelaysRequest>) -> Answer<RelaysReply> {
         self.call(relays::list(self)).await.map(Response::new)
+    }
+
+    async fn get_gateway(&self, _request: Request<GetGatewayRequest>) -> Answer<GatewayReply> {
+        self.call(gateway::status(self)).await.map(Response::new)
+    }
+
+    async fn list_workers(&self, _request: Request<ListWorkersRequest>) -> Answer<ListWorkersReply> {
+        self.call(workers::list(self)).await.map(Response::new)
+    }
+
+    async fn add_token(&self, request: Request<AddTokenRequest>) -> Answer<AddTokenReply> {
+        self.call(gateway::add_token(self, request.into_inner())).await.map(Response::new)
+    }
+
+    async fn list_tokens(&self, _request: Request<ListTokensRequest>) -> Answer<ListTokensReply> {
+        self.call(gateway::list_tokens(self)).await.map(Response::new)
+    }
+
+    async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Answer<RevokeTokenReply> {
+        self.call(gateway::revoke_token(self, request.into_inner())).await.map(Response::new)
     }
 }

@@ -5,6 +5,7 @@
 //! with an `Origin` is refused.
 //! Does not: authenticate; the listener's reach protects it.
 
+mod gateway;
 mod relays;
 
 use std::convert::Infallible;
@@ -65,6 +66,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/healthz", get(get_health))
         .merge(hub::routes())
         .merge(relays::routes())
+        .merge(gateway::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(api)

@@ -11,6 +11,7 @@ mod convert;
 mod doctor;
 mod events;
 mod facts;
+mod gateway;
 mod grpc;
 mod http;
 mod hub;
@@ -30,8 +31,10 @@ mod submit;
 mod tests;
 mod usage;
 mod wait;
+mod workers;
 
 pub use context::{About, Context, ReadHistory, ReadStorage, StorageStats};
 pub use hub::{Generator, Generators};
 pub use serve::serve;
 pub use socket::BindError;
+pub use workers::ReadWorkers;

@@ -127,6 +127,8 @@ fn line(machine: &Machine, now: Now, node: &NodeId, jobs: Jobs) -> NodeLine {
         Jobs::Shown => reading.as_ref().map(|reading| usage::jobs(machine, reading)),
         Jobs::Left => None,
     };
+    let claim = machine.facts().gateway().claim().filter(|claim| claim.node == *node);
+    let acts = claim.is_some_and(|claim| presence.gateway.acting == Some(claim.term));
     let api = (!presence.api.is_empty()).then(|| presence.api.clone());
     NodeLine {
         state: state.into(),
@@ -141,6 +143,10 @@ fn line(machine: &Machine, now: Now, node: &NodeId, jobs: Jobs) -> NodeLine {
         note: note.to_owned(),
         usage: reading.as_ref().map(usage::of),
         jobs: uses.unwrap_or_default(),
+        labels: presence.labels.iter().map(|label| label.0.to_string()).collect(),
+        gateway: acts && machine.fleet().health(now.mono, node) == Health::Live,
+        gateway_willing: presence.gateway.willing,
+        worker_address: presence.gateway.listens.clone(),
         ..named
     }
 }

@@ -10,6 +10,8 @@ use starling_core::resources::Resources;
 use starling_core::schedule::{Explanation, Health, NodeReason, explain};
 use starling_core::time::Now;
 
+/// What to do where no label is.
+const SEE_LABELS: &str = "`starling nodes --wide` shows labels";
 /// What to do where no relay is.
 const START_ONE: &str = "start one (see docs/guide.md)";
 
@@ -97,7 +99,13 @@ pub(super) fn waiting(explanation: &Explanation, job: &Job) -> String {
             None => format!("no node is called {node}"),
         }
     } else if let Some(label) = unlabelled {
-        format!("no node and no worker that could run it has label {label}")
+        let wanted = job.submit.as_ref().map(|submit| submit.wishes().labels).unwrap_or_default();
+        match wanted.as_slice() {
+            [] | [_] => format!("no node and no worker that could run it has label {label}; {SEE_LABELS}"),
+            many => {
+                format!("no node and no worker that could run it has all of labels {}; {SEE_LABELS}", many.join(", "))
+            }
+        }
     } else if let Some(ns) = unserved {
         format!("no relay serves namespace {ns}; {START_ONE}")
     } else if has(|reason| matches!(reason, NodeReason::NotAccepting)) {
@@ -111,6 +119,7 @@ pub(super) fn waiting(explanation: &Explanation, job: &Job) -> String {
 pub(super) fn of_node(reason: &NodeReason, need: Resources) -> (bool, String) {
     match reason {
         NodeReason::CouldRun => (true, "has room now".to_owned()),
+        NodeReason::Busy { free } if *free == Resources::default() => (false, "full: nothing free".to_owned()),
         NodeReason::Busy { free } => (false, format!("full: {} free", resources(*free))),
         NodeReason::TooSmall { total } => {
             let text = format!("too small: has {}, a task needs {}", resources(*total), resources(need));
@@ -136,7 +145,8 @@ pub(super) fn resources(resources: Resources) -> String {
         }
     };
     match resources.mem_bytes {
-        0 => cpus,
+        // Workers that do not say have room for any task.
+        0 | u64::MAX => cpus,
         bytes => format!("{cpus} and {}", size(bytes)),
     }
 }

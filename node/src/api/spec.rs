@@ -114,6 +114,8 @@ impl Schema {
             ("env", !request.env.is_empty()),
             ("cwd", !request.cwd.is_empty()),
             ("stdin", !request.stdin.is_empty()),
+            ("constraint", !request.constraint.is_empty()),
+            ("image", !request.image.is_empty()),
         ];
         let foreign = given.into_iter().filter(|(_, is_given)| *is_given);
         foreign.map(|(key, _)| violation(key, "nothing beside `spec` or `fields`", "both")).collect()

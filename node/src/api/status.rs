@@ -87,6 +87,12 @@ pub(super) enum ApiError {
         /// How they differ.
         reason: String,
     },
+    /// A name or hash of no token.
+    #[error("no token is called `{0}`, and no hash of one begins so")]
+    UnknownToken(String),
+    /// The gateway's workers could not be asked for.
+    #[error("cannot list the gateway's workers: {0}")]
+    Workers(String),
     /// The same job is being submitted, and its submission does not come to an end.
     #[error("job `{0}` is being submitted already; ask for it in a moment")]
     BeingSubmitted(String),
@@ -145,6 +151,11 @@ impl From<ApiError> for Status {
                 let hint = "list the namespaces with `starling ns list`; one registered elsewhere a moment ago may not have arrived here";
                 refusal(Code::NotFound, message, hint, vec![])
             }
+            ApiError::UnknownToken(_) => {
+                let hint = "list them with `starling gateway token list`";
+                refusal(Code::NotFound, message, hint, vec![])
+            }
+            ApiError::Workers(_) => refusal(Code::Unavailable, message, "see `starling gateway status`", vec![]),
             ApiError::TextTooLarge(_) => refusal(Code::ResourceExhausted, message, "", vec![]),
             ApiError::TooLarge { .. } => refusal(Code::ResourceExhausted, message, INTO_FILES, vec![]),
             ApiError::Deadline(_) => refusal(Code::DeadlineExceeded, message, "", vec![]),

@@ -11,6 +11,7 @@ use starling_core::limits;
 use starling_core::machine::{self, Command, CommandError, Machine, Reply, Submission};
 use starling_core::namespace::{batch, simulation};
 use starling_core::resources::Resources;
+use starling_core::schedule::Label;
 use starling_core::time::Now;
 use starling_proto::v1::{AckLevel, FieldViolation, Simulation, SubmitReply, SubmitRequest};
 
@@ -53,6 +54,7 @@ pub(super) async fn submit(api: &Api, request: SubmitRequest) -> Result<SubmitRe
         mem_bytes: spec.uint("memory").unwrap_or_default(),
     };
     let node = spec.text("node").map(ToString::to_string).unwrap_or_default();
+    let labels = wanted_labels(&spec);
     let submission = Submission { ns: ns.as_str().into(), kind: "".into(), tasks, priority, spec, ack };
     let command = Command::Submit(Box::new(submission));
     let (job, level, fresh) = match api.ctx.handle.command(command).await? {
@@ -75,7 +77,7 @@ pub(super) async fn submit(api: &Api, request: SubmitRequest) -> Result<SubmitRe
             Some(submit) if !fresh => clamp(submit.tasks.len()),
             Some(_) | None => count,
         },
-        warning: if fresh { warning(machine, now, need, &node) } else { String::new() },
+        warning: if fresh { warning(machine, now, need, &node, &labels) } else { String::new() },
         known: !fresh,
         view: Some(seen(machine, now)),
     };
@@ -99,6 +101,10 @@ fn check(request: &SubmitRequest) -> Result<IntervalSet, ApiError> {
     }
     if let Some(line) = request.each_line.iter().find(|line| nul(line)) {
         wrong.push(violation("each_line", "lines without NUL", &line.escape_debug().to_string()));
+    }
+    wrong.extend(check_labels(&request.constraint));
+    if nul(&request.image) || request.image.starts_with('-') {
+        wrong.push(violation("image", "the name of a container image", &request.image.escape_debug().to_string()));
     }
     if !request.cwd.is_empty() && !request.cwd.starts_with('/') {
         // Relative to what, on a node that the caller does not know?
@@ -132,6 +138,16 @@ fn check_command(field: &str, command: &[String]) -> Option<FieldViolation> {
     Some(violation(field, "words without NUL", &word.escape_debug().to_string()))
 }
 
+/// Labels that are none, or too many.
+fn check_labels(labels: &[String]) -> Vec<FieldViolation> {
+    if labels.len() > limits::LABELS_MAX {
+        let expected = format!("at most {} labels", limits::LABELS_MAX);
+        return vec![violation("constraint", &expected, &labels.len().to_string())];
+    }
+    let read = |label: &String| Label::parse(label).err().map(|expected| violation("constraint", &expected, label));
+    labels.iter().filter_map(read).collect()
+}
+
 /// What is wrong with a simulation, and with what it excludes.
 fn check_simulation(request: &SubmitRequest, simulation: &Simulation) -> Vec<FieldViolation> {
     let mut wrong = Vec::new();
@@ -144,7 +160,12 @@ fn check_simulation(request: &SubmitRequest, simulation: &Simulation) -> Vec<Fie
     if !request.stdin.is_empty() {
         wrong.push(violation("stdin", "nothing beside simulation", &format!("{} bytes", request.stdin.len())));
     }
-    let own = [("spec", request.spec.clone()), ("fields", request.fields.join(" "))];
+    let own = [
+        ("spec", request.spec.clone()),
+        ("fields", request.fields.join(" ")),
+        ("constraint", request.constraint.join(" ")),
+        ("image", request.image.clone()),
+    ];
     let given = own.into_iter().filter(|(_, words)| !words.is_empty());
     wrong.extend(given.map(|(field, words)| violation(field, "nothing beside simulation", &words)));
     wrong.extend(check_command("simulation.env_command", &simulation.env_command));
@@ -215,6 +236,8 @@ fn process_spec(request: SubmitRequest) -> WorkSpec {
     let env: std::collections::BTreeMap<_, _> = env.map(|(key, value)| (key.into(), Value::text(value))).collect();
     add("env", (!env.is_empty()).then_some(Value::Map(env)));
     add("cwd", text(request.cwd));
+    add("image", text(request.image));
+    add("constraint", (!request.constraint.is_empty()).then(|| texts(request.constraint)));
     add("stdin", bytes(request.stdin));
     add("lines", (!request.each_line.is_empty()).then(|| texts(request.each_line)));
     spec
@@ -231,8 +254,14 @@ fn name(request: &SubmitRequest) -> String {
     name[..name.floor_char_boundary(NAME_BYTES_MAX)].to_owned()
 }
 
+/// The labels that a spec asks for.
+fn wanted_labels(spec: &WorkSpec) -> Vec<String> {
+    let image = spec.text("image").filter(|image| !image.is_empty()).map(|_image| "docker".to_owned());
+    spec.texts("constraint").map(ToString::to_string).chain(image).collect()
+}
+
 /// What the user should know although the job was accepted.
-fn warning(machine: &Machine, now: Now, need: Resources, node: &str) -> String {
+fn warning(machine: &Machine, now: Now, need: Resources, node: &str, labels: &[String]) -> String {
     let live = || machine.fleet().live(now.mono).map(|(_, peer)| &peer.presence);
     if !node.is_empty() {
         let known = machine.fleet().peers().map(|(_, peer)| &peer.presence);
@@ -242,11 +271,26 @@ fn warning(machine: &Machine, now: Now, need: Resources, node: &str) -> String {
         }
     }
     let wanted = |name: &str| node.is_empty() || name == node;
-    let mut candidates = live().filter(|presence| wanted(&presence.name)).peekable();
-    if candidates.peek().is_none() {
+    let has = |there: &[Label]| labels.iter().all(|wanted| there.iter().any(|label| label.satisfies(wanted)));
+    let nodes = || live().filter(|presence| wanted(&presence.name));
+    // Pools have no name that a job could ask for.
+    let pools = || live().filter(|_| node.is_empty()).flat_map(|presence| &presence.gateway.pools);
+    if nodes().next().is_none() {
         return if node.is_empty() { String::new() } else { format!("node {node} is not alive; the job waits for it") };
     }
-    if candidates.any(|presence| presence.total.covers(&need)) {
+    let mut labelled = nodes().filter(|presence| has(&presence.labels)).map(|presence| presence.total).peekable();
+    let mut in_pools = pools().filter(|pool| has(&pool.labels)).map(|pool| pool.room).peekable();
+    if labelled.peek().is_none() && in_pools.peek().is_none() {
+        let missing = if labels.len() == 1 { "label" } else { "all of labels" };
+        let whose = if node.is_empty() {
+            "no live node and no worker".to_owned()
+        } else {
+            format!("node {node} does not have")
+        };
+        let verb = if node.is_empty() { " has" } else { "" };
+        return format!("{whose}{verb} {missing} {}; the job waits", labels.join(", "));
+    }
+    if labelled.chain(in_pools).any(|room| room.covers(&need)) {
         return String::new();
     }
     if node.is_empty() {

@@ -208,6 +208,8 @@ fn info_block(detail: &JobDetail) -> Block {
         .add("retries", nonzero(detail.retries.into()))
         .add("time limit", limit(detail.timeout_ms))
         .add("only on", &detail.node)
+        .add("only where", detail.constraint.join(" "))
+        .add("image", &detail.image)
         .add("owner", &job.owner)
         .add("submitted", units::time(job.submitted_unix_ms))
         .add("started", units::time(job.started_unix_ms))
@@ -333,7 +335,7 @@ pub(crate) fn attempts_table(attempts: &[Attempt]) -> Table {
         let mut row = vec![
             Cell::plain(units::tasks(&attempt.tasks)),
             Cell::plain(attempt.attempt.to_string()),
-            Cell::plain(&attempt.node),
+            Cell::plain(place(attempt)),
             Cell::new(state_word(attempt.state()), state_tone(attempt.state())),
             Cell::plain(exit_text(attempt.exit, attempt.ending())),
             Cell::plain(units::time(attempt.started_unix_ms)),
@@ -346,6 +348,11 @@ pub(crate) fn attempts_table(attempts: &[Attempt]) -> Table {
         table.push(row);
     }
     table
+}
+
+/// `wren`, or `wren/w1` of a worker that node wren sponsors.
+fn place(attempt: &Attempt) -> String {
+    if attempt.worker.is_empty() { attempt.node.clone() } else { format!("{}/{}", attempt.node, attempt.worker) }
 }
 
 /// CPU time and highest memory; empty where not measured. `1.2s/8` is that of eight tasks, when it is not of these tasks alone.

@@ -3,14 +3,15 @@
 //! Invariants: data goes to stdout, talk to stderr; the exit code is the job's own, or 124 timed out,
 //! 125 cancelled, 2 usage, 69 no daemon, 75 lost; nothing here is faster or better informed than
 //! any other client of the API.
-//! Does not: run nodes or read their configuration: `up`, `cluster init` and `config show` are
-//! handed back to the caller.
+//! Does not: run nodes or workers or read their configuration: `up`, `hwp-worker`, `cluster init` and
+//! `config show` are handed back to the caller.
 
 pub mod args;
 mod connect;
 mod error;
 mod events;
 mod facts;
+mod gateway;
 mod jobs;
 mod live;
 mod logs;
@@ -35,7 +36,7 @@ use clap::Parser as _;
 use tokio::time::Instant;
 
 use self::args::{Cli, ClientOptions, ClusterVerb, ConfigVerb, JobVerb, NodeVerb, SimVerb, Verb};
-pub use self::args::{ClusterInitArgs, UpArgs};
+pub use self::args::{ClusterInitArgs, HwpWorkerArgs, UpArgs};
 pub use self::connect::base_dir;
 use self::connect::{Client, Target};
 use self::error::CliError;
@@ -56,6 +57,8 @@ pub enum Parsed {
     ClusterInit(ClusterInitArgs),
     /// Show the configuration that these flags would give.
     ConfigShow(Box<UpArgs>),
+    /// Be a worker of an HWP server.
+    HwpWorker(Box<HwpWorkerArgs>),
     /// Ask a node; see [`execute`].
     Client(Box<ClientCommand>),
 }
@@ -79,10 +82,11 @@ enum ClientVerb {
     Logs(args::LogsArgs),
     Wait(args::WaitArgs),
     Cancel(args::CancelArgs),
-    Nodes,
+    Nodes(args::NodesArgs),
     NodeInfo(args::NodeInfoArgs),
     Top(args::TopArgs),
     Relays,
+    Gateway(args::GatewayVerb),
     Events(args::EventsArgs),
     Facts(args::FactsArgs),
     Ns(args::NsVerb),
@@ -107,6 +111,7 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Up(up) => return Parsed::Up(Box::new(up)),
         Verb::Cluster(ClusterVerb::Init(init)) => return Parsed::ClusterInit(init),
         Verb::Config(ConfigVerb::Show(up)) => return Parsed::ConfigShow(up),
+        Verb::HwpWorker(worker) => return Parsed::HwpWorker(worker),
         Verb::Submit(submit) => ClientVerb::Submit(submit),
         Verb::Run(run) => ClientVerb::Run(run),
         Verb::Sim(SimVerb::Run(run)) => ClientVerb::SimRun(run),
@@ -120,10 +125,11 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Logs(logs) => ClientVerb::Logs(logs),
         Verb::Wait(wait) => ClientVerb::Wait(wait),
         Verb::Cancel(cancel) => ClientVerb::Cancel(cancel),
-        Verb::Nodes => ClientVerb::Nodes,
+        Verb::Nodes(nodes) => ClientVerb::Nodes(nodes),
         Verb::Node(NodeVerb::Info(info)) => ClientVerb::NodeInfo(info),
         Verb::Top(top) => ClientVerb::Top(top),
         Verb::Relays => ClientVerb::Relays,
+        Verb::Gateway(verb) => ClientVerb::Gateway(verb),
         Verb::Events(events) => ClientVerb::Events(events),
         Verb::Facts(facts) => ClientVerb::Facts(facts),
         Verb::Ns(ns) => ClientVerb::Ns(ns),
@@ -169,10 +175,11 @@ async fn perform(command: ClientCommand, out: &Output) -> Result<u8, CliError> {
         ClientVerb::Logs(args) => logs::logs(&session, args).await,
         ClientVerb::Wait(args) => wait::wait(&session, args).await,
         ClientVerb::Cancel(args) => jobs::cancel(&session, args).await,
-        ClientVerb::Nodes => nodes::list(&session).await,
+        ClientVerb::Nodes(args) => nodes::list(&session, &args).await,
         ClientVerb::NodeInfo(args) => node::info(&session, args).await,
         ClientVerb::Top(args) => top::top(&session, &args).await,
         ClientVerb::Relays => relays::list(&session).await,
+        ClientVerb::Gateway(verb) => gateway::gateway(&session, verb).await,
         ClientVerb::Events(args) => events::events(&session, args).await,
         ClientVerb::Facts(args) => facts::facts(&session, args).await,
         ClientVerb::Ns(verb) => ns::ns(&session, verb).await,

@@ -82,6 +82,8 @@ fn block(node: &NodeLine) -> Block {
         .add("heard", heard(node))
         .add("version", &node.version)
         .add("addresses", node.addresses.join(" "))
+        .add("labels", node.labels.join(" "))
+        .add("gateway", gateway(node))
         .add("cpus", format!("{} offered, {} free", units::cpus(node.cpus_milli), units::cpus(node.cpus_free_milli)))
         .add("mem", format!("{} offered, {} free", units::size(node.mem_bytes), units::size(node.mem_free_bytes)))
         .add("tasks", node.running.to_string());
@@ -92,6 +94,19 @@ fn block(node: &NodeLine) -> Block {
         }
     }
     block
+}
+
+/// The node's part in serving workers from outside.
+fn gateway(node: &NodeLine) -> String {
+    let part = match (node.gateway, node.gateway_willing) {
+        (true, _) => "yes",
+        (false, true) => "would be",
+        (false, false) => "never",
+    };
+    if node.worker_address.is_empty() {
+        return part.to_owned();
+    }
+    format!("{part}; workers attach at {}", node.worker_address)
 }
 
 fn usage_lines(block: &mut Block, usage: &NodeUsage) {

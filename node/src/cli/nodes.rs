@@ -4,33 +4,62 @@
 //! Does not: judge health; the node does.
 
 use starling_proto::v1::{
-    CheckState, DoctorRequest, InfoReply, InfoRequest, ListNodesRequest, NodeLine, NodeState, NodeUsage,
+    CheckState, DoctorRequest, InfoReply, InfoRequest, ListNodesRequest, ListWorkersReply, ListWorkersRequest,
+    NodeLine, NodeState, NodeUsage,
 };
 
+use super::args::NodesArgs;
 use super::connect::call;
 use super::error::{CliError, EXIT_FAILURE, EXIT_OK};
 use super::output::Format;
-use super::table::{Block, Cell, Flush, Table, Tone};
-use super::{Session, units};
+use super::table::{Block, Cell, Flush, Table, Tone, clean};
+use super::{Session, gateway, units};
 
 /// Logs listed by `cluster info`.
 const LOGS_SHOWN: usize = 20;
 
-/// Lists nodes.
-pub(crate) async fn list(session: &Session<'_>) -> Result<u8, CliError> {
+/// Lists nodes, and the workers of their gateway below.
+pub(crate) async fn list(session: &Session<'_>, args: &NodesArgs) -> Result<u8, CliError> {
     let out = session.out;
     let mut client = session.open().await?;
     let reply = call(client.list_nodes(ListNodesRequest { with_jobs: false })).await?;
     match out.format() {
         Format::Json => out.json(&reply.nodes)?,
-        Format::Human => out.table(&nodes_table(&reply.nodes))?,
+        Format::Human => {
+            let labels = if args.wide { Labels::Shown } else { Labels::Left };
+            out.table(&nodes_table(&reply.nodes, labels))?;
+        }
+    }
+    // What is known of nodes is worth showing although their gateway does not answer.
+    match call(client.list_workers(ListWorkersRequest {})).await {
+        Ok(workers) => show_workers(session, &workers)?,
+        Err(error) => out.note(&error.to_string()),
     }
     out.footer(reply.view.as_ref());
     Ok(EXIT_OK)
 }
 
-pub(crate) fn nodes_table(nodes: &[NodeLine]) -> Table {
-    let mut table = Table::new(&[
+fn show_workers(session: &Session<'_>, reply: &ListWorkersReply) -> Result<(), CliError> {
+    let out = session.out;
+    match out.format() {
+        Format::Json => out.json(&gateway::worker_lines(reply)),
+        Format::Human if reply.workers.is_empty() => Ok(()),
+        Format::Human => {
+            out.line(&format!("\n{}", out.paint(&clean(&gateway::workers_title(reply)), Tone::Strong)))?;
+            out.table(&gateway::workers_table(&reply.workers))
+        }
+    }
+}
+
+/// Whether the table has a column for labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Labels {
+    Shown,
+    Left,
+}
+
+pub(crate) fn nodes_table(nodes: &[NodeLine], labels: Labels) -> Table {
+    let mut columns = vec![
         ("NODE", Flush::Left),
         ("STATE", Flush::Left),
         ("CPUS(FREE)", Flush::Right),
@@ -41,16 +70,20 @@ pub(crate) fn nodes_table(nodes: &[NodeLine]) -> Table {
         ("LOAD", Flush::Right),
         ("HEARD", Flush::Right),
         ("ADDRESS(NOTE)", Flush::Left),
-    ]);
+    ];
+    columns.extend((labels == Labels::Shown).then_some(("LABELS", Flush::Left)));
+    let mut table = Table::new(&columns);
     for node in nodes {
         let (state, tone) = state_word(node.state());
         let usage = live_usage(node);
         let share = |of: fn(&NodeUsage) -> Option<u64>| usage.and_then(of).map(|share| share.to_string());
         let mut place = address(&node.addresses);
-        if !node.note.is_empty() {
-            place = format!("{place} ({})", node.note).trim_start().to_owned();
+        let notes = [node.note.as_str(), if node.gateway { "gateway" } else { "" }];
+        let notes: Vec<&str> = notes.into_iter().filter(|note| !note.is_empty()).collect();
+        if !notes.is_empty() {
+            place = format!("{place} ({})", notes.join("; ")).trim_start().to_owned();
         }
-        table.push(vec![
+        let mut row = vec![
             Cell::new(&node.name, Tone::Strong),
             Cell::new(state, tone),
             Cell::plain(format!("{}({})", units::cpus(node.cpus_milli), units::cpus(node.cpus_free_milli))),
@@ -61,7 +94,9 @@ pub(crate) fn nodes_table(nodes: &[NodeLine]) -> Table {
             Cell::plain(usage.map(|usage| units::hundredths(usage.load_milli)).unwrap_or_default()),
             Cell::plain(heard(node)),
             Cell::plain(place),
-        ]);
+        ];
+        row.extend((labels == Labels::Shown).then(|| Cell::plain(node.labels.join(","))));
+        table.push(row);
     }
     table
 }

@@ -129,7 +129,8 @@ pub(crate) fn task_request(args: TaskArgs) -> Result<SubmitRequest, CliError> {
     // Other namespaces say themselves whether they have a directory.
     let cwd = if args.ns.is_some() { String::new() } else { request.cwd };
     let (ns, fields, command) = (args.ns.unwrap_or_default(), args.fields, args.command);
-    Ok(SubmitRequest { ns, fields, command, cwd, stdin, ..request })
+    let (constraint, image) = (args.constraint, args.image.unwrap_or_default());
+    Ok(SubmitRequest { ns, fields, command, cwd, stdin, constraint, image, ..request })
 }
 
 /// The part of the request that all tasks share.

@@ -3,6 +3,7 @@
 //! Invariants: every example of the help texts parses.
 //! Does not: open a socket; the end-to-end tests do.
 
+mod gateway;
 mod monitor;
 mod sim;
 

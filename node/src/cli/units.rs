@@ -8,6 +8,7 @@
 use std::fmt::Write as _;
 use std::str::FromStr;
 
+use starling_core::schedule::Label;
 use starling_proto::v1::IndexRange;
 
 use crate::words;
@@ -201,6 +202,14 @@ fn parse_range(part: &str, ranges: &mut Vec<(u32, u32)>) -> Result<(), String> {
         ranges.push((index, index));
     }
     Ok(())
+}
+
+/// Reads one label, as nodes and jobs have it.
+///
+/// # Errors
+/// What was expected.
+pub fn parse_label(text: &str) -> Result<String, String> {
+    Label::parse(text).map(|label| label.0.to_string())
 }
 
 /// Reads `K=V`, or `K` alone for the caller's value of it.

@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use starling_core::limits;
+use starling_core::schedule::Label;
 
 use crate::cli::{UpArgs, base_dir};
 
@@ -103,6 +105,8 @@ struct File {
     cpus: Option<f64>,
     mem: Option<String>,
     mdns: Option<bool>,
+    labels: Option<Vec<String>>,
+    gateway: Option<bool>,
     secret_file: Option<PathBuf>,
     rendezvous: Option<PathBuf>,
     log_level: Option<String>,
@@ -129,6 +133,10 @@ pub struct Config {
     pub mem_bytes: Set<Option<u64>>,
     /// Whether to look for nodes by multicast DNS.
     pub mdns: Set<bool>,
+    /// What the node is and has, sorted; at most `limits::LABELS_MAX`.
+    pub labels: Set<Vec<Label>>,
+    /// Whether the node would be the gateway to workers from outside.
+    pub gateway: Set<bool>,
     /// The secret's file.
     pub secret_file: Set<PathBuf>,
     /// The secret, if there is one.
@@ -184,6 +192,26 @@ fn addresses(texts: Option<Vec<String>>) -> Result<Option<Vec<SocketAddr>>, Conf
     texts.map(|texts| texts.into_iter().map(parse).collect()).transpose()
 }
 
+/// Labels, each once, in order.
+fn labels<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<Label>, String> {
+    let mut labels = texts.into_iter().map(|text| Label::parse(text.trim())).collect::<Result<Vec<_>, _>>()?;
+    labels.sort_unstable();
+    labels.dedup();
+    if labels.len() > limits::LABELS_MAX {
+        return Err(format!("expected at most {} labels", limits::LABELS_MAX));
+    }
+    Ok(labels)
+}
+
+/// Labels as a flag or the file has them, each for itself.
+fn listed(what: &'static str, texts: Option<&[String]>) -> Result<Option<Vec<Label>>, ConfigError> {
+    let read = |texts: &[String]| {
+        let parsed = labels(texts.iter().map(String::as_str));
+        parsed.map_err(|reason| ConfigError::Value { what, value: texts.join(","), reason })
+    };
+    texts.map(read).transpose()
+}
+
 fn memory(text: &str) -> Result<u64, String> {
     text.parse::<crate::cli::MemBytes>().map(|bytes| bytes.0)
 }
@@ -224,6 +252,13 @@ impl Config {
         let flag_joins = (!args.join.is_empty()).then(|| args.join.clone());
         let flag_cpus = args.cpus.map(|cpus| u64::from(cpus.0));
         let mdns_file = file.mdns;
+        let flag_labels = (!args.labels.is_empty()).then_some(args.labels.as_slice());
+        let labels = pick(
+            listed("label", flag_labels)?,
+            variable("STARLING_LABELS", |text| labels(text.split(',')))?,
+            listed("labels", file.labels.as_deref())?,
+            Vec::new(),
+        );
         let config = Self {
             name: optional(args.name.clone(), variable("STARLING_NAME", words)?, file.name),
             dir: optional(args.dir.clone(), variable("STARLING_DIR", path)?, file.dir),
@@ -233,6 +268,8 @@ impl Config {
             cpus_milli: optional(flag_cpus, variable("STARLING_CPUS", cpus)?, file.cpus.map(milli)),
             mem_bytes: optional(args.mem.map(|mem| mem.0), variable("STARLING_MEM", memory)?, mem_file),
             mdns: pick(args.no_mdns.then_some(false), variable("STARLING_MDNS", flag)?, mdns_file, true),
+            labels,
+            gateway: pick(args.no_gateway.then_some(false), variable("STARLING_GATEWAY", flag)?, file.gateway, true),
             rendezvous: pick(
                 args.rendezvous.clone(),
                 variable("STARLING_RENDEZVOUS", path)?,
@@ -292,6 +329,7 @@ impl Config {
         }
         let dir = self.dir.value.as_ref().map(|dir| dir.display());
         let joins: Vec<String> = self.join.value.iter().map(ToString::to_string).collect();
+        let labels: Vec<&str> = self.labels.value.iter().map(|label| label.0.as_str()).collect();
         let secret = match self.secret {
             Some(_) => self.secret_file.value.display().to_string(),
             None => format!("{} (absent: loopback only)", self.secret_file.value.display()),
@@ -306,6 +344,8 @@ impl Config {
             ("cpus-milli", text(&self.cpus_milli.value, "(all)"), self.cpus_milli.source),
             ("mem-bytes", text(&self.mem_bytes.value, "(nine tenths)"), self.mem_bytes.source),
             ("mdns", mdns.to_string(), self.mdns.source),
+            ("labels", labels.join(","), self.labels.source),
+            ("gateway", self.gateway.value.to_string(), self.gateway.source),
             ("secret-file", secret, self.secret_file.source),
             ("rendezvous", self.rendezvous.value.display().to_string(), self.rendezvous.source),
             ("log-level", self.log_level.value.clone(), self.log_level.source),
@@ -338,4 +378,48 @@ fn read_file(path: &Path) -> Result<File, ConfigError> {
         }
     };
     toml::from_str(&text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(labels: &[Label]) -> String {
+        let texts: Vec<&str> = labels.iter().map(|label| label.0.as_str()).collect();
+        texts.join(" ")
+    }
+
+    #[test]
+    fn labels_are_kept_once_and_in_order_and_wrong_ones_are_named() {
+        assert_eq!(texts(&labels("gpu=2, docker,gpu=2".split(',')).unwrap()), "docker gpu=2");
+        let longest = "x".repeat(limits::LABEL_TEXT_BYTES_MAX);
+        assert_eq!(labels([longest.as_str()]).unwrap().len(), 1);
+        let (too_long, many) = (format!("{longest}x"), (0..=limits::LABELS_MAX).map(|n| n.to_string()));
+        for wrong in ["", " ", "a b", "a,b", "é", "a\n", too_long.as_str()] {
+            assert!(labels([wrong]).unwrap_err().contains("expected a label"), "{wrong:?}");
+        }
+        let many: Vec<String> = many.collect();
+        let error = listed("labels", Some(&many)).unwrap_err().to_string();
+        assert!(error.starts_with("labels `0,1,") && error.ends_with("expected at most 32 labels"), "{error}");
+        assert!(listed("label", None).unwrap().is_none());
+    }
+
+    #[test]
+    fn the_file_has_labels_and_the_gateway_and_nothing_misspelt() {
+        let file: File = toml::from_str("labels = [\"gpu\", \"zone=a\"]\ngateway = false\n").unwrap();
+        assert_eq!((file.labels.unwrap().join(" ").as_str(), file.gateway), ("gpu zone=a", Some(false)));
+        assert!(toml::from_str::<File>("label = [\"gpu\"]\n").is_err());
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_environment_and_that_before_the_file() {
+        let picked = |flag, environment, file| {
+            let set = pick(flag, environment, file, 0);
+            (set.value, set.source)
+        };
+        assert_eq!(picked(Some(1), Some(2), Some(3)), (1, Source::Flag));
+        assert_eq!(picked(None, Some(2), Some(3)), (2, Source::Environment));
+        assert_eq!(picked(None, None, Some(3)), (3, Source::File));
+        assert_eq!(picked(None, None, None), (0, Source::Default));
+    }
 }

@@ -15,6 +15,7 @@ mod rendezvous;
 mod start;
 mod stats;
 mod tell;
+mod worker;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(code) => code,
         Ok(Parsed::Client(command)) => cli::execute(command),
         Ok(Parsed::Up(args)) => report(up(&args)),
+        Ok(Parsed::HwpWorker(args)) => report(worker::run(*args)),
         Ok(Parsed::ClusterInit(args)) => report(cluster_init(&args)),
         Ok(Parsed::ConfigShow(args)) => report(config_show(&args)),
     }

@@ -16,7 +16,7 @@ pub(super) fn listen(
     seed: [u8; 32],
     cluster: [u8; 32],
     cluster_secret: [u8; 32],
-) -> anyhow::Result<(starling_net::Handle, starling_net::Events)> {
+) -> anyhow::Result<(starling_net::Handle, starling_net::Events, starling_net::Tunnels)> {
     let candidates: Vec<SocketAddr> = match config.listen.value {
         Some(addr) => vec![addr],
         None => (LINK_PORT..LINK_PORT + PORTS).map(|port| SocketAddr::new(config.listen_ip(), port)).collect(),

@@ -35,6 +35,7 @@ use crate::monitor::History;
 use crate::output::{Files, Outputs, Remote};
 use crate::relay;
 use crate::storage::{Reader, Store};
+use crate::tunnel::Tunnels;
 use crate::wire::{self, Control};
 
 /// Pulls that wait to be served from disk.
@@ -64,7 +65,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let _entered = runtime.enter();
     let started = Instant::now();
     let opened = open(config)?;
-    let (net, events) = ports::listen(config, opened.seed, opened.cluster.0, opened.cluster_secret)?;
+    let (net, events, incoming) = ports::listen(config, opened.seed, opened.cluster.0, opened.cluster_secret)?;
     let api_listener = ports::bind_api(config, runtime)?;
     let api_addr = api_listener.local_addr().context("reading the API's address")?.to_string();
     let (me, files, runs) = (opened.signer.node(), Files::under(&opened.dir), Runs::default());
@@ -109,6 +110,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let mut threads = vec![
         spawn("ingress", move || ingress.run(events))?,
         serving(serves, reader, &net)?,
+        tunnelling(Tunnels::new(net.clone()), incoming, runtime)?,
         discovering(opened.rendezvous, &opened.name, &net, &mut stop)?,
         monitoring(monitor, &mut stop)?,
     ];
@@ -165,7 +167,12 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let Home { dir, seed, store, recovery } = home;
     let clean = recovery.clean;
     let identity = Identity { signer: signer.clone(), secret: cluster_secret, boot: rand::random() };
-    let core = CoreConfig { version: env!("CARGO_PKG_VERSION").into(), ..CoreConfig::new(&name, offers) };
+    let core = CoreConfig {
+        version: env!("CARGO_PKG_VERSION").into(),
+        labels: config.labels.value.clone(),
+        gateway: config.gateway.value,
+        ..CoreConfig::new(&name, offers)
+    };
     let machine = recover::recover(core, identity, recovery, &clock)?;
     if !clean {
         stop_orphans(&me);
@@ -210,6 +217,7 @@ fn context(
         history,
         past: past.clone(),
         generators: Some(Arc::new(Relays(relays.clone()))),
+        workers: None,
     }
 }
 
@@ -225,6 +233,15 @@ fn storage_stats(dir: &Path) -> api::ReadStorage {
 fn serving(serves: Receiver<Serve>, reader: Reader, net: &starling_net::Handle) -> anyhow::Result<JoinHandle<()>> {
     let net = net.clone();
     spawn("serve", move || ingress::serve(&serves, &reader, &net))
+}
+
+fn tunnelling(
+    tunnels: Tunnels,
+    incoming: starling_net::Tunnels,
+    runtime: &tokio::runtime::Handle,
+) -> anyhow::Result<JoinHandle<()>> {
+    let runtime = runtime.clone();
+    spawn("tunnels", move || runtime.block_on(tunnels.run(incoming)))
 }
 
 fn discovering(

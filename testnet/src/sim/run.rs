@@ -195,12 +195,20 @@ impl World {
         self.broken(found);
     }
 
+    /// A node that is not the gateway: that one has something to do, and another may claim its seat.
+    fn pick_idle(&mut self) -> Seat {
+        let claim = self.machines().find_map(|(_, machine)| machine.facts().gateway().claim().copied());
+        let seat = self.pick();
+        let holds = claim.is_some_and(|claim| claim.node == self.node(seat).id);
+        if holds { Seat((seat.0 + 1) % self.nodes.len()) } else { seat }
+    }
+
     /// One node crashes and starts again, three times, with nothing to do.
     fn crash_loop(&mut self) {
         if self.violation.is_some() {
             return;
         }
-        let seat = self.pick();
+        let seat = self.pick_idle();
         let id = self.node(seat).id;
         let before = (self.node(seat).disk.own_events(&id), self.held_somewhere());
         for round in 0..3 {

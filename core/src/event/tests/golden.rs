@@ -6,7 +6,7 @@
 use super::*;
 use crate::event::Entry;
 use crate::facts::{Facts, Handler, Outcome, Submit, Usage};
-use crate::ids::{Attempt, Dot, Term};
+use crate::ids::{Attempt, Dot, GatewayTerm, PoolName, Seat, Term, WorkerName};
 use crate::namespace::{Registry, Voice, batch, monitor, simulation, sys};
 use crate::testing::grant_id;
 
@@ -70,11 +70,17 @@ fn vectors() -> Vec<Vector> {
     let voice = Voice::default();
     let broke = Outcome::Broke("its environment exited with code 3".into());
     let declaration = crate::namespace::declared::tests::health_check();
+    let pooled = Seat { node: node(2), pool: Some(PoolName("docker;1000m".into())) };
+    let token = Hash([5; 32]);
     let submit_of = |event: &Event| Submit::new(event, Handler::Pair);
     let simulation = Voice::of(&submit_of(&simulated));
     vec![
         vector!("sys-admit-1", sys::admit(hlc(1_000), mac, "wren")),
         vector!("sys-grant-1", sys::grant(hlc(1_200), grant, &Seat::machine(node(2)), Attempt(1), tasks(1, 3))),
+        vector!("sys-grant-2", sys::grant(hlc(1_200), grant, &pooled, Attempt(1), tasks(1, 3))),
+        vector!("sys-claim-gateway-1", sys::claim_gateway(hlc(1_500), GatewayTerm(3))),
+        vector!("sys-add-token-1", sys::add_token(hlc(1_510), token, "render farm")),
+        vector!("sys-revoke-token-1", sys::revoke_token(hlc(1_520), token)),
         vector!("sys-void-1", sys::void(hlc(1_300), grant)),
         vector!("sys-seal-1-exit", seal(&Outcome::Exit(0))),
         vector!("sys-seal-1-not-started", seal(&reason())),
@@ -89,6 +95,7 @@ fn vectors() -> Vec<Vector> {
         vector!("batch-submit-job-1", submit),
         vector!("batch-submit-job-1-least", batch::submit_job(hlc(1_100), job, tasks(1, 1), 0, command())),
         vector!("batch-job-started-1", Voice::default().started(hlc(1_600), grant, tasks(1, 3))),
+        vector!("batch-job-started-2", voice.started_by(hlc(1_600), grant, tasks(1, 3), &WorkerName("w1".into()))),
         vector!("batch-job-finished-1-exit", finished(&Outcome::Exit(-1))),
         vector!("batch-job-finished-1-signal", finished(&Outcome::Signal(9))),
         vector!("batch-job-finished-1-not-started", finished(&reason())),

@@ -35,7 +35,9 @@ fn reported(declaration: &Declaration, no: u64, kind: &str, spec: WorkSpec) -> E
 /// Two jobs under two versions, run to their ends by node 2, and the registrations of both by node 3.
 fn history() -> Vec<(Dot, Event)> {
     let (old, new) = (health_check(), newer());
-    let grant = |no| sys::grant(hlc(2), grant_id(job_id(1, no), 1), &Seat::machine(node(2)), Attempt(1), tasks(1, 1));
+    let grant = |no| {
+        sys::grant(hlc(2), grant_id(job_id(1, no), 1), &crate::ids::Seat::machine(node(2)), Attempt(1), tasks(1, 1))
+    };
     let passed = WorkSpec::new().with("latency_ms", Value::Int(12));
     let weight = WorkSpec::new().with("weight", Value::Int(3));
     let remark = SysContext { job: Some(job_id(1, 1)), ..SysContext::default() };

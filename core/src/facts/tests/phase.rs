@@ -34,7 +34,7 @@ fn after(history: Vec<Happens>) -> Facts {
     let begun = [(3, sys::register_namespace(hlc(1), &declaration)), (1, said("SubmitHealthCheck", all, url))];
     let later = history.into_iter().map(|happens| match happens {
         Granted(no, by, attempt, tasks) => {
-            (1, sys::grant(hlc(2), grant_id(job, no), &Seat::machine(node(by)), Attempt(attempt), tasks))
+            (1, sys::grant(hlc(2), grant_id(job, no), &crate::ids::Seat::machine(node(by)), Attempt(attempt), tasks))
         }
         Said(no, by, kind, tasks, spec) => {
             (by, said(kind, SysContext { tasks, grant: Some(grant_no(no)), ..SysContext::default() }, spec))

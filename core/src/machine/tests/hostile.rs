@@ -121,9 +121,12 @@ fn commands_that_make_no_sense_are_refused_with_a_reason() {
             change(&mut submission);
             Command::Submit(submission)
         }
-        Command::Cancel(_) | Command::Declare(_) | Command::Report { .. } | Command::Remark { .. } => {
-            panic!("a submission was made")
-        }
+        Command::Cancel(_)
+        | Command::Declare(_)
+        | Command::AddToken { .. }
+        | Command::RevokeToken(_)
+        | Command::Report { .. }
+        | Command::Remark { .. } => panic!("a submission was made"),
     };
     let texts = [
         refused(with(|it| it.ns = "weather".into())),
@@ -190,7 +193,7 @@ fn any_harm() -> impl Strategy<Value = crate::event::Event> {
         let late = crate::time::Hlc { wall_ms: u64::MAX, count: u32::MAX };
         match kind {
             0 => batch::submit_job(late, job, all, i32::MAX, WorkSpec::new()),
-            1 => sys::grant(late, grant, &Seat::machine(node(1)), Attempt(u16::MAX), all),
+            1 => sys::grant(late, grant, &crate::ids::Seat::machine(node(1)), Attempt(u16::MAX), all),
             2 => sys::seal(late, job, Term(u32::MAX), all, &Outcome::Exit(0)),
             3 => sys::cancel(late, job),
             4 => Voice::default().finished(late, grant, all, &Outcome::Exit(0), &Usage::default()),

@@ -191,6 +191,7 @@ fn an_accepted_grant_of_another_owner_is_told_lost_once() {
         grant: crate::testing::grant_id(job, 1),
         attempt: crate::ids::Attempt(1),
         tasks: IntervalSet::one(1),
+        pool: None,
     });
     let offered = || Input::Message { from: node(2), message: offer.clone() };
     expect![[r#"

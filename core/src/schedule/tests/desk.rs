@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use expect_test::Expect;
 
 use crate::event::{Value, WorkSpec};
-use crate::facts::{Cancel, Job, Outcome, Run};
-use crate::ids::{GrantId, GrantNo, JobId, NodeId, Term};
+use crate::facts::{Cancel, Job, Outcome, Placed, Run};
+use crate::ids::{GrantId, GrantNo, JobId, NodeId, Seat, Term};
 use crate::lattice::{IntervalSet, Lattice};
 use crate::resources::Resources;
 use crate::schedule::{Candidate, Decision, Owner};
@@ -37,16 +37,18 @@ impl Desk {
 
     pub(super) fn join(&mut self, worker: u8) {
         let total = SLOT.plus(&SLOT, 1);
-        self.owner.on_room(node(worker), total, total);
+        self.owner.on_room(Seat::machine(node(worker)), total, total);
         self.candidates.push(Candidate {
-            node: node(worker),
+            seat: Seat::machine(node(worker)),
+            labels: Vec::new(),
+            room: None,
             name: format!("worker-{worker}").into(),
             relays: Vec::new(),
         });
     }
 
     pub(super) fn leave(&mut self, worker: u8) {
-        self.candidates.retain(|candidate| candidate.node != node(worker));
+        self.candidates.retain(|candidate| candidate.seat.node != node(worker));
         let mut decisions = Vec::new();
         self.owner.on_dead(Mono(self.now), &node(worker), &mut decisions);
         self.write(decisions);
@@ -68,10 +70,12 @@ impl Desk {
     pub(super) fn write(&mut self, decisions: Vec<Decision>) {
         for decision in decisions {
             match decision {
-                Decision::Grant { grant, node: to, attempt, tasks } => {
-                    self.said +=
-                        &format!("grant {:?} tasks {tasks} attempt {attempt} to {}\n", grant.no, self.worker(&to));
-                    let delta = Job::granted(grant.no, placed(to, attempt.0, tasks));
+                Decision::Grant { grant, seat, attempt, tasks } => {
+                    let pool = seat.pool.as_ref().map(|pool| format!(" pool {}", pool.0)).unwrap_or_default();
+                    let to = self.worker(&seat.node);
+                    self.said += &format!("grant {:?} tasks {tasks} attempt {attempt} to {to}{pool}\n", grant.no);
+                    let placed = Placed { pool: seat.pool, ..placed(seat.node, attempt.0, tasks) };
+                    let delta = Job::granted(grant.no, placed);
                     self.fold(grant.job, delta, Some(grant.no));
                     self.owner.on_granted(Mono(self.now), grant);
                 }

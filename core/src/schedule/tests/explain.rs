@@ -5,7 +5,7 @@ use crate::event::{Value, WorkSpec};
 use crate::facts::{Handler, Job, Outcome, Submit};
 use crate::ids::Term;
 use crate::resources::Resources;
-use crate::schedule::{Explanation, Fleet, Health, NodeReason, Presence, RelaySlots, explain};
+use crate::schedule::{Explanation, Fleet, Gatewayship, Health, NodeReason, Presence, RelaySlots, explain};
 use crate::testing::{command, ended, grant_no, hlc, job_id, joined, node, placed, started, submit, tasks};
 use crate::time::{Mono, Wall};
 
@@ -30,6 +30,8 @@ fn presence(seed: u8, name: &str) -> Presence {
         version: "0".into(),
         stats: None,
         relays: Vec::new(),
+        labels: Vec::new(),
+        gateway: Gatewayship::default(),
     }
 }
 

@@ -390,7 +390,7 @@ fn a_restarted_owner_goes_on_where_it_was() {
     desk.owner = Owner::default();
     let total = SLOT.plus(&SLOT, 1);
     for worker in [2, 3] {
-        desk.owner.on_room(node(worker), total, total);
+        desk.owner.on_room(crate::ids::Seat::machine(node(worker)), total, total);
     }
     desk.fold(job_id(1, 1), Job::default(), None);
     assert_eq!(desk.said, "", "nothing is decided twice, after\n{said}");

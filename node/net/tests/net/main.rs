@@ -11,3 +11,5 @@ mod links;
 mod refusals;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tunnels;

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use starling_net::{Config, Event, Events, Handle, PeerKey, start};
+use starling_net::{Config, Event, Events, Handle, PeerKey, Tunnels, start};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +22,7 @@ const SECRET: [u8; 32] = [2; 32];
 pub(crate) struct Node {
     pub(crate) handle: Handle,
     pub(crate) events: Events,
+    pub(crate) tunnels: Tunnels,
     pub(crate) key: PeerKey,
     pub(crate) addr: SocketAddr,
     runtime: Option<Runtime>,
@@ -46,12 +47,12 @@ impl Node {
     pub(crate) fn start(config: Config) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let key = PeerKey::from_seed(config.seed);
-        let (handle, events) = {
+        let (handle, events, tunnels) = {
             let _entered = runtime.enter();
             start(config).unwrap()
         };
         let addr = handle.listening()[0];
-        Self { handle, events, key, addr, runtime: Some(runtime) }
+        Self { handle, events, tunnels, key, addr, runtime: Some(runtime) }
     }
 
     /// Drops everything at once, as `kill -9` would.

@@ -190,8 +190,8 @@ async fn built_in_namespaces_are_there_already_unless_they_would_differ() {
         200
     );
     let (status, reply) =
-        register("batch", "process", json!([{"key": "image", "required": true, "type": "string"}])).await;
-    assert!(status == 409 && reply.to_string().contains("no field `image`"), "{reply}");
+        register("batch", "process", json!([{"key": "colour", "required": true, "type": "string"}])).await;
+    assert!(status == 409 && reply.to_string().contains("no field `colour`"), "{reply}");
     let (status, reply) =
         register("batch", "process", json!([{"key": "command", "required": true, "type": "int"}])).await;
     assert!(status == 409 && reply.to_string().contains("`command` is `int`"), "{reply}");

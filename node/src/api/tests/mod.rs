@@ -3,6 +3,7 @@
 //! Invariants: every wait has a deadline. Does not: write a log or start a process (`world` stands in).
 
 mod calls;
+mod gateway;
 mod http;
 mod hub;
 mod logs;

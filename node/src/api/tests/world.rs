@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::api::{About, Context, Generators, StorageStats, serve};
+use crate::api::{About, Context, Generators, ReadWorkers, StorageStats, serve};
 use crate::driver::{self, Clock, Edges, Handle};
 use crate::exec::output::{Stream, path};
 use crate::monitor::History;
@@ -161,14 +161,22 @@ impl Node {
     }
 
     pub(super) async fn with_output(reach: Reach) -> Self {
-        Self::with(reach, None).await
+        Self::with(reach, None, None).await
     }
 
     pub(super) async fn with_generators(generators: Arc<dyn Generators>) -> Self {
-        Self::with(Reach::Here, Some(generators)).await
+        Self::with(Reach::Here, Some(generators), None).await
     }
 
-    async fn with(reach: Reach, generators: Option<Arc<dyn Generators>>) -> Self {
+    pub(super) async fn with_workers(workers: Arc<dyn ReadWorkers>) -> Self {
+        Self::with(Reach::Here, None, Some(workers)).await
+    }
+
+    async fn with(
+        reach: Reach,
+        generators: Option<Arc<dyn Generators>>,
+        workers: Option<Arc<dyn ReadWorkers>>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::start();
         let (handle, queue) = driver::channel(clock);
@@ -188,7 +196,7 @@ impl Node {
         let driver = std::thread::spawn(move || driver::run(machine, queue, world));
         let outputs = outputs(me, files.clone(), reach);
         let past = History::default();
-        let ctx = Context { generators, ..context(handle.clone(), outputs, log, dir.path(), past.clone()) };
+        let ctx = Context { generators, workers, ..context(handle.clone(), outputs, log, dir.path(), past.clone()) };
         let socket = dir.path().join("api.sock");
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = tcp.local_addr().unwrap();
@@ -247,6 +255,7 @@ fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path, past: History
         }),
         past,
         generators: None,
+        workers: None,
     }
 }
 

@@ -84,7 +84,7 @@ fn assert_narrow(text: &str) {
 #[test]
 fn nodes_table_shows_readings_of_those_who_speak() {
     let [down, mute] = others();
-    let text = nodes::nodes_table(&[wren(), down, mute]).render(Colour::Off);
+    let text = nodes::nodes_table(&[wren(), down, mute], nodes::Labels::Left).render(Colour::Off);
     expect_test::expect![[r#"
         NODE         STATE    CPUS(FREE)  MEM(FREE)  TASKS  CPU%  MEM%  LOAD  HEARD  ADDRESS(NOTE)
         wren         READY        2(0.5)   24G(13G)      2    38    54  1.25   here  127.0.0.1:7400
@@ -93,6 +93,19 @@ fn nodes_table_shows_readings_of_those_who_speak() {
     "#]]
     .assert_eq(&text);
     assert_narrow(&text);
+}
+
+#[test]
+fn wide_nodes_table_has_labels_and_the_gateway_is_marked() {
+    let labels = vec!["docker".into(), "gpu=2".into()];
+    let robin = NodeLine { name: "robin".into(), gateway: true, labels, ..wren() };
+    let text = nodes::nodes_table(&[robin, wren()], nodes::Labels::Shown).render(Colour::Off);
+    expect_test::expect![[r#"
+        NODE   STATE  CPUS(FREE)  MEM(FREE)  TASKS  CPU%  MEM%  LOAD  HEARD  ADDRESS(NOTE)             LABELS
+        robin  READY      2(0.5)   24G(13G)      2    38    54  1.25   here  127.0.0.1:7400 (gateway)  docker,gpu=2
+        wren   READY      2(0.5)   24G(13G)      2    38    54  1.25   here  127.0.0.1:7400            -
+    "#]]
+    .assert_eq(&text);
 }
 
 #[test]
@@ -149,6 +162,7 @@ fn node_page_shows_everything_and_the_past() {
         heard:      here
         version:    0.1.0
         addresses:  127.0.0.1:7400
+        gateway:    never
         cpus:       2 offered, 0.5 free
         mem:        24G offered, 13G free
         tasks:      2
