@@ -75,13 +75,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let ends = tell::ends(handle.clone(), runs.clone(), Arc::clone(&tails));
     let exec = Arc::new(Executor::start(ends, exec::Options::default()));
     let reader = opened.store.reader();
-    let about = api::About {
-        name: opened.name.clone(),
-        data_dir: opened.dir.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        loopback_only: config.loopback_only(),
-        started,
-    };
+    let about = about(&opened, config, started);
     let (relays, gateway) = outside(&handle, &files, me, tails, runtime)?;
     let outputs = Outputs::new(me, files.clone(), remote.clone());
     let history = History::default();
@@ -133,6 +127,17 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     threads.push(spawn("driver", move || driver::run(machine, queue, edges))?);
     let (name, dir, offers, loopback_only) = (opened.name, opened.dir, opened.offers, config.loopback_only());
     Ok(Node { name, dir, offers, loopback_only, handle, net, exec, gateway, runs, api, api_listener, stop, threads })
+}
+
+/// What the API says of this node.
+fn about(opened: &Opened, config: &Config, started: Instant) -> api::About {
+    api::About {
+        name: opened.name.clone(),
+        data_dir: opened.dir.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        loopback_only: config.loopback_only(),
+        started,
+    }
 }
 
 /// What runs tasks outside: relays, and workers while this node is the gateway.
