@@ -119,11 +119,8 @@ async fn watch(driver: driver::Handle, mut news: broadcast::Receiver<Notice>, tx
             }
             Err(RecvError::Lagged(_)) => {
                 let look = |machine: &mut Machine, _now: Now| machine.election().standing().acting();
-                match driver.ask(look).await {
-                    Ok(acting) => acting,
-                    // It may have stopped acting; better that workers come back once too often.
-                    Err(_busy) => None,
-                }
+                // A driver that is busy: it may have stopped acting; better that workers come back once too often.
+                driver.ask(look).await.unwrap_or_default()
             }
         };
         if tx.send(Message::Standing(acting)).await.is_err() {

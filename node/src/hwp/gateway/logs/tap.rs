@@ -38,7 +38,7 @@ impl Tap {
         self.release();
         let start = last_line(chunk);
         if is_own && Marker::read(chunk[start..].trim_end_matches('\n')).is_some() {
-            self.out.keep(&self.prefix, chunk[..start].as_bytes());
+            self.out.keep(&self.prefix, &chunk.as_bytes()[..start]);
             self.held = Some(chunk[start..].to_owned());
         } else {
             self.out.keep(&self.prefix, chunk.as_bytes());

@@ -161,7 +161,8 @@ async fn a_cancel_is_over_in_time_and_a_late_result_changes_nothing() {
 async fn what_a_worker_cannot_be_told_is_not_started() {
     let node = Node::start().await;
     let _worker = node.worker("w1", &["w"]).await;
-    let job = node.submit("w", &["cat"], 1, WorkSpec::new().with("stdin", Value::Bytes(b"x".to_vec()))).await;
-    let reason = "workers take no standard input; put it into a file that the command reads";
+    let env = Value::Map([("-i".into(), Value::text("x"))].into());
+    let job = node.submit("w", &["cat"], 1, WorkSpec::new().with("env", env)).await;
+    let reason = "\"-i\" cannot be the name of an environment variable";
     node.ended(job, Outcome::NotStarted(126, reason.into()), 1).await;
 }
