@@ -125,6 +125,11 @@ const RULES: &[Rule] = &[
         why: "api, hwp and web talk to `driver::Handle` only",
     },
     Rule {
+        from: "node/src/hwp/",
+        never: &["crate::storage", "crate::exec", "crate::daemon", "crate::api", "crate::cli", "starling_net"],
+        why: "api, hwp and web talk to `driver::Handle` only",
+    },
+    Rule {
         from: "node/src/cli/",
         never: &["crate::driver", "crate::storage", "crate::exec", "starling_net"],
         why: "cli is a client like any other",
@@ -153,6 +158,11 @@ const EXCEPTIONS: &[Exception] = &[
         from: "node/src/api/",
         uses: "crate::exec::output",
         why: "it names the files that hold a task's output, which whoever serves logs must find; it runs nothing",
+    },
+    Exception {
+        from: "node/src/hwp/",
+        uses: "crate::exec::output",
+        why: "what workers write is kept in the files where any task's output lies; it runs nothing",
     },
 ];
 

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use crate::driver::{Edges, Handle};
 use crate::exec::{End, EnvServer, ExecEvent, Executor, Kill, Launch, TaskKey};
+use crate::hwp::gateway;
 use crate::output::{Files, Place};
 use crate::relay;
 use crate::storage::{self, LogKey, Store};
@@ -81,6 +82,8 @@ pub(super) struct RealEdges {
     pub(super) exec: Arc<Executor>,
     /// Programs outside that run tasks.
     pub(super) relays: relay::Handle,
+    /// Workers from outside.
+    pub(super) gateway: gateway::Handle,
     /// Pulls to be served.
     pub(super) serve: SyncSender<Serve>,
     /// Signs presence.
@@ -118,6 +121,7 @@ impl Edges for RealEdges {
                 // Whoever does not have it leaves it alone.
                 self.exec.kill(TaskKey { run: run.0 }, Kill::Gentle);
                 self.relays.kill(run);
+                self.gateway.kill(run);
             }
             // The driver keeps these to itself.
             Effect::Reply { .. } | Effect::Notice(_) => {}
@@ -142,8 +146,12 @@ impl RealEdges {
         }
     }
 
-    fn hand_out(&self, spawn: &Spawn) {
-        self.handle.try_input(Input::TaskEnded { run: spawn.run, outcome: Outcome::Lost, usage: Usage::default() });
+    fn hand_out(&self, spawn: Spawn) {
+        let run = spawn.run;
+        if !self.gateway.assign(spawn) {
+            warn!("a task could not be handed to the gateway; it is granted again");
+            self.handle.try_input(Input::TaskEnded { run, outcome: Outcome::Lost, usage: Usage::default() });
+        }
     }
 
     fn publish(&self, topic: Topic, bytes: Bytes) {
@@ -157,7 +165,7 @@ impl RealEdges {
             return self.hand_over(spawn);
         }
         if matches!(spawn.work, Work::Worker(_)) {
-            return self.hand_out(&spawn);
+            return self.hand_out(spawn);
         }
         let place = Place { grant: spawn.grant, task: spawn.task };
         if self.made.insert(spawn.grant.job) {

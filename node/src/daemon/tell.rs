@@ -1,5 +1,7 @@
 //! Telling the driver: of finished writes and of ended processes; and the owner of the last output.
 
+use std::sync::Arc;
+
 use starling_core::ids::{NodeId, RunId, WriteId};
 use starling_core::machine::Input;
 use starling_net::{Lane, PeerKey};
@@ -9,6 +11,7 @@ use super::home;
 use crate::driver::Handle;
 use crate::exec::output::Stream;
 use crate::exec::{self, ExecEvent};
+use crate::hwp::gateway;
 use crate::output::{Files, Place, TAIL_BYTES, Which};
 use crate::wire::{self, Bulk};
 
@@ -23,8 +26,23 @@ pub(super) fn writes(handle: Handle) -> home::OnDone {
     })
 }
 
+/// Tells a job's owner of the last output of a task, if that is another node.
+pub(super) fn tails(me: NodeId, files: Files, net: starling_net::Handle) -> gateway::Tails {
+    Arc::new(move |place, output| {
+        if place.grant.job.log.node == me {
+            return;
+        }
+        for stream in Stream::ALL {
+            let len = output.of(stream).len;
+            if len > 0 {
+                send_tail(&files, place, stream, len, &net);
+            }
+        }
+    })
+}
+
 /// Tells the driver of ends, and the job's owner of the last output.
-pub(super) fn ends(handle: Handle, me: NodeId, files: Files, runs: Runs, net: starling_net::Handle) -> exec::OnEvent {
+pub(super) fn ends(handle: Handle, runs: Runs, tails: gateway::Tails) -> exec::OnEvent {
     Box::new(move |event| {
         if let ExecEvent::Port { key, port, host } = &event {
             handle.input(Input::PortOpened { run: RunId(key.run), port: *port, host: host.to_string().into() });
@@ -35,15 +53,8 @@ pub(super) fn ends(handle: Handle, me: NodeId, files: Files, runs: Runs, net: st
         let Some(place) = runs.take(run.0) else {
             return;
         };
-        if let ExecEvent::Ended { output, .. } = event
-            && place.grant.job.log.node != me
-        {
-            for stream in Stream::ALL {
-                let len = output.of(stream).len;
-                if len > 0 {
-                    send_tail(&files, &place, stream, len, &net);
-                }
-            }
+        if let ExecEvent::Ended { output, .. } = &event {
+            tails(&place, output);
         }
         handle.input(Input::TaskEnded { run, outcome, usage });
     })

@@ -6,6 +6,7 @@
 //! group runs any more.
 //! Does not: decide what runs when (admission is the driver's), retry, or keep tasks alive beyond the daemon.
 
+mod capped;
 mod capture;
 mod group;
 mod killer;
