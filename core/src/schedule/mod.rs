@@ -2,9 +2,11 @@
 //!
 //! Invariants: no head node: every node is owner of what was submitted to it and executor for everybody; nothing here touches a socket, a clock or the log.
 
+mod decision;
 mod executor;
 mod explain;
 mod fleet;
+mod held;
 mod owned;
 mod owner;
 mod place;
@@ -12,9 +14,11 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
-pub use executor::{Ended, Executor, Offer, Start, Verdict};
+pub use decision::{Decision, Pending};
+pub use executor::Executor;
 pub use explain::{Explanation, NodeReason, explain};
 pub use fleet::{Fleet, Gatewayship, Health, Peer, Presence, RelaySlots};
-pub use owner::{Decision, FIRST_TERM, Owner, Pending};
+pub use held::{Ended, Offer, Start, Verdict};
+pub use owner::{FIRST_TERM, Owner};
 pub use place::Candidate;
 pub use pool::{Label, Pool, Worker};

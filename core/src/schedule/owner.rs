@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::decision::{Decision, Pending};
 use super::owned::{Open, Owned};
 use super::place::Candidate;
 use super::pool::{Pool, as_room};
 use crate::facts::{Job, Outcome};
-use crate::ids::{Attempt, GrantId, GrantNo, JobId, NodeId, Seat, Term};
+use crate::ids::{GrantId, GrantNo, JobId, NodeId, Seat, Term};
 use crate::lattice::IntervalSet;
 use crate::limits;
 use crate::resources::Resources;
@@ -18,46 +19,6 @@ use crate::time::Mono;
 
 /// The term of a job's first owner.
 pub const FIRST_TERM: Term = Term(1);
-
-/// What the owner wants written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Log a grant, then offer it.
-    Grant {
-        /// The grant.
-        grant: GrantId,
-        /// The executor, and whether it runs them itself.
-        seat: Seat,
-        /// The attempt.
-        attempt: Attempt,
-        /// The tasks.
-        tasks: IntervalSet,
-    },
-    /// Log that a grant is withdrawn.
-    Void(GrantId),
-    /// Log final outcomes.
-    Seal {
-        /// The job.
-        job: JobId,
-        /// The tasks.
-        tasks: IntervalSet,
-        /// How they ended.
-        outcome: Outcome,
-    },
-}
-
-/// An offer to be sent, or sent again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pending {
-    /// To whom, and for which of its places.
-    pub seat: Seat,
-    /// Which grant.
-    pub grant: GrantId,
-    /// The attempt.
-    pub attempt: Attempt,
-    /// The tasks.
-    pub tasks: IntervalSet,
-}
 
 /// A seat's room, as the owner reckons it between two presences.
 #[derive(Clone, Copy, Debug, Default)]

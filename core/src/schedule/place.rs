@@ -4,9 +4,10 @@
 //! without talking; a node that works on a job gets its next chunk before it runs dry, sized so that a chunk lasts about `CHUNK_MS`.
 //! Invariants: grants no more than a node seems able to start or is working off; looks at a bounded number of jobs per pass.
 
+use super::decision::Decision;
 use super::fleet::{Presence, RelaySlots};
 use super::owned::{Open, Owned};
-use super::owner::{Decision, FIRST_TERM, Owner};
+use super::owner::{FIRST_TERM, Owner};
 use super::pool::{Label, Pool};
 use crate::ids::{GrantId, GrantNo, JobId, NodeId, Seat};
 use crate::limits;
