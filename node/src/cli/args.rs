@@ -84,6 +84,7 @@ pub enum Verb {
     /// List the relays of the answering node: programs outside that run tasks
     Relays,
     /// Run jobs on this machine for any server that speaks HWP, the Hodei worker protocol
+    #[command(long_about = worker::ABOUT)]
     HwpWorker(Box<HwpWorkerArgs>),
     /// Look at the gateway to workers from outside, and say who may come in
     #[command(subcommand)]
