@@ -82,6 +82,44 @@ async fn growing_output_of_a_running_task_is_followed_in_order() {
 }
 
 #[tokio::test]
+async fn what_clients_push_follows_the_tasks_output_or_stands_alone() {
+    let mut node = Node::start().await;
+    let job = submitted(&mut node, command(&["hold"])).await.job;
+    let place = running_place(&node).await;
+    let prefix = node.files.prefix(&place);
+    std::fs::create_dir_all(prefix.parent().unwrap()).unwrap();
+    std::fs::write(path(&prefix, Stream::Out), "task\n").unwrap();
+    let pushed = path(&node.files.prefix(&Place::pushed(place.grant.job)), Stream::Pushed);
+    std::fs::write(&pushed, "pushed\n").unwrap();
+    let (task, client) = (("out", "task\n"), ("pushed", "pushed\n"));
+    for (streams, only, expected) in [
+        (vec![], None, vec![task, client]),
+        (vec![], Some(0), vec![task]),
+        (vec![LogStream::Pushed.into()], None, vec![client]),
+        (vec![LogStream::Out.into()], None, vec![task]),
+    ] {
+        let request = LogsRequest { job: job.clone(), streams, task: only, ..Default::default() };
+        let mut stream = node.client.logs(request).await.unwrap().into_inner();
+        for (word, text) in expected {
+            let chunk = next(&mut stream).await.unwrap();
+            assert_eq!((chunk.stream().word(), chunk.data.as_slice(), chunk.offset), (word, text.as_bytes(), 0));
+            assert_eq!(chunk.node, "wren");
+        }
+        assert!(next(&mut stream).await.is_none());
+    }
+    let streams = vec![LogStream::Pushed.into()];
+    let request = LogsRequest { job: job.clone(), streams, follow: true, ..Default::default() };
+    let mut stream = node.client.logs(request).await.unwrap().into_inner();
+    assert_eq!(next(&mut stream).await.unwrap().data, b"pushed\n");
+    std::fs::write(&pushed, "pushed\nlater\n").unwrap();
+    let chunk = next(&mut stream).await.unwrap();
+    assert_eq!((chunk.offset, chunk.data.as_slice()), (7, b"later\n".as_slice()));
+    let cancel = CancelRequest { jobs: vec![job], ..Default::default() };
+    node.client.cancel(cancel).await.unwrap();
+    assert!(next(&mut stream).await.is_none());
+}
+
+#[tokio::test]
 async fn streams_of_an_environment_server_are_read_when_asked_for() {
     let mut node = Node::start().await;
     let job = submitted(&mut node, command(&["hold"])).await.job;

@@ -23,14 +23,14 @@ use tonic::codegen::http::{HeaderMap, Request, Response};
 use tower::Service;
 
 use super::Edge;
-use super::seat::Seat;
+use super::outlook::Outlook;
 
 /// A refusal's delay. Low: a bad token becomes a hot loop. High: a person who mistypes one waits.
 const REFUSED_AFTER: Duration = Duration::from_secs(1);
 /// Refusals that wait at once.
 const REFUSALS_MAX: usize = 1_024;
 /// How long a caller waits for a node that has only just started.
-const SEAT_WITHIN: Duration = Duration::from_secs(5);
+const OUTLOOK_WITHIN: Duration = Duration::from_secs(5);
 const SCHEME: &str = "bearer ";
 
 /// Who was let in, and by what. Part of every request that passes.
@@ -42,10 +42,10 @@ pub struct Access {
 
 impl Access {
     /// Whether it would be given again.
-    pub(super) fn holds(&self, seat: &Seat) -> bool {
+    pub(super) fn holds(&self, outlook: &Outlook) -> bool {
         match &self.token {
-            Some(hash) => seat.tokens.contains(hash),
-            None => seat.tokens.is_empty(),
+            Some(hash) => outlook.tokens.contains(hash),
+            None => outlook.tokens.is_empty(),
         }
     }
 }
@@ -102,12 +102,14 @@ impl Door {
     ///
     /// Cancel safety: cancel safe.
     async fn judge(&self, peer: IpAddr, headers: &HeaderMap) -> Result<Access, Status> {
-        let mut seats = self.edge.seats.clone();
-        let told = tokio::time::timeout(SEAT_WITHIN, seats.wait_for(Option::is_some));
+        let mut outlooks = self.edge.outlooks.clone();
+        let told = tokio::time::timeout(OUTLOOK_WITHIN, outlooks.wait_for(Option::is_some));
         let told =
             told.await.map_err(|_elapsed| Status::unavailable("this node is starting; try again in a moment"))?;
-        let seat = told.map_err(|_closed| Status::unavailable("this node is shutting down; connect to another"))?;
-        seat.as_ref().map_or_else(|| Err(Status::internal("the seat is empty")), |seat| judge(seat, peer, headers))
+        let outlook = told.map_err(|_closed| Status::unavailable("this node is shutting down; connect to another"))?;
+        outlook
+            .as_ref()
+            .map_or_else(|| Err(Status::internal("the outlook is empty")), |outlook| judge(outlook, peer, headers))
     }
 }
 
@@ -121,9 +123,9 @@ async fn refuse(refusals: &Semaphore, guest: &Guest) {
     }
 }
 
-fn judge(seat: &Seat, peer: IpAddr, headers: &HeaderMap) -> Result<Access, Status> {
+fn judge(outlook: &Outlook, peer: IpAddr, headers: &HeaderMap) -> Result<Access, Status> {
     let shown = shown(headers);
-    if seat.tokens.is_empty() {
+    if outlook.tokens.is_empty() {
         if peer.is_loopback() {
             return Ok(Access { token: None });
         }
@@ -137,7 +139,7 @@ fn judge(seat: &Seat, peer: IpAddr, headers: &HeaderMap) -> Result<Access, Statu
         return Err(Status::unauthenticated(format!("no token was shown; {how}")));
     };
     let hash = Hash(*blake3::hash(token).as_bytes());
-    if seat.tokens.contains(&hash) {
+    if outlook.tokens.contains(&hash) {
         return Ok(Access { token: Some(hash) });
     }
     Err(Status::unauthenticated(format!("the token is not a valid one, or was revoked; {how}")))
@@ -200,12 +202,12 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::hwp::edge::seat::Route;
+    use crate::hwp::edge::outlook::Route;
 
-    fn seat(tokens: &[&str]) -> Seat {
+    fn outlook(tokens: &[&str]) -> Outlook {
         let tokens: BTreeSet<Hash> =
             tokens.iter().map(|token| Hash(*blake3::hash(token.as_bytes()).as_bytes())).collect();
-        Seat { tokens: Arc::new(tokens), route: Route::Nowhere(""), acting: None }
+        Outlook { tokens: Arc::new(tokens), route: Route::Nowhere(""), acting: None }
     }
 
     fn code(tokens: &[&str], peer: &str, authorization: Option<&str>) -> Result<(), Code> {
@@ -214,7 +216,7 @@ mod tests {
             headers.insert("authorization", value.parse().unwrap());
         }
         let peer: IpAddr = peer.parse().unwrap();
-        judge(&seat(tokens), peer.to_canonical(), &headers).map(|_access| ()).map_err(|status| status.code())
+        judge(&outlook(tokens), peer.to_canonical(), &headers).map(|_access| ()).map_err(|status| status.code())
     }
 
     #[test]
@@ -265,8 +267,8 @@ mod tests {
     #[test]
     fn access_lasts_as_long_as_it_would_be_given_again() {
         let red = Access { token: Some(Hash(*blake3::hash(b"red").as_bytes())) };
-        assert!(red.holds(&seat(&["red", "blue"])) && !red.holds(&seat(&["blue"])));
+        assert!(red.holds(&outlook(&["red", "blue"])) && !red.holds(&outlook(&["blue"])));
         let host = Access { token: None };
-        assert!(host.holds(&seat(&[])) && !host.holds(&seat(&["red"])));
+        assert!(host.holds(&outlook(&[])) && !host.holds(&outlook(&["red"])));
     }
 }

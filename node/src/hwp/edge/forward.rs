@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt as _};
 use starling_core::ids::{GatewayTerm, NodeId};
 use starling_proto::hwp::worker_service_client::WorkerServiceClient;
 use starling_proto::hwp::{AgentMessage, ServerMessage};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
@@ -20,7 +20,7 @@ use tonic::{Code, Extensions, Request, Response, Status, Streaming};
 
 use super::Edge;
 use super::door::Access;
-use super::seat::{Line, Route, Seat};
+use super::outlook::{Line, Outlook, Route};
 use crate::hwp::gateway::MESSAGE_BYTES_MAX;
 
 /// How long a call waits for a gateway. Longer than an election takes.
@@ -46,11 +46,12 @@ impl Edge {
     ///
     /// Cancel safety: cancel safe.
     pub(super) async fn way(&self, deadline: Instant) -> Result<Way, Status> {
-        let mut seats = self.seats.clone();
-        let there_is = seats.wait_for(|seat| seat.as_ref().is_some_and(|seat| seat.route.claim().is_some()));
-        // The borrow must not outlive this statement: the seat could not be renewed.
+        let mut outlooks = self.outlooks.clone();
+        let there_is =
+            outlooks.wait_for(|outlook| outlook.as_ref().is_some_and(|outlook| outlook.route.claim().is_some()));
+        // The borrow must not outlive this statement: the outlook could not be renewed.
         let route = match tokio::time::timeout_at(deadline, there_is).await {
-            Ok(Ok(seat)) => seat.as_ref().map(|seat| seat.route.clone()),
+            Ok(Ok(outlook)) => outlook.as_ref().map(|outlook| outlook.route.clone()),
             Ok(Err(_)) | Err(_) => None,
         };
         match route {
@@ -59,7 +60,7 @@ impl Edge {
                 Ok(Way { client: client.max_decoding_message_size(MESSAGE_BYTES_MAX), claim: (node, term) })
             }
             Some(Route::Nowhere(_)) | None => {
-                let reason = match self.seats.borrow().as_ref().map(|seat| &seat.route) {
+                let reason = match self.outlooks.borrow().as_ref().map(|outlook| &outlook.route) {
                     Some(Route::Nowhere(reason)) => reason,
                     Some(Route::To { .. }) | None => "this node is starting or stopping; try again in a moment",
                 };
@@ -72,10 +73,11 @@ impl Edge {
     ///
     /// Cancel safety: cancel safe.
     pub(super) async fn moved(&self, way: &Way) -> Status {
-        let other = |seat: &Option<Seat>| seat.as_ref().is_none_or(|seat| seat.route.claim() != Some(way.claim));
+        let other =
+            |outlook: &Option<Outlook>| outlook.as_ref().is_none_or(|outlook| outlook.route.claim() != Some(way.claim));
         // An error means that the node stops, which is as good a reason.
-        let mut seats = self.seats.clone();
-        let _either = seats.wait_for(other).await;
+        let mut outlooks = self.outlooks.clone();
+        let _either = outlooks.wait_for(other).await;
         Status::unavailable("the gateway has moved to another node; connect again, to any node")
     }
 
@@ -83,9 +85,9 @@ impl Edge {
     ///
     /// Cancel safety: cancel safe.
     pub(super) async fn revoked(&self, access: Access) -> Status {
-        let gone = |seat: &Option<Seat>| seat.as_ref().is_some_and(|seat| !access.holds(seat));
-        let mut seats = self.seats.clone();
-        match seats.wait_for(gone).await {
+        let gone = |outlook: &Option<Outlook>| outlook.as_ref().is_some_and(|outlook| !access.holds(outlook));
+        let mut outlooks = self.outlooks.clone();
+        match outlooks.wait_for(gone).await {
             Ok(_) => Status::unauthenticated("the token that let you in was revoked, or one is needed now"),
             Err(_closed) => Status::unavailable("this node is shutting down; connect to another"),
         }
@@ -103,6 +105,7 @@ impl Edge {
         M: Clone,
         F: Future<Output = Result<Response<R>, Status>>,
     {
+        let _room = self.call()?;
         let deadline = Instant::now() + PATIENCE;
         let (metadata, _, message) = request.into_parts();
         loop {
@@ -132,6 +135,7 @@ impl Edge {
         access: Access,
         metadata: MetadataMap,
         said: Streaming<AgentMessage>,
+        room: OwnedSemaphorePermit,
     ) -> Result<Response<BoxStream<ServerMessage>>, Status> {
         let deadline = Instant::now() + PATIENCE;
         let (way, response, to_gateway) = loop {
@@ -156,6 +160,7 @@ impl Edge {
         let (metadata, heard, _) = response.into_parts();
         let edge = self.clone();
         let ended = async move {
+            let _room = room;
             tokio::select! {
                 biased;
                 status = edge.revoked(access) => status,
@@ -166,10 +171,18 @@ impl Edge {
     }
 
     /// A stream by which nothing will ever be said: of a worker that opens one before it has a name.
-    pub(super) fn inert(&self, access: Access, said: Streaming<AgentMessage>) -> Response<BoxStream<ServerMessage>> {
+    pub(super) fn inert(
+        &self,
+        access: Access,
+        said: Streaming<AgentMessage>,
+        room: OwnedSemaphorePermit,
+    ) -> Response<BoxStream<ServerMessage>> {
         let edge = self.clone();
         let heard = said.filter_map(|message| async { message.err().map(Err) });
-        Response::new(until(heard, async move { edge.revoked(access).await }))
+        Response::new(until(heard, async move {
+            let _room = room;
+            edge.revoked(access).await
+        }))
     }
 }
 

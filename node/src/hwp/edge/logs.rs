@@ -38,14 +38,18 @@ impl Edge {
         mut entries: Streaming<LogEntry>,
     ) -> Result<(), Status> {
         let mut pushing = Pushing::default();
-        let mut forwarding = None;
+        let mut forwarding: Option<Forwarding> = None;
         loop {
             // Lines gather while earlier ones are kept, and wait for nothing else.
             let entry = match entries.message().now_or_never() {
                 Some(entry) => entry?,
                 None => {
                     pushing.flush(self).await?;
-                    entries.message().await?
+                    tokio::select! {
+                        biased;
+                        status = given_up(forwarding.as_mut()) => return Err(status),
+                        entry = entries.message() => entry?,
+                    }
                 }
             };
             let Some(entry) = entry else { break };
@@ -95,18 +99,27 @@ impl Forwarding {
         if self.lines.send(entry).await.is_ok() {
             return Ok(());
         }
-        // The gateway has ended the call, and its answer says why.
-        Err(match (&mut self.call).await {
-            Ok(Ok(())) => Status::unavailable("the gateway has ended the stream; connect again"),
-            Ok(Err(status)) => status,
-            Err(_stopping) => Status::unavailable("this node is shutting down; connect to another"),
-        })
+        Err(given_up(Some(self)).await)
     }
 
     async fn finish(self) -> Result<(), Status> {
         drop(self.lines);
         let answer = self.call.await;
         answer.map_err(|_stopping| Status::unavailable("this node is shutting down; connect to another"))?
+    }
+}
+
+/// Returns when the gateway has ended the call, which is over then; its answer says why. Never, where there is no call.
+///
+/// Cancel safety: cancel safe.
+async fn given_up(forwarding: Option<&mut Forwarding>) -> Status {
+    let Some(forwarding) = forwarding else {
+        return std::future::pending().await;
+    };
+    match (&mut forwarding.call).await {
+        Ok(Ok(())) => Status::unavailable("the gateway has ended the stream; connect again"),
+        Ok(Err(status)) => status,
+        Err(_stopping) => Status::unavailable("this node is shutting down; connect to another"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The edge: the port that every node listens on for workers and their clients.
 //!
-//! Read in this order: `seat` (which tokens let in and where the gateway is), `door` (who is let in), `serve` (connections), `service` (who answers what), then
+//! Read in this order: `outlook` (which tokens let in and where the gateway is), `door` (who is let in), `serve` (connections), `service` (who answers what), then
 //! `submit`, `logs` and `forward`.
 //! Invariants: nobody is answered before the door has let them in; what a worker says reaches the gateway under the claim that counts here, or nobody; nothing that
 //! a caller sends makes the node wait or grow without bound.
@@ -10,8 +10,8 @@ mod door;
 mod forward;
 pub mod listing;
 mod logs;
+mod outlook;
 mod refusal;
-mod seat;
 mod serve;
 mod service;
 mod submit;
@@ -24,17 +24,23 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use door::Access;
-pub use seat::{Cut, Gateways, Line};
-use seat::{Route, Seat};
+pub use outlook::{Cut, Gateways, Line};
+use outlook::{Outlook, Route};
 pub use serve::{bind, serve};
 use starling_core::ids::GatewayTerm;
 pub use tls::{Tls, TlsError, TlsFiles};
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tonic::Status;
 
 use crate::driver;
 use crate::hwp::gateway::WorkerLine;
 use crate::output::Pushes;
+
+/// Calls served at once that are no streams. Low: bursts are refused. High: a flood takes more memory.
+const CALLS_MAX: usize = 8_192;
+/// Streams held at once.
+const STREAMS_MAX: usize = 8_192;
 
 /// What the edge stands on.
 #[derive(Clone, Debug)]
@@ -54,15 +60,17 @@ pub struct Setup {
 pub struct Edge {
     handle: driver::Handle,
     gateways: Arc<dyn Gateways>,
-    seats: watch::Receiver<Option<Seat>>,
+    outlooks: watch::Receiver<Option<Outlook>>,
     turns: turns::Turns,
+    calls: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     pushes: Pushes,
     runtime: Runtime,
 }
 
 impl fmt::Debug for Edge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Edge").field("seat", &*self.seats.borrow()).finish_non_exhaustive()
+        f.debug_struct("Edge").field("outlook", &*self.outlooks.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -70,20 +78,31 @@ impl Edge {
     /// Begins to follow the tokens and the claim, until the driver ends.
     #[must_use]
     pub fn start(setup: Setup) -> Self {
-        let (tx, seats) = watch::channel(None);
-        setup.runtime.spawn(seat::follow(setup.handle.clone(), Arc::clone(&setup.gateways), tx));
-        Self::following(setup, seats)
+        let (tx, outlooks) = watch::channel(None);
+        setup.runtime.spawn(outlook::follow(setup.handle.clone(), Arc::clone(&setup.gateways), tx));
+        Self::following(setup, outlooks)
     }
 
-    fn following(setup: Setup, seats: watch::Receiver<Option<Seat>>) -> Self {
+    fn following(setup: Setup, outlooks: watch::Receiver<Option<Outlook>>) -> Self {
         let Setup { handle, gateways, pushes, runtime } = setup;
-        Self { handle, gateways, seats, turns: turns::Turns::default(), pushes, runtime }
+        let (calls, streams) = (Arc::new(Semaphore::new(CALLS_MAX)), Arc::new(Semaphore::new(STREAMS_MAX)));
+        Self { handle, gateways, outlooks, turns: turns::Turns::default(), calls, streams, pushes, runtime }
+    }
+
+    /// Room for a call.
+    fn call(&self) -> Result<OwnedSemaphorePermit, Status> {
+        room(&self.calls)
+    }
+
+    /// Room for a stream, for as long as it lasts.
+    fn stream(&self) -> Result<OwnedSemaphorePermit, Status> {
+        room(&self.streams)
     }
 
     /// The term under which this node is the gateway, if it is.
     #[must_use]
     pub fn acting(&self) -> Option<GatewayTerm> {
-        self.seats.borrow().as_ref().and_then(|seat| seat.acting)
+        self.outlooks.borrow().as_ref().and_then(|outlook| outlook.acting)
     }
 
     /// The gateway's workers, whichever node that is.
@@ -96,7 +115,7 @@ impl Edge {
         if self.acting().is_some() {
             return Ok(self.gateways.workers_here().await);
         }
-        let claim = match self.seats.borrow().as_ref().map(|seat| &seat.route) {
+        let claim = match self.outlooks.borrow().as_ref().map(|outlook| &outlook.route) {
             Some(Route::To { node, term, .. }) => Ok((*node, *term)),
             Some(Route::Nowhere(reason)) => Err((*reason).to_owned()),
             None => Err("this node is starting; try again in a moment".to_owned()),
@@ -104,4 +123,9 @@ impl Edge {
         let (node, term) = claim?;
         self.gateways.workers_there(node, term).await
     }
+}
+
+fn room(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
+    let busy = |_full| Status::unavailable("this node serves as many calls as it can; try again, or at another node");
+    Arc::clone(of).try_acquire_owned().map_err(busy)
 }

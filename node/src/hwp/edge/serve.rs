@@ -24,7 +24,7 @@ use super::tls::Tls;
 use crate::hwp::gateway::MESSAGE_BYTES_MAX;
 
 /// Connections served at once. Low: workers are turned away. High: descriptors run out.
-const CONNECTIONS_MAX: usize = 4_096;
+const CONNECTIONS_MAX: usize = 1_024;
 /// Calls at once on one connection.
 const STREAMS_PER_CONNECTION: u32 = 1_024;
 /// How long a connection may last without a call that is let in: a refusal, and a second try.

@@ -23,6 +23,7 @@ impl WorkerService for Edge {
     type JobStreamStream = BoxStream<ServerMessage>;
 
     async fn assign_job(&self, request: Request<AssignJobRequest>) -> Result<Response<JobAccepted>, Status> {
+        let _room = self.call()?;
         let request = request.into_inner();
         let job_id = request.job_id.clone();
         submit::assign(self, request).await?;
@@ -30,12 +31,13 @@ impl WorkerService for Edge {
     }
 
     async fn cancel_job(&self, request: Request<CancelJobRequest>) -> Result<Response<Empty>, Status> {
+        let _room = self.call()?;
         submit::cancel(self, request.into_inner().job_id).await?;
         Ok(Response::new(Empty {}))
     }
 
     async fn stream_logs(&self, request: Request<Streaming<LogEntry>>) -> Result<Response<Empty>, Status> {
-        let access = access(&request)?;
+        let (access, _room) = (access(&request)?, self.stream()?);
         let (metadata, _, entries) = request.into_parts();
         tokio::select! {
             biased;
@@ -67,12 +69,12 @@ impl WorkerService for Edge {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::JobStreamStream>, Status> {
-        let access = access(&request)?;
+        let (access, room) = (access(&request)?, self.stream()?);
         let (metadata, _, said) = request.into_parts();
         if !metadata.contains_key(WORKER_ID) {
-            return Ok(self.inert(access, said));
+            return Ok(self.inert(access, said, room));
         }
-        self.job_stream(access, metadata, said).await
+        self.job_stream(access, metadata, said, room).await
     }
 
     async fn upload_artifact(&self, _request: Request<Streaming<Empty>>) -> Result<Response<Empty>, Status> {

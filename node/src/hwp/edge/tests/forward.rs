@@ -14,9 +14,9 @@ use tonic::codegen::http;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
-use super::world::{Echo, Made, Node, seat, within, worker};
+use super::world::{Echo, Made, Node, outlook, within, worker};
 use crate::hwp::edge::Line;
-use crate::hwp::edge::seat::{Route, Seat};
+use crate::hwp::edge::outlook::{Outlook, Route};
 
 type Open = (mpsc::Sender<AgentMessage>, Streaming<ServerMessage>);
 
@@ -41,19 +41,19 @@ fn said_back(message: Option<ServerMessage>) -> String {
     }
 }
 
-async fn node(first: Option<Seat>) -> (Node, watch::Sender<Option<Seat>>) {
-    let (seats, following) = watch::channel(first);
-    (Node::made(Made { seats: Some(following), ..Made::default() }).await, seats)
+async fn node(first: Option<Outlook>) -> (Node, watch::Sender<Option<Outlook>>) {
+    let (outlooks, following) = watch::channel(first);
+    (Node::made(Made { outlooks: Some(following), ..Made::default() }).await, outlooks)
 }
 
-fn nowhere() -> Option<Seat> {
-    Some(Seat { tokens: Default::default(), route: Route::Nowhere("nobody claims"), acting: None })
+fn nowhere() -> Option<Outlook> {
+    Some(Outlook { tokens: Default::default(), route: Route::Nowhere("nobody claims"), acting: None })
 }
 
 #[tokio::test]
 async fn what_a_worker_says_reaches_the_gateway_with_its_name() {
     let echo = Echo::default();
-    let (node, _seats) = node(seat(9, 1, echo.line())).await;
+    let (node, _seats) = node(outlook(9, 1, echo.line())).await;
     let mut client = node.client().await;
     let named = |mut request: Request<HeartbeatRequest>| {
         request.metadata_mut().insert("worker-id", "w".parse().unwrap());
@@ -78,13 +78,13 @@ async fn what_a_worker_says_reaches_the_gateway_with_its_name() {
 
 #[tokio::test]
 async fn a_stream_without_a_name_is_inert_and_needs_no_gateway() {
-    let (node, seats) = node(nowhere()).await;
+    let (node, outlooks) = node(nowhere()).await;
     let mut client = node.client().await;
     let (said, mut heard) = open(&mut client, None).await.unwrap();
     said.send(accepted("a")).await.unwrap();
     assert!(futures::poll!(Box::pin(heard.message())).is_pending());
     let echo = Echo::default();
-    seats.send(seat(9, 1, echo.line())).unwrap();
+    outlooks.send(outlook(9, 1, echo.line())).unwrap();
     drop(said);
     assert!(within(heard.message()).await.unwrap().is_none());
     assert!(echo.heard().is_empty());
@@ -93,12 +93,12 @@ async fn a_stream_without_a_name_is_inert_and_needs_no_gateway() {
 #[tokio::test]
 async fn when_the_gateway_moves_calls_follow_and_streams_end() {
     let (old, new) = (Echo::default(), Echo::default());
-    let (node, seats) = node(seat(8, 1, old.line())).await;
+    let (node, outlooks) = node(outlook(8, 1, old.line())).await;
     let mut client = node.client().await;
     let (said, mut heard) = open(&mut client, Some("w")).await.unwrap();
     said.send(accepted("a")).await.unwrap();
     assert_eq!(said_back(within(heard.message()).await.unwrap()), "a");
-    seats.send(seat(9, 2, new.line())).unwrap();
+    outlooks.send(outlook(9, 2, new.line())).unwrap();
     let ended = within(heard.message()).await.unwrap_err();
     assert_eq!(ended.code(), Code::Unavailable);
     assert!(ended.message().contains("connect again"), "{ended}");
@@ -112,16 +112,16 @@ async fn when_the_gateway_moves_calls_follow_and_streams_end() {
 #[tokio::test]
 async fn the_same_node_under_a_new_term_is_another_gateway() {
     let (old, new) = (Echo::default(), Echo::default());
-    let (node, seats) = node(seat(9, 1, old.line())).await;
+    let (node, outlooks) = node(outlook(9, 1, old.line())).await;
     let mut client = node.client().await;
     let (_said, mut heard) = open(&mut client, Some("w")).await.unwrap();
-    seats.send(seat(9, 2, new.line())).unwrap();
+    outlooks.send(outlook(9, 2, new.line())).unwrap();
     assert_eq!(within(heard.message()).await.unwrap_err().code(), Code::Unavailable);
 }
 
 #[tokio::test]
 async fn calls_wait_for_a_gateway_and_give_up_with_a_reason() {
-    let (node, seats) = node(nowhere()).await;
+    let (node, outlooks) = node(nowhere()).await;
     let mut client = node.client().await;
     let began = Instant::now();
     let refused = within(client.heartbeat(HeartbeatRequest::default())).await.unwrap_err();
@@ -132,7 +132,7 @@ async fn calls_wait_for_a_gateway_and_give_up_with_a_reason() {
     let echo = Echo::default();
     let (answer, ()) = tokio::join!(within(client.heartbeat(HeartbeatRequest::default())), async {
         tokio::task::yield_now().await;
-        seats.send(seat(9, 1, echo.line())).unwrap();
+        outlooks.send(outlook(9, 1, echo.line())).unwrap();
     });
     answer.unwrap();
 }
@@ -142,7 +142,7 @@ async fn a_gateway_that_cannot_be_reached_is_tried_again() {
     let dead = Line::new(tower::service_fn(|_request: http::Request<Body>| async {
         Err::<http::Response<Body>, _>(std::io::Error::other("no link"))
     }));
-    let (node, seats) = node(seat(8, 1, dead)).await;
+    let (node, outlooks) = node(outlook(8, 1, dead)).await;
     let mut client = node.client().await;
     let refused = open(&mut client, Some("w")).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
@@ -152,7 +152,7 @@ async fn a_gateway_that_cannot_be_reached_is_tried_again() {
     let (mut other, echo) = (client.clone(), Echo::default());
     let call = tokio::runtime::Handle::current()
         .spawn(async move { within(other.heartbeat(HeartbeatRequest::default())).await });
-    seats.send(seat(9, 2, echo.line())).unwrap();
+    outlooks.send(outlook(9, 2, echo.line())).unwrap();
     within(call).await.unwrap().unwrap();
     assert_eq!(echo.heard(), [":heartbeat"]);
 }
@@ -173,9 +173,9 @@ async fn a_node_alone_becomes_the_gateway_and_serves_workers_itself() {
 
 #[tokio::test]
 async fn workers_are_told_by_the_gateway_wherever_it_is() {
-    let (node, seats) = node(seat(9, 3, Echo::default().line())).await;
+    let (node, outlooks) = node(outlook(9, 3, Echo::default().line())).await;
     assert_eq!(node.edge.workers().await, Ok(vec![worker("there under term 3")]));
     assert_eq!(node.edge.acting(), None);
-    seats.send(nowhere()).unwrap();
+    outlooks.send(nowhere()).unwrap();
     assert_eq!(node.edge.workers().await, Err("nobody claims".to_owned()));
 }

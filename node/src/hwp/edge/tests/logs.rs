@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request};
 
-use super::world::{Echo, Made, Node, assignment, seat, within};
+use super::world::{Echo, Made, Node, assignment, outlook, within};
 use crate::exec::output::Stream;
 use crate::output::{Files, Kept, PIECE_BYTES_MAX, Place, Pushes, Sent, Which};
 
@@ -134,8 +134,8 @@ async fn pieces_for_another_node_wait_for_its_answer() {
 #[tokio::test]
 async fn lines_about_assignments_go_to_the_gateway_and_others_do_not() {
     let echo = Echo::default();
-    let (_seats, following) = tokio::sync::watch::channel(seat(9, 1, echo.line()));
-    let node = Node::made(Made { seats: Some(following), ..Made::default() }).await;
+    let (_seats, following) = tokio::sync::watch::channel(outlook(9, 1, echo.line()));
+    let node = Node::made(Made { outlooks: Some(following), ..Made::default() }).await;
     let mut client = node.client().await;
     within(client.assign_job(assignment("one", &["hold"]))).await.unwrap();
     let assigned = format!("{}-1-1.0-1.0", node.me.to_hex());

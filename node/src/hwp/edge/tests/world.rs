@@ -35,7 +35,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::driver::{self, Clock, Edges, Handle};
-use crate::hwp::edge::seat::{Route, Seat};
+use crate::hwp::edge::outlook::{Outlook, Route};
 use crate::hwp::edge::{Edge, Gateways, Line, Setup, Tls, serve};
 use crate::hwp::gateway::{Reach, WorkerLine};
 use crate::output::{Files, Pushes, SendPiece, Sent};
@@ -213,10 +213,10 @@ pub(super) fn worker(id: &str) -> WorkerLine {
     }
 }
 
-/// The seat where the cluster has no token and the gateway is `node`, under `term`.
-pub(super) fn seat(node: u8, term: u64, line: Line) -> Option<Seat> {
+/// The outlook where the cluster has no token and the gateway is `node`, under `term`.
+pub(super) fn outlook(node: u8, term: u64, line: Line) -> Option<Outlook> {
     let route = Route::To { node: NodeId([node; 32]), term: GatewayTerm(term), line };
-    Some(Seat { tokens: Arc::default(), route, acting: None })
+    Some(Outlook { tokens: Arc::default(), route, acting: None })
 }
 
 /// A serving node.
@@ -237,14 +237,14 @@ pub(super) struct Node {
 pub(super) struct Made {
     pub(super) gateways: Option<Echo>,
     /// In place of what the driver says.
-    pub(super) seats: Option<watch::Receiver<Option<Seat>>>,
+    pub(super) outlooks: Option<watch::Receiver<Option<Outlook>>>,
     pub(super) send: SendPiece,
     pub(super) tls: Option<Tls>,
 }
 
 impl Default for Made {
     fn default() -> Self {
-        Self { gateways: None, seats: None, send: Box::new(|_, _, _, _| Sent::NotLinked), tls: None }
+        Self { gateways: None, outlooks: None, send: Box::new(|_, _, _, _| Sent::NotLinked), tls: None }
     }
 }
 
@@ -264,15 +264,15 @@ impl Node {
         let world = World { handle: handle.clone(), running: BTreeSet::new() };
         let driver = std::thread::spawn(move || driver::run(machine, queue, world));
         let pushes = Pushes::new(me, files.clone(), made.send);
-        let edge = match made.seats {
-            Some(seats) => Edge::following(
+        let edge = match made.outlooks {
+            Some(outlooks) => Edge::following(
                 Setup {
                     handle: handle.clone(),
                     gateways: Arc::new(Echo::default()),
                     pushes: pushes.clone(),
                     runtime: tokio::runtime::Handle::current(),
                 },
-                seats,
+                outlooks,
             ),
             None => {
                 let gateways = Arc::new(made.gateways.unwrap_or_default());
@@ -306,10 +306,18 @@ impl Node {
     pub(super) async fn add_token(&self, token: &str) {
         let command = Command::AddToken { hash: hash(token), name: token.into() };
         assert_eq!(self.handle.command(command).await.unwrap(), Reply::Noted);
+        self.sees(|outlook| outlook.tokens.contains(&hash(token))).await;
     }
 
     pub(super) async fn revoke_token(&self, token: &str) {
         assert_eq!(self.handle.command(Command::RevokeToken(hash(token))).await.unwrap(), Reply::Noted);
+        self.sees(|outlook| !outlook.tokens.contains(&hash(token))).await;
+    }
+
+    /// Waits until the edge has heard of it: news take a moment.
+    async fn sees(&self, it: impl Fn(&Outlook) -> bool) {
+        let mut outlooks = self.edge.outlooks.clone();
+        within(outlooks.wait_for(|outlook| outlook.as_ref().is_some_and(&it))).await.unwrap();
     }
 }
 

@@ -1,4 +1,4 @@
-//! The seat: which tokens let in, and where the gateway is, as this node's Facts have it.
+//! The outlook: which tokens let in, and where the gateway is, as this node's Facts have it.
 //!
 //! Invariants: a line to a gateway is bound to one node and one term; it is dropped as soon as a greater claim is folded here.
 //! Does not: check anybody (`door`), or carry calls (`forward`).
@@ -105,7 +105,7 @@ impl Route {
 
 /// What the edge must know of the Facts.
 #[derive(Clone, Debug)]
-pub(super) struct Seat {
+pub(super) struct Outlook {
     /// Hashes of the tokens that let in.
     pub(super) tokens: Arc<BTreeSet<Hash>>,
     /// Where workers are served.
@@ -123,13 +123,13 @@ struct Seen {
     acting: Option<GatewayTerm>,
 }
 
-/// Keeps the seat up to date until the driver ends.
-pub(super) async fn follow(handle: Handle, gateways: Arc<dyn Gateways>, seats: watch::Sender<Option<Seat>>) {
+/// Keeps the outlook up to date until the driver ends.
+pub(super) async fn follow(handle: Handle, gateways: Arc<dyn Gateways>, outlooks: watch::Sender<Option<Outlook>>) {
     let mut news = handle.subscribe();
     loop {
         match handle.ask(look).await {
             Ok(seen) => {
-                seats.send_if_modified(|seat| renew(seat, seen, &*gateways));
+                outlooks.send_if_modified(|outlook| renew(outlook, seen, &*gateways));
             }
             Err(Stopped::Busy) => {
                 tokio::time::sleep(BUSY_REST).await;
@@ -141,10 +141,10 @@ pub(super) async fn follow(handle: Handle, gateways: Arc<dyn Gateways>, seats: w
             break;
         }
     }
-    seats.send_if_modified(|seat| {
-        let Some(seat) = seat else { return false };
-        seat.route = Route::Nowhere("this node is shutting down; connect to another");
-        seat.acting = None;
+    outlooks.send_if_modified(|outlook| {
+        let Some(outlook) = outlook else { return false };
+        outlook.route = Route::Nowhere("this node is shutting down; connect to another");
+        outlook.acting = None;
         true
     });
 }
@@ -179,19 +179,19 @@ async fn changed(news: &mut broadcast::Receiver<Notice>) -> bool {
 }
 
 /// Whether anything has changed.
-fn renew(seat: &mut Option<Seat>, seen: Seen, gateways: &dyn Gateways) -> bool {
+fn renew(outlook: &mut Option<Outlook>, seen: Seen, gateways: &dyn Gateways) -> bool {
     let target = seen.claim.map(|claim| (claim.node, claim.term)).filter(|(node, term)| {
         // Its own node does not act yet, or no more, or under an older claim.
         *node != seen.me || seen.acting == Some(*term)
     });
-    if let Some(seat) = seat
-        && *seat.tokens == seen.tokens
+    if let Some(outlook) = outlook
+        && *outlook.tokens == seen.tokens
         && target.is_some()
-        && seat.route.claim() == target
+        && outlook.route.claim() == target
     {
         return false;
     }
-    let kept = seat.as_ref().map(|seat| seat.route.clone()).filter(|route| route.claim() == target);
+    let kept = outlook.as_ref().map(|outlook| outlook.route.clone()).filter(|route| route.claim() == target);
     let route = match (kept, target) {
         (Some(route @ Route::To { .. }), _) => route,
         (_, Some((node, term))) => {
@@ -204,6 +204,6 @@ fn renew(seat: &mut Option<Seat>, seen: Seen, gateways: &dyn Gateways) -> bool {
         (_, None) => Route::Nowhere("no node is the gateway yet; try again in a moment"),
     };
     let acting = target.filter(|(node, _)| *node == seen.me).map(|(_, term)| term);
-    *seat = Some(Seat { tokens: Arc::new(seen.tokens), route, acting });
+    *outlook = Some(Outlook { tokens: Arc::new(seen.tokens), route, acting });
     true
 }
