@@ -70,6 +70,7 @@ words!(LogStream {
     Err = "err",
     EnvOut = "env_out",
     EnvErr = "env_err",
+    Pushed = "pushed",
 });
 words!(NodeState {
     Unknown = "unknown",

@@ -129,6 +129,7 @@ mod tests {
             candidates: &all,
             live: 3,
             roster: 3,
+            percent: 50,
         };
         change(&mut view);
         explain(&view, holder)

@@ -74,13 +74,15 @@ pub struct View<'a> {
     pub live: usize,
     /// Members there ever were.
     pub roster: usize,
+    /// Share of them that must be seen, in percent.
+    pub percent: usize,
 }
 
 impl View<'_> {
     /// Whether at least half of the roster is seen. Of two nodes, either is half.
     #[must_use]
     pub fn is_half(&self) -> bool {
-        self.live * 2 >= self.roster
+        self.live * 100 >= self.roster * self.percent
     }
 
     fn holds(&self) -> Option<GatewayTerm> {

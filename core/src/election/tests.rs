@@ -39,6 +39,7 @@ impl Seen {
             candidates: &self.candidates,
             live: self.live,
             roster: 3,
+            percent: 50,
         }
     }
 }

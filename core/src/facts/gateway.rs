@@ -98,6 +98,12 @@ impl Gateway {
         self.claim.0.as_ref()
     }
 
+    /// Whether `node` is the holder under this very term. Whoever passes on what a gateway says asks this first: one that was superseded is not obeyed.
+    #[must_use]
+    pub fn is_held_by(&self, node: &NodeId, term: GatewayTerm) -> bool {
+        self.claim().is_some_and(|claim| claim.node == *node && claim.term == term)
+    }
+
     /// Tokens that let somebody in.
     pub fn valid_tokens(&self) -> impl Iterator<Item = (&Hash, &Token)> {
         self.tokens.iter().filter(|(_, token)| token.is_valid())

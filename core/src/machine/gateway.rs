@@ -13,6 +13,9 @@ use crate::namespace::sys;
 use crate::schedule::{Gatewayship, Health, Peer, Worker};
 use crate::time::{Mono, Now};
 
+/// A node that does not act looks this often.
+const ELECT_MS: u64 = 100;
+
 /// What this node sees of the election at one moment.
 struct Sight {
     me: NodeId,
@@ -22,6 +25,7 @@ struct Sight {
     candidates: Vec<NodeId>,
     live: usize,
     roster: usize,
+    percent: usize,
 }
 
 impl Sight {
@@ -34,6 +38,7 @@ impl Sight {
             candidates: &self.candidates,
             live: self.live,
             roster: self.roster,
+            percent: self.percent,
         }
     }
 }
@@ -59,6 +64,12 @@ impl Machine {
     /// Moves this node's part in the election on.
     pub(super) fn elect(&mut self, now: Now) {
         let before = self.election.standing();
+        let is_due = self.election.next_deadline().is_some_and(|due| due <= now.mono) || now.mono >= self.elect_due;
+        // Looking costs a walk over the fleet. Who acts looks at every step: it must not be the last to know.
+        if !is_due && before.acting().is_none() {
+            return;
+        }
+        self.elect_due = now.mono.after_ms(ELECT_MS);
         let sight = self.sight(now.mono);
         match self.election.step(now.mono, &sight.view()) {
             Some(Step::Claim(term)) => {
@@ -89,6 +100,7 @@ impl Machine {
             candidates: self.fleet.live(now).filter(would).map(|(node, _)| *node).collect(),
             live: self.fleet.live(now).filter(|(node, _)| self.facts.node(node).is_some()).count(),
             roster: self.facts.roster_size(),
+            percent: self.config.gateway_view_percent,
         }
     }
 

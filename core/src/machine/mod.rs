@@ -99,6 +99,8 @@ pub struct Machine {
     owner: Owner,
     executor: Executor,
     election: Election,
+    /// When to look at the election again.
+    elect_due: Mono,
     outbox: Outbox,
     about: About,
     disk: Disk,

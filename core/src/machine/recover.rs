@@ -107,6 +107,7 @@ impl Recovery {
             fleet: Fleet::new(&self.config, now.mono),
             sync: Sync::new(&self.config, now.mono),
             owner: Owner::default(),
+            elect_due: now.mono,
             election: Election::new(self.config.settle_ms, self.config.suspect_ms),
             executor: Executor::new(me, self.config.total),
             outbox: Outbox::default(),

@@ -224,7 +224,9 @@ impl Machine {
         }
         match self.executor.consider(&offer, submit) {
             Verdict::Accept if from == self.me => {
-                self.executor.on_durable(&offer.grant);
+                if let Some(lost) = self.executor.on_durable(&offer.grant) {
+                    self.report(lost);
+                }
                 self.answer_offer(now, from, offer.grant, Answer::Accepted);
             }
             Verdict::Accept => {

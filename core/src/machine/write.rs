@@ -149,7 +149,10 @@ impl Machine {
                 }
                 match touched {
                     Touched::Nothing | Touched::Node(_) => {}
-                    Touched::Gateway => self.effects.push(Effect::Notice(Notice::GatewayFacts)),
+                    Touched::Gateway => {
+                        self.elect_due = now.mono;
+                        self.effects.push(Effect::Notice(Notice::GatewayFacts));
+                    }
                     Touched::Job(job) => self.on_job_touched(now, dot, job, event),
                     Touched::Declaration(read) => {
                         for (dot, event) in read {
@@ -229,9 +232,12 @@ impl Machine {
     }
 
     fn on_accept_durable(&mut self, now: Now, grant: GrantId) {
-        self.executor.on_durable(&grant);
+        let lost = self.executor.on_durable(&grant);
         if let Some(owner) = self.accepting.remove(&grant) {
             self.answer_offer(now, owner, grant, super::work::Answer::Accepted);
+        }
+        if let Some(lost) = lost {
+            self.report(lost);
         }
     }
 }

@@ -261,12 +261,7 @@ impl Executor {
     }
 
     fn drop_lanes_without_hands(&mut self) -> Vec<Ended> {
-        let is_gone = |lane: &Lane| match lane {
-            Lane::Machine => false,
-            Lane::Relay(ns) => self.relay_slots(ns) == 0,
-            Lane::Pool(pool) => !self.workers.has(pool),
-        };
-        let gone: Vec<Lane> = self.lanes.keys().filter(|lane| is_gone(lane)).cloned().collect();
+        let gone: Vec<Lane> = self.lanes.keys().filter(|lane| !self.has_hands(lane)).cloned().collect();
         let places = gone.iter().filter_map(|lane| self.lanes.get(lane)).flatten();
         let grants: Vec<GrantId> = places.map(|(_, _, grant)| *grant).collect();
         grants.into_iter().filter_map(|grant| self.drop_queue(&grant, Outcome::Lost)).collect()
@@ -336,14 +331,28 @@ impl Executor {
         !self.lanes.contains_key(&Lane::Machine)
     }
 
-    /// The acceptance is on disk: its tasks may start.
-    pub fn on_durable(&mut self, grant: &GrantId) {
-        if let Some(held) = self.held.get_mut(grant) {
-            held.durable = true;
-            if !held.queue.is_empty() {
-                let place = (core::cmp::Reverse(held.submit.priority), held.arrival, *grant);
-                self.lanes.entry(held.lane.clone()).or_default().insert(place);
-            }
+    /// The acceptance is on disk: its tasks may start. If the hands that it was accepted for have gone meanwhile, they are lost, and that is returned.
+    #[must_use]
+    pub fn on_durable(&mut self, grant: &GrantId) -> Option<Ended> {
+        let held = self.held.get_mut(grant)?;
+        held.durable = true;
+        if held.queue.is_empty() {
+            return None;
+        }
+        let (lane, place) = (held.lane.clone(), (core::cmp::Reverse(held.submit.priority), held.arrival, *grant));
+        if !self.has_hands(&lane) {
+            return self.drop_queue(grant, Outcome::Lost);
+        }
+        self.lanes.entry(lane).or_default().insert(place);
+        None
+    }
+
+    /// Whether there is anybody who could run a lane's tasks.
+    fn has_hands(&self, lane: &Lane) -> bool {
+        match lane {
+            Lane::Machine => true,
+            Lane::Relay(ns) => self.relay_slots(ns) > 0,
+            Lane::Pool(pool) => self.workers.has(pool),
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use starling_core::event::Event;
 use starling_core::facts::view::{self, AttemptView};
-use starling_core::ids::{GrantNo, JobId};
+use starling_core::ids::{GrantNo, JobId, NodeId};
 use starling_core::lattice::IntervalSet;
 use starling_core::machine::Machine;
 use starling_core::schedule::Health;
@@ -41,27 +41,33 @@ pub(super) async fn logs(api: &Api, request: LogsRequest) -> Result<Produced<Log
     let news = News::of(&api.ctx.handle);
     let follow = if request.follow { Follow::UntilSealed } else { Follow::No };
     let (only, skip) = (request.task, request.offset);
-    let (job, streams) = api.call(resolve(api, request)).await?;
+    let (job, streams, pushed) = api.call(resolve(api, request)).await?;
     let own = api.clone();
     api.stream(|tx| async move {
-        let cursors = BTreeMap::new();
-        let reader = Reader { api: own, job, only, streams, skip, cursors, tx };
+        let (cursors, pushed) = (BTreeMap::new(), PushedCursor { wanted: pushed, offset: skip, noted: false });
+        let reader = Reader { api: own, job, only, streams, skip, cursors, pushed, tx };
         run(reader, follow, news).await
     })
 }
 
-async fn resolve(api: &Api, request: LogsRequest) -> Result<(JobId, Vec<Stream>), ApiError> {
+async fn resolve(api: &Api, request: LogsRequest) -> Result<(JobId, Vec<Stream>, Pushed), ApiError> {
     let asked = streams(&request.streams)?;
-    let find = move |machine: &mut Machine, _now: Now| -> Result<(JobId, Vec<Stream>), ApiError> {
+    let find = move |machine: &mut Machine, _now: Now| -> Result<(JobId, Vec<Stream>, Pushed), ApiError> {
         let (id, job) = find(machine, &request.job)?;
-        let streams =
-            if asked.is_empty() { of_namespace(job.submit.as_ref().map(|submit| &*submit.ns)) } else { asked };
+        let (streams, pushed) = if asked.is_empty() {
+            // What is pushed is the job's, not a task's.
+            let pushed = if request.task.is_none() { Pushed::IfReached } else { Pushed::No };
+            (of_namespace(job.submit.as_ref().map(|submit| &*submit.ns)), pushed)
+        } else {
+            let pushed = if asked.contains(&Stream::Pushed) { Pushed::Yes } else { Pushed::No };
+            (asked.into_iter().filter(|stream| *stream != Stream::Pushed).collect(), pushed)
+        };
         match (request.task, job.submit.as_ref()) {
             (Some(task), Some(submit)) if !submit.tasks.contains(task) => {
                 let expected = format!("a task of {}: {}", request.job, submit.tasks);
                 Err(ApiError::field("task", &expected, &task.to_string()))
             }
-            (Some(_) | None, Some(_) | None) => Ok((id, streams)),
+            (Some(_) | None, Some(_) | None) => Ok((id, streams, pushed)),
         }
     };
     api.ask(find).await?
@@ -92,10 +98,11 @@ async fn run(mut reader: Reader, follow: Follow, mut news: News) -> Result<(), A
                 }
             }
         }
+        reader.read_pushed(&round.owner).await?;
         if follow == Follow::No || round.sealed {
             return Ok(());
         }
-        let within = if grows { GROWTH_POLL } else { RECHECK };
+        let within = if grows || reader.pushed.wanted != Pushed::No { GROWTH_POLL } else { RECHECK };
         let concerns = |event: &Event| event.ctx.job == Some(job);
         news.wait(within, concerns).await?;
         tokio::time::sleep_until(began + ROUND_PAUSE).await;
@@ -109,8 +116,9 @@ fn streams(asked: &[i32]) -> Result<Vec<Stream>, ApiError> {
         Ok(LogStream::Err) => Ok(Stream::Err),
         Ok(LogStream::EnvOut) => Ok(Stream::EnvOut),
         Ok(LogStream::EnvErr) => Ok(Stream::EnvErr),
+        Ok(LogStream::Pushed) => Ok(Stream::Pushed),
         Ok(LogStream::Unknown) | Err(_) => {
-            Err(ApiError::field("streams", "out, err, env_out or env_err", &number.to_string()))
+            Err(ApiError::field("streams", "out, err, env_out, env_err or pushed", &number.to_string()))
         }
     };
     asked.iter().map(one).collect()
@@ -123,6 +131,32 @@ enum Follow {
     No,
     /// When the job, or the one task, is sealed.
     UntilSealed,
+}
+
+/// Whether to read what clients pushed to the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pushed {
+    /// Not at all.
+    No,
+    /// If its owner can be asked.
+    IfReached,
+    /// It was asked for: say so if it cannot be had.
+    Yes,
+}
+
+/// How far that was read.
+#[derive(Clone, Copy, Debug)]
+struct PushedCursor {
+    wanted: Pushed,
+    offset: u64,
+    noted: bool,
+}
+
+/// The job's owner.
+#[derive(Clone, Debug)]
+struct Keeper {
+    node: String,
+    is_live: bool,
 }
 
 /// Tasks read to their end, by grant.
@@ -144,13 +178,16 @@ struct Run {
 struct Round {
     runs: Vec<Run>,
     sealed: bool,
+    owner: Keeper,
     read: Read,
 }
 
 /// What there is to read now.
 fn next_round(machine: &Machine, now: Now, id: JobId, only: Option<u32>, read: Read) -> Round {
+    let is_live = |node: &NodeId| *node == machine.me() || machine.fleet().health(now.mono, node) == Health::Live;
+    let owner = Keeper { node: view::node_name(machine.facts(), &id.log.node), is_live: is_live(&id.log.node) };
     let Some(job) = machine.facts().job(&id) else {
-        return Round { runs: Vec::new(), sealed: false, read };
+        return Round { runs: Vec::new(), sealed: false, owner, read };
     };
     let sealed = job.is_sealed();
     let mut runs = Vec::new();
@@ -164,10 +201,9 @@ fn next_round(machine: &Machine, now: Now, id: JobId, only: Option<u32>, read: R
         if attempt.tasks.is_empty() {
             continue;
         }
-        let is_live = attempt.node == machine.me() || machine.fleet().health(now.mono, &attempt.node) == Health::Live;
         runs.push(Run {
             node: view::node_name(machine.facts(), &attempt.node),
-            is_live,
+            is_live: is_live(&attempt.node),
             is_final: sealed || attempt.void || attempt.outcome.is_some(),
             attempt,
         });
@@ -176,7 +212,7 @@ fn next_round(machine: &Machine, now: Now, id: JobId, only: Option<u32>, read: R
         Some(task) => sealed || job.sealed_tasks().contains(task),
         None => sealed,
     };
-    Round { runs, sealed: done, read }
+    Round { runs, sealed: done, owner, read }
 }
 
 /// The runs' tasks by index.
@@ -224,6 +260,7 @@ struct Reader {
     streams: Vec<Stream>,
     skip: u64,
     cursors: BTreeMap<(GrantNo, u32), Cursor>,
+    pushed: PushedCursor,
     tx: mpsc::Sender<LogChunk>,
 }
 
@@ -308,6 +345,36 @@ impl Reader {
         self.send(run, task, stream, piece).await
     }
 
+    /// Sends what is new in what clients pushed to the job.
+    async fn read_pushed(&mut self, owner: &Keeper) -> Result<(), ApiError> {
+        if self.pushed.wanted == Pushed::No || self.pushed.wanted == Pushed::IfReached && !owner.is_live {
+            return Ok(());
+        }
+        loop {
+            let offset = self.pushed.offset;
+            let piece = match self.api.ctx.outputs.pushed(&self.job, offset).await {
+                Some(chunk) if chunk.data.is_empty() => return Ok(()),
+                Some(chunk) => Piece::data(chunk, offset),
+                None if self.pushed.noted || self.pushed.wanted == Pushed::IfReached => return Ok(()),
+                None => {
+                    self.pushed.noted = true;
+                    Piece::note(format!("log unreachable: its owner, node {}, does not answer", owner.node), offset)
+                }
+            };
+            self.pushed.offset += piece.data.len() as u64;
+            let chunk = LogChunk {
+                task: 0,
+                attempt: 0,
+                stream: LogStream::Pushed.into(),
+                data: piece.data,
+                node: owner.node.clone(),
+                offset: piece.offset,
+                note: piece.note,
+            };
+            send(&self.tx, chunk).await?;
+        }
+    }
+
     async fn fetch(&self, run: &Run, task: u32, stream: Stream, offset: u64) -> Chunk {
         let outputs = &self.api.ctx.outputs;
         outputs.read(&self.job, &run.attempt, task, stream, offset).await
@@ -319,6 +386,7 @@ impl Reader {
             Stream::Err => LogStream::Err,
             Stream::EnvOut => LogStream::EnvOut,
             Stream::EnvErr => LogStream::EnvErr,
+            Stream::Pushed => LogStream::Pushed,
         };
         let chunk = LogChunk {
             task,

@@ -6,6 +6,7 @@
 //! Does not: read the environment for `up` (the configuration does), connect, or print.
 
 mod gateway;
+mod hwp;
 mod sim;
 mod task;
 mod worker;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use gateway::{GatewayVerb, TokenAddArgs, TokenRevokeArgs, TokenVerb};
+pub use hwp::{HwpArgs, HwpAt};
 pub use sim::{PairArgs, SimRunArgs, SimSubmitArgs, SimVerb};
 use starling_proto::Word;
 use starling_proto::v1::JobState;
@@ -82,6 +84,7 @@ pub enum Verb {
     /// List the relays of the answering node: programs outside that run tasks
     Relays,
     /// Run jobs on this machine for any server that speaks HWP, the Hodei worker protocol
+    #[command(long_about = worker::ABOUT)]
     HwpWorker(Box<HwpWorkerArgs>),
     /// Look at the gateway to workers from outside, and say who may come in
     #[command(subcommand)]
@@ -160,6 +163,8 @@ pub struct UpArgs {
     /// Serve the API at IP:PORT
     #[arg(long, value_name = "IP:PORT")]
     pub api: Option<SocketAddr>,
+    #[command(flatten)]
+    pub hwp: HwpArgs,
     /// Address of a node to join; may be repeated
     #[arg(long, value_name = "ADDR")]
     pub join: Vec<String>,
@@ -274,6 +279,8 @@ pub enum Stream {
     /// Standard error of a simulation's env
     #[value(alias = "env_err")]
     EnvErr,
+    /// What clients pushed to the job from outside
+    Pushed,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -61,7 +61,11 @@ pub(crate) fn status_block(reply: &GatewayReply, now_unix_ms: u64) -> Block {
     }
     if reply.acting {
         let (free, slots) = (reply.slots_free, reply.slots);
-        block.add("workers", format!("{}, {free} of {slots} slots free", reply.workers));
+        let workers = match reply.workers {
+            0 => "none attached".to_owned(),
+            workers => format!("{workers}, {free} of {slots} slots free"),
+        };
+        block.add("workers", workers);
     }
     block.add("why", &reply.why);
     for at in &reply.addresses {

@@ -81,6 +81,7 @@ pub(crate) async fn logs(session: &Session<'_>, args: LogsArgs) -> Result<u8, Cl
         Some(Stream::Err) => vec![LogStream::Err.into()],
         Some(Stream::EnvOut) => vec![LogStream::EnvOut.into()],
         Some(Stream::EnvErr) => vec![LogStream::EnvErr.into()],
+        Some(Stream::Pushed) => vec![LogStream::Pushed.into()],
     };
     let request = LogsRequest { job: args.job, task: args.task, streams, follow: args.follow, offset: args.offset };
     let client = session.open().await?;

@@ -36,7 +36,7 @@ use clap::Parser as _;
 use tokio::time::Instant;
 
 use self::args::{Cli, ClientOptions, ClusterVerb, ConfigVerb, JobVerb, NodeVerb, SimVerb, Verb};
-pub use self::args::{ClusterInitArgs, HwpWorkerArgs, UpArgs};
+pub use self::args::{ClusterInitArgs, HwpArgs, HwpAt, HwpWorkerArgs, UpArgs};
 pub use self::connect::base_dir;
 use self::connect::{Client, Target};
 use self::error::CliError;

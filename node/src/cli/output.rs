@@ -127,7 +127,7 @@ impl Output {
     pub(crate) fn task_output(&self, stream: LogStream, data: &[u8]) -> Result<(), CliError> {
         match stream {
             LogStream::Err | LogStream::EnvErr => write_all(&mut io::stderr().lock(), data),
-            LogStream::Out | LogStream::EnvOut | LogStream::Unknown => write_out(data),
+            LogStream::Out | LogStream::EnvOut | LogStream::Pushed | LogStream::Unknown => write_out(data),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Invariants: resolved once, before anything is opened; a node without a secret listens on loopback only.
 //! Does not: choose ports or directories that depend on who else runs here (`daemon` does).
 
+pub mod hwp;
 pub mod names;
 pub mod secret;
 
@@ -110,6 +111,10 @@ struct File {
     secret_file: Option<PathBuf>,
     rendezvous: Option<PathBuf>,
     log_level: Option<String>,
+    hwp: Option<String>,
+    hwp_cert: Option<PathBuf>,
+    hwp_key: Option<PathBuf>,
+    hwp_client_ca: Option<PathBuf>,
 }
 
 /// Everything `up` needs to know.
@@ -125,6 +130,8 @@ pub struct Config {
     pub listen: Set<Option<SocketAddr>>,
     /// Where to serve the API; the first free port on loopback if not set.
     pub api: Set<Option<SocketAddr>>,
+    /// How workers are served.
+    pub hwp: hwp::Hwp,
     /// Addresses of nodes to join.
     pub join: Set<Vec<SocketAddr>>,
     /// Thousandths of a core to offer; all cores if not set.
@@ -252,6 +259,8 @@ impl Config {
         let flag_joins = (!args.join.is_empty()).then(|| args.join.clone());
         let flag_cpus = args.cpus.map(|cpus| u64::from(cpus.0));
         let mdns_file = file.mdns;
+        let hwp_file =
+            hwp::HwpFile { at: file.hwp, cert: file.hwp_cert, key: file.hwp_key, client_ca: file.hwp_client_ca };
         let flag_labels = (!args.labels.is_empty()).then_some(args.labels.as_slice());
         let labels = pick(
             listed("label", flag_labels)?,
@@ -264,6 +273,7 @@ impl Config {
             dir: optional(args.dir.clone(), variable("STARLING_DIR", path)?, file.dir),
             listen: optional(args.listen, variable("STARLING_LISTEN", address)?, file.listen),
             api: optional(args.api, variable("STARLING_API", address)?, file.api),
+            hwp: hwp::Hwp::resolve(&args.hwp, hwp_file)?,
             join: pick(addresses(flag_joins)?, joins, addresses(file.join)?, Vec::new()),
             cpus_milli: optional(flag_cpus, variable("STARLING_CPUS", cpus)?, file.cpus.map(milli)),
             mem_bytes: optional(args.mem.map(|mem| mem.0), variable("STARLING_MEM", memory)?, mem_file),
@@ -335,7 +345,7 @@ impl Config {
             None => format!("{} (absent: loopback only)", self.secret_file.value.display()),
         };
         let mdns = self.mdns.value && !self.loopback_only();
-        vec![
+        let mut lines = vec![
             ("name", text(&self.name.value, "(chosen at first start)"), self.name.source),
             ("dir", text(&dir, "(first free node-K under the base directory)"), self.dir.source),
             ("listen", text(&self.listen.value, &format!("{}:{LINK_PORT}+", self.listen_ip())), self.listen.source),
@@ -349,7 +359,9 @@ impl Config {
             ("secret-file", secret, self.secret_file.source),
             ("rendezvous", self.rendezvous.value.display().to_string(), self.rendezvous.source),
             ("log-level", self.log_level.value.clone(), self.log_level.source),
-        ]
+        ];
+        lines.extend(self.hwp.lines());
+        lines
     }
 }
 
@@ -395,7 +407,7 @@ mod tests {
         let longest = "x".repeat(limits::LABEL_TEXT_BYTES_MAX);
         assert_eq!(labels([longest.as_str()]).unwrap().len(), 1);
         let (too_long, many) = (format!("{longest}x"), (0..=limits::LABELS_MAX).map(|n| n.to_string()));
-        for wrong in ["", " ", "a b", "a,b", "é", "a\n", too_long.as_str()] {
+        for wrong in ["", " ", "a b", "a,b", "é", "a\nb", too_long.as_str()] {
             assert!(labels([wrong]).unwrap_err().contains("expected a label"), "{wrong:?}");
         }
         let many: Vec<String> = many.collect();

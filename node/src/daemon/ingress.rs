@@ -2,19 +2,22 @@
 //!
 //! Invariants: signatures are checked here, off the driver's thread; bytes that fail any check are dropped and never reach the Machine.
 
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use starling_core::event::SignedBatch;
-use starling_core::ids::{ClusterId, LogId, NodeId};
+use starling_core::ids::{ClusterId, JobId, LogId, NodeId};
 use starling_core::limits;
-use starling_core::machine::Input;
+use starling_core::machine::{Input, Machine};
+use starling_core::time::Now;
 use starling_net::{Event, Events, Lane, PeerKey, Topic, Verdict};
+use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
 use super::edges::Serve;
 use super::edges::log_key;
 use crate::driver::Handle;
-use crate::output::{self, Files, Remote};
+use crate::output::{self, Files, Kept, Pushes, Remote};
 use crate::storage::Reader;
 use crate::wire::{self, Bulk, Control};
 
@@ -32,6 +35,10 @@ pub(super) struct Ingress {
     pub(super) cluster: ClusterId,
     /// Output on this node.
     pub(super) files: Files,
+    /// Lines that clients push.
+    pub(super) pushes: Pushes,
+    /// Pieces of other nodes' clients that are being written.
+    pub(super) keeping: Arc<Semaphore>,
     /// Answers to this node's own fetches.
     pub(super) remote: Remote,
     /// Where the API is served.
@@ -125,9 +132,34 @@ impl Ingress {
         Some(Input::Presence(presence))
     }
 
+    /// Keeps lines that a client pushed at another node. A peer that sends more than this node writes waits for its answers.
+    fn keep_pushed(&self, from: NodeId, id: u64, job: JobId, piece: bytes::Bytes) {
+        let Ok(permit) = Arc::clone(&self.keeping).try_acquire_owned() else {
+            return;
+        };
+        let (handle, pushes, net) = (self.handle.clone(), self.pushes.clone(), self.net.clone());
+        self.runtime.spawn(async move {
+            let is_there = move |machine: &mut Machine, _now: Now| {
+                machine.facts().job(&job).is_some_and(|job| job.submit.as_ref().is_some())
+            };
+            let kept = match handle.ask(is_there).await {
+                Ok(true) => pushes.keep(job, piece).await,
+                Ok(false) => Kept::Unknown,
+                Err(_busy) => Kept::Failed,
+            };
+            // No link any more: the asker gives up by itself.
+            let _gone = net.send(PeerKey(from.0), Lane::Control, wire::encode(&Control::Pushed { id, kept }));
+            drop(permit);
+        });
+    }
+
     fn control(&self, from: NodeId, bytes: &[u8]) -> bool {
         match minicbor::decode::<Control>(bytes) {
             Ok(Control::Core(message)) => self.handle.input(Input::Message { from, message }),
+            Ok(Control::Pushed { id, kept }) => {
+                self.pushes.answered(id, kept);
+                true
+            }
             Ok(Control::Fetch { id, fetch }) => {
                 let (files, net) = (self.files.clone(), self.net.clone());
                 self.runtime.spawn(async move {
@@ -154,6 +186,10 @@ impl Ingress {
             }
             Ok(Bulk::Fetched { id, len, data }) => {
                 self.remote.answered(id, bytes::Bytes::copy_from_slice(data), len);
+                true
+            }
+            Ok(Bulk::Push { id, job, data }) => {
+                self.keep_pushed(from, id, job, bytes::Bytes::copy_from_slice(data));
                 true
             }
             Ok(Bulk::Tail { place, stream, data }) => {

@@ -5,6 +5,7 @@
 
 mod discovery;
 mod edges;
+mod gateways;
 mod generators;
 mod home;
 mod ingress;

@@ -3,6 +3,7 @@
 //! Invariants: on the way down no new work is taken, the clean-shutdown marker is written, then processes, links and the API end; each step has a deadline.
 //! Does not: put the parts together (`start` does).
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -21,12 +22,22 @@ use super::edges::Runs;
 use crate::api;
 use crate::driver::Handle;
 use crate::exec::Executor;
-use crate::hwp::gateway;
+use crate::hwp::edge::{self, Edge, Tls};
 
 /// How long the marker may take on the way down.
 const MARKER_DEADLINE: Duration = Duration::from_secs(5);
 /// How long API clients may take to leave.
 const API_DEADLINE: Duration = Duration::from_secs(4);
+
+/// The workers' port.
+#[derive(Debug)]
+pub(super) struct Workers {
+    pub(super) listener: TcpListener,
+    pub(super) addr: SocketAddr,
+    pub(super) tls: Option<Tls>,
+    /// Whether the log that this node has names a token.
+    pub(super) has_token: bool,
+}
 
 /// A node that runs.
 #[derive(Debug)]
@@ -38,15 +49,27 @@ pub(super) struct Node {
     pub(super) handle: Handle,
     pub(super) net: starling_net::Handle,
     pub(super) exec: Arc<Executor>,
-    /// Workers from outside, while this node is the gateway.
-    #[expect(dead_code, reason = "the edge serves it")]
-    pub(super) gateway: gateway::Handle,
     pub(super) runs: Runs,
     pub(super) api: api::Context,
     pub(super) api_listener: TcpListener,
+    pub(super) edge: Edge,
+    /// Absent if workers are not served.
+    pub(super) workers: Option<Workers>,
     /// Dropped to end the helper threads.
     pub(super) stop: Vec<SyncSender<()>>,
     pub(super) threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    fn greeting(&self) -> String {
+        let tls = if self.tls.is_some() { ", TLS" } else { "" };
+        let reach = if !self.addr.ip().is_loopback() && !self.has_token {
+            " (this host only until the cluster has a token: starling gateway token add NAME)"
+        } else {
+            ""
+        };
+        format!("{}{tls}{reach}", self.addr)
+    }
 }
 
 impl Node {
@@ -58,10 +81,11 @@ impl Node {
         let gib = self.offers.mem_bytes / (1 << 30);
         let cpus = self.offers.cpu_milli / 1_000;
         format!(
-            "starling {name} is up\n  links   {links}{reach}\n  api     {api} and {dir}/api.sock\n  offers  {cpus} cpus, {gib} GiB\n  try     starling run -- hostname",
+            "starling {name} is up\n  links   {links}{reach}\n  api     {api} and {dir}/api.sock\n  workers {workers}\n  offers  {cpus} cpus, {gib} GiB\n  try     starling run -- hostname",
             name = self.name,
             links = links.join(", "),
             dir = self.dir.display(),
+            workers = self.workers.as_ref().map_or_else(|| "not served (--hwp off)".to_owned(), Workers::greeting),
         )
     }
 
@@ -79,12 +103,18 @@ impl Node {
         // A set of one: dropping it ends the task.
         let mut server = JoinSet::new();
         server.spawn(api::serve(self.api, self.api_listener, socket, shutdown));
+        let (stop_workers, workers_stopped) = tokio::sync::oneshot::channel::<()>();
+        let mut workers = JoinSet::new();
+        if let Some(Workers { listener, tls, .. }) = self.workers {
+            workers.spawn(edge::serve(self.edge, listener, tls, async move { drop(workers_stopped.await) }));
+        }
         tokio::select! {
             _ = interrupt.recv() => info!("interrupted; stopping"),
             _ = terminate.recv() => info!("asked to stop"),
             Some(ended) = server.join_next() => {
                 ended.context("the API server panicked")?.context("serving the API")?;
             }
+            Some(ended) = workers.join_next() => ended.context("the workers' server panicked")?,
         }
         self.handle.try_input(Input::Shutdown);
         let marker = async {
@@ -99,6 +129,7 @@ impl Node {
         }
         // The API may have ended already.
         let _ended = stop_api.send(());
+        let _ended = stop_workers.send(());
         drop(self.stop);
         // Also where the marker did not make it to the disk: what is killed now is lost, not failed.
         self.runs.forget_all();
@@ -108,6 +139,8 @@ impl Node {
         if last.await.is_err() {
             warn!("some API clients did not leave in time");
         }
+        // They were told when the API was, and get less time.
+        workers.shutdown().await;
         drop(self.threads);
         Ok(())
     }

@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, bail};
+use starling_core::machine::Machine;
 use tokio::net::TcpListener;
 
+use super::node::Workers;
 use crate::config::{API_PORT, Config, LINK_PORT, PORTS};
+use crate::hwp::edge::{self, Tls};
 
 /// Binds links: where configured, else at the first free port.
 ///
@@ -37,6 +40,29 @@ pub(super) fn listen(
         }
     }
     bail!("no port for links")
+}
+
+/// Binds the workers' port: where configured, else at the first free port of loopback; none if it is switched off.
+///
+/// # Errors
+/// If none can be had, or a certificate cannot be used.
+pub(super) fn bind_workers(
+    config: &Config,
+    machine: &Machine,
+    runtime: &tokio::runtime::Handle,
+) -> anyhow::Result<Option<Workers>> {
+    let tls = config.hwp.tls().as_ref().map(Tls::read).transpose()?;
+    let candidates = config.hwp.candidates();
+    let Some(first) = candidates.first() else {
+        return Ok(None);
+    };
+    let bound = runtime.block_on(edge::bind(&candidates));
+    let listener = bound.with_context(|| {
+        format!("serving workers on {first}; choose another address with --hwp, or switch it off with --hwp off")
+    })?;
+    let addr = listener.local_addr().context("reading the workers' address")?;
+    let has_token = machine.facts().gateway().valid_tokens().next().is_some();
+    Ok(Some(Workers { listener, addr, tls, has_token }))
 }
 
 /// Binds the API: where configured, else at the first free port of loopback.

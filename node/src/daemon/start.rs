@@ -10,12 +10,14 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use starling_core::config::Config as CoreConfig;
 use starling_core::event::{Signer, cluster_id};
 use starling_core::ids::{ClusterId, NodeId};
 use starling_core::machine::{Identity, Input, Machine};
 use starling_core::resources::Resources;
-use starling_net::{Lane, PeerKey};
+use starling_net::{Lane, PeerKey, SendError};
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::edges::{RealEdges, Runs, Serve};
@@ -25,21 +27,24 @@ use super::ingress::{self, Ingress};
 use super::node::Node;
 use super::rendezvous::Rendezvous;
 use super::stats::Monitor;
-use super::{discovery, ports, recover, stats, tell};
+use super::{discovery, gateways, ports, recover, stats, tell};
 use crate::api;
 use crate::config::{Config, secret};
 use crate::driver::{self, Clock, Handle, Queue};
 use crate::exec::{self, Executor};
+use crate::hwp::edge::Edge;
 use crate::hwp::gateway;
 use crate::monitor::History;
-use crate::output::{Files, Outputs, Remote};
+use crate::output::{Files, Outputs, Pushes, Remote, Sent};
 use crate::relay;
 use crate::storage::{Reader, Store};
 use crate::tunnel::Tunnels;
-use crate::wire::{self, Control};
+use crate::wire::{self, Bulk, Control};
 
 /// Pulls that wait to be served from disk.
 const SERVES: usize = 64;
+/// Pieces of pushed lines that are written at once for other nodes' clients.
+const KEEPING_MAX: usize = 64;
 
 /// What is known once the log has been read.
 struct Opened {
@@ -68,31 +73,21 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let (net, events, incoming) = ports::listen(config, opened.seed, opened.cluster.0, opened.cluster_secret)?;
     let api_listener = ports::bind_api(config, runtime)?;
     let api_addr = api_listener.local_addr().context("reading the API's address")?.to_string();
-    let (me, files, runs) = (opened.signer.node(), Files::under(&opened.dir), Runs::default());
-    let remote = remote(&net);
-    let handle = opened.handle.clone();
-    let tails = tell::tails(me, files.clone(), net.clone());
-    let ends = tell::ends(handle.clone(), runs.clone(), Arc::clone(&tails));
-    let exec = Arc::new(Executor::start(ends, exec::Options::default()));
+    let workers = ports::bind_workers(config, &opened.machine, runtime)?;
+    let workers_addr = workers.as_ref().map_or_else(String::new, |workers| workers.addr.to_string());
+    let parts = parts(&opened, &net, runtime)?;
+    let (handle, runs, exec) = (parts.handle.clone(), parts.runs.clone(), Arc::clone(&parts.exec));
     let reader = opened.store.reader();
     let about = about(&opened, config, started);
-    let (relays, gateway) = outside(&handle, &files, me, tails, runtime)?;
-    let outputs = Outputs::new(me, files.clone(), remote.clone());
+    let outputs = Outputs::new(parts.me, parts.files.clone(), parts.remote.clone());
     let history = History::default();
-    let api = context(&handle, about, outputs, &relays, &reader, &history);
+    let listed = Arc::new(gateways::Listed(parts.edge.clone()));
+    let context = context(&handle, about, outputs, &parts.relays, &reader, &history);
+    let api = api::Context { workers: Some(listed), ..context };
     let (serve, serves) = sync_channel(SERVES);
-    let ingress = Ingress {
-        handle: handle.clone(),
-        net: net.clone(),
-        cluster: opened.cluster,
-        files: files.clone(),
-        remote,
-        api: api_addr.clone(),
-        workers: String::new(),
-        runtime: runtime.clone(),
-    };
+    let ingress = ingress(&parts, &opened, &net, [&api_addr, &workers_addr], runtime);
     let monitor = Monitor {
-        me,
+        me: parts.me,
         data_dir: opened.dir.clone(),
         handle: handle.clone(),
         exec: Arc::clone(&exec),
@@ -104,32 +99,95 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let mut threads = vec![
         spawn("ingress", move || ingress.run(events))?,
         serving(serves, reader, &net)?,
-        tunnelling(Tunnels::new(net.clone()), incoming, runtime)?,
+        tunnelling(parts.tunnels, incoming, runtime)?,
         discovering(opened.rendezvous, &opened.name, &net, &mut stop)?,
         monitoring(monitor, &mut stop)?,
     ];
     let links = net.listening().iter().map(ToString::to_string).collect();
-    handle.input(Input::Addresses { api: api_addr, links, workers: String::new() });
+    handle.input(Input::Addresses { api: api_addr, links, workers: workers_addr });
     let edges = RealEdges {
         store: opened.store,
         net: net.clone(),
         exec: Arc::clone(&exec),
-        relays,
-        gateway: gateway.clone(),
+        relays: parts.relays,
+        gateway: parts.gateway,
         serve,
         signer: opened.signer,
-        files,
+        files: parts.files,
         runs: runs.clone(),
         handle: handle.clone(),
         made: BTreeSet::new(),
     };
     let (machine, queue) = (opened.machine, opened.queue);
     threads.push(spawn("driver", move || driver::run(machine, queue, edges))?);
-    let (name, dir, offers, loopback_only) = (opened.name, opened.dir, opened.offers, config.loopback_only());
-    Ok(Node { name, dir, offers, loopback_only, handle, net, exec, gateway, runs, api, api_listener, stop, threads })
+    Ok(Node {
+        name: opened.name,
+        dir: opened.dir,
+        offers: opened.offers,
+        loopback_only: config.loopback_only(),
+        handle,
+        net,
+        exec,
+        runs,
+        api,
+        api_listener,
+        edge: parts.edge,
+        workers,
+        stop,
+        threads,
+    })
 }
 
-/// What the API says of this node.
+/// What runs before anything arrives from the network.
+struct Parts {
+    me: NodeId,
+    handle: Handle,
+    files: Files,
+    remote: Remote,
+    pushes: Pushes,
+    runs: Runs,
+    exec: Arc<Executor>,
+    relays: relay::Handle,
+    gateway: gateway::Handle,
+    tunnels: Tunnels,
+    edge: Edge,
+}
+
+fn parts(opened: &Opened, net: &starling_net::Handle, runtime: &tokio::runtime::Handle) -> anyhow::Result<Parts> {
+    let (me, files, runs) = (opened.signer.node(), Files::under(&opened.dir), Runs::default());
+    let handle = opened.handle.clone();
+    let (remote, pushes) = (remote(net), pushes(me, files.clone(), net));
+    let tails = tell::tails(me, files.clone(), net.clone());
+    let ends = tell::ends(handle.clone(), runs.clone(), Arc::clone(&tails));
+    let exec = Arc::new(Executor::start(ends, exec::Options::default()));
+    let relays = relay::start(handle.clone(), runtime).context("starting the relay thread")?;
+    let gateway = gateway::start(handle.clone(), files.clone(), me, tails, runtime).context("starting the gateway")?;
+    let tunnels = Tunnels::new(net.clone());
+    let edge = gateways::start(handle.clone(), &gateway, &tunnels, pushes.clone(), runtime);
+    Ok(Parts { me, handle, files, remote, pushes, runs, exec, relays, gateway, tunnels, edge })
+}
+
+fn ingress(
+    parts: &Parts,
+    opened: &Opened,
+    net: &starling_net::Handle,
+    [api, workers]: [&String; 2],
+    runtime: &tokio::runtime::Handle,
+) -> Ingress {
+    Ingress {
+        handle: parts.handle.clone(),
+        net: net.clone(),
+        cluster: opened.cluster,
+        files: parts.files.clone(),
+        remote: parts.remote.clone(),
+        api: api.clone(),
+        workers: workers.clone(),
+        pushes: parts.pushes.clone(),
+        keeping: Arc::new(Semaphore::new(KEEPING_MAX)),
+        runtime: runtime.clone(),
+    }
+}
+
 fn about(opened: &Opened, config: &Config, started: Instant) -> api::About {
     api::About {
         name: opened.name.clone(),
@@ -138,19 +196,6 @@ fn about(opened: &Opened, config: &Config, started: Instant) -> api::About {
         loopback_only: config.loopback_only(),
         started,
     }
-}
-
-/// What runs tasks outside: relays, and workers while this node is the gateway.
-fn outside(
-    handle: &Handle,
-    files: &Files,
-    me: NodeId,
-    tails: gateway::Tails,
-    runtime: &tokio::runtime::Handle,
-) -> anyhow::Result<(relay::Handle, gateway::Handle)> {
-    let relays = relay::start(handle.clone(), runtime).context("starting the relay thread")?;
-    let gateway = gateway::start(handle.clone(), files.clone(), me, tails, runtime);
-    Ok((relays, gateway.context("starting the gateway's threads")?))
 }
 
 /// Opens the data directory and reads the log.
@@ -199,6 +244,20 @@ fn remote(net: &starling_net::Handle) -> Remote {
         let frame = wire::encode(&Control::Fetch { id, fetch });
         net.send(PeerKey(to.0), Lane::Control, frame).is_ok()
     }))
+}
+
+/// Lines that clients push: those of other nodes' jobs go to their owners.
+fn pushes(me: NodeId, files: Files, net: &starling_net::Handle) -> Pushes {
+    let net = net.clone();
+    let send = move |to: NodeId, id, job, piece: &Bytes| {
+        let frame = wire::encode(&Bulk::Push { id, job, data: piece.as_ref().into() });
+        match net.send(PeerKey(to.0), Lane::Bulk, frame) {
+            Ok(()) => Sent::Yes,
+            Err(SendError::Full) => Sent::Full,
+            Err(SendError::NotLinked | SendError::TooLarge { .. }) => Sent::NotLinked,
+        }
+    };
+    Pushes::new(me, files, Box::new(send))
 }
 
 fn context(

@@ -28,10 +28,13 @@ pub enum Stream {
     /// Standard error of a pair's environment server.
     #[n(3)]
     EnvErr,
+    /// Not a task's: what clients push to the whole job. Kept by its owner.
+    #[n(4)]
+    Pushed,
 }
 
 impl Stream {
-    /// Every stream.
+    /// Every stream of a task.
     pub const ALL: [Self; 4] = [Self::Out, Self::Err, Self::EnvOut, Self::EnvErr];
     /// Those of a task without an environment server.
     pub const PLAIN: [Self; 2] = [Self::Out, Self::Err];
@@ -57,6 +60,8 @@ pub struct Streams<T> {
     pub env_out: T,
     /// Of `Stream::EnvErr`.
     pub env_err: T,
+    /// Of `Stream::Pushed`.
+    pub pushed: T,
 }
 
 impl<T> Streams<T> {
@@ -67,6 +72,7 @@ impl<T> Streams<T> {
             Stream::Err => &self.err,
             Stream::EnvOut => &self.env_out,
             Stream::EnvErr => &self.env_err,
+            Stream::Pushed => &self.pushed,
         }
     }
 
@@ -77,6 +83,7 @@ impl<T> Streams<T> {
             Stream::Err => &mut self.err,
             Stream::EnvOut => &mut self.env_out,
             Stream::EnvErr => &mut self.env_err,
+            Stream::Pushed => &mut self.pushed,
         }
     }
 }
@@ -88,6 +95,7 @@ pub fn path(prefix: &Path, stream: Stream) -> PathBuf {
         Stream::Err => ".err",
         Stream::EnvOut => ".env.out",
         Stream::EnvErr => ".env.err",
+        Stream::Pushed => ".pushed",
     };
     with_suffix(prefix, suffix)
 }

@@ -65,7 +65,7 @@ pub(super) fn run(pool: &Arc<Pool>, launch: Launch, server: EnvServer, scratch: 
         max_rss_kib: policy.as_ref().and_then(|policy| policy.max_rss_kib).max(env.max_rss_kib),
     };
     let (out, err) = policy.map(|policy| (policy.out, policy.err)).unwrap_or_default();
-    let output = Streams { out, err, env_out: env.out, env_err: env.err };
+    let output = Streams { out, err, env_out: env.out, env_err: env.err, ..Streams::default() };
     pool.report(ExecEvent::Ended { key, end, usage, output });
 }
 

@@ -1,19 +1,21 @@
 //! Task output: where it lies on this node, and how any node reads it.
 //!
 //! Output stays on its executor, in `<dir>/output/<owner>-<epoch>-<job>/<grant>-<task>.{out,err,env.out,env.err}`; the last 64 KiB of each stream also goes to the job's owner
-//! (`<dir>/tails/…`), so that something is left when the executor is not.
+//! (`<dir>/tails/…`), so that something is left when the executor is not. What clients push to a job lies at its owner, in `0.0-0.pushed` beside its tasks' output.
 //! Invariants: a read names what it could not reach; requests to peers are bounded in number and time.
 //! Does not: know who runs what (`facts::view` does).
 
+mod pushed;
 mod remote;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+pub use pushed::{Kept, PIECE_BYTES_MAX, PUSHED_BYTES_MAX, PushError, Pushes, SendPiece, Sent};
 pub use remote::{Fetch, Remote, SendFetch};
 use starling_core::facts::view::AttemptView;
-use starling_core::ids::{GrantId, JobId, NodeId};
+use starling_core::ids::{GrantId, GrantNo, JobId, NodeId, Term};
 
 use crate::exec::output::{Stream, read};
 
@@ -31,6 +33,14 @@ pub struct Place {
     /// The task.
     #[n(1)]
     pub task: u32,
+}
+
+impl Place {
+    /// Where lies what clients push to a job. No grant has number 0.
+    #[must_use]
+    pub fn pushed(job: JobId) -> Self {
+        Self { grant: GrantId { job, no: GrantNo { term: Term::default(), no: 0 } }, task: 0 }
+    }
 }
 
 /// The two directories of one node.
@@ -167,6 +177,16 @@ impl Outputs {
             Some((data, len)) if len > 0 => Chunk { data, len, origin: Origin::OwnersTail(owner) },
             Some(_) | None => Chunk { data: Bytes::new(), len: 0, origin: Origin::Unreachable },
         }
+    }
+
+    /// One chunk of what clients pushed to a job; `None` if its owner cannot be reached.
+    ///
+    /// Cancel safety: cancel safe.
+    pub async fn pushed(&self, job: &JobId, offset: u64) -> Option<Chunk> {
+        let (owner, place) = (job.log.node, Place::pushed(*job));
+        let fetch = Fetch { which: Which::Full, place, stream: Stream::Pushed, offset };
+        let (data, len) = self.read_at(owner, fetch).await?;
+        Some(Chunk { data, len, origin: Origin::Executor(owner) })
     }
 
     async fn read_at(&self, node: NodeId, fetch: Fetch) -> Option<(Bytes, u64)> {

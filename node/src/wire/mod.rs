@@ -6,12 +6,12 @@
 use bytes::Bytes;
 use minicbor::bytes::ByteSlice;
 use starling_core::event::{SIGNATURE_BYTES, Signer, verify};
-use starling_core::ids::LogId;
+use starling_core::ids::{JobId, LogId};
 use starling_core::schedule::Presence;
 use starling_core::sync::Message;
 
 use crate::exec::output::Stream;
-use crate::output::{Fetch, Place};
+use crate::output::{Fetch, Kept, Place};
 
 const PRESENCE_CONTEXT: &str = "starling 2026 presence v1";
 
@@ -41,6 +41,16 @@ pub enum Control {
         /// What.
         #[n(1)]
         fetch: Fetch,
+    },
+    /// What became of a `Bulk::Push`.
+    #[n(2)]
+    Pushed {
+        /// The push's.
+        #[n(0)]
+        id: u64,
+        /// What.
+        #[n(1)]
+        kept: Kept,
     },
 }
 
@@ -82,6 +92,19 @@ pub enum Bulk<'a> {
         /// Which one.
         #[n(1)]
         stream: Stream,
+        /// The bytes.
+        #[b(2)]
+        data: &'a ByteSlice,
+    },
+    /// Lines that a client pushed to a job, for its owner to keep.
+    #[n(3)]
+    Push {
+        /// Echoed.
+        #[n(0)]
+        id: u64,
+        /// Which job's.
+        #[n(1)]
+        job: JobId,
         /// The bytes.
         #[b(2)]
         data: &'a ByteSlice,

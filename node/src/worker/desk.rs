@@ -85,7 +85,8 @@ pub(super) struct Desk {
     site: Arc<Site>,
     questions: mpsc::Receiver<Question>,
     jobs: BTreeMap<String, watch::Sender<Asked>>,
-    running: JoinSet<String>,
+    /// Each gives its job and the number of its result.
+    running: JoinSet<(String, u64)>,
     /// Who waits for the last job's end, once the worker stops.
     stopped: Option<oneshot::Sender<()>>,
     is_stopping: bool,
@@ -123,7 +124,10 @@ impl Desk {
             tokio::select! {
                 biased;
                 Some(ended) = self.running.join_next() => match ended {
-                    Ok(job_id) => drop(self.jobs.remove(&job_id)),
+                    Ok((job_id, result)) => {
+                        self.jobs.remove(&job_id);
+                        self.site.results.release(result);
+                    }
                     Err(error) => return tracing::error!(%error, "the task of a job broke"),
                 },
                 question = self.questions.recv() => match question {
@@ -176,8 +180,8 @@ impl Desk {
         let (site, job_id) = (Arc::clone(&self.site), assignment.job_id.clone());
         self.jobs.insert(job_id.clone(), asked_tx);
         self.running.spawn(async move {
-            job::run(site, assignment, asked).await;
-            job_id
+            let result = job::run(site, assignment, asked).await;
+            (job_id, result)
         });
         Taken::New
     }

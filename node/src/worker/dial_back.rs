@@ -183,7 +183,9 @@ impl Gateway {
         loop {
             let (tx, rx) = mpsc::channel(LINES);
             let mut client = self.servers.shared();
-            let mut call = pin!(client.stream_logs(ReceiverStream::new(rx).filter_map(async |message| entry(message))));
+            let mut call = pin!(
+                client.stream_logs(ReceiverStream::new(rx).filter_map(|message| std::future::ready(entry(message))))
+            );
             session.send_replace(Some(tx));
             let ended = tokio::select! {
                 ended = &mut call => ended,

@@ -170,8 +170,9 @@ impl Site {
     }
 }
 
-/// Runs a job; its result is ready when this returns.
-pub(super) async fn run(site: Arc<Site>, assignment: Assignment, asked: watch::Receiver<Asked>) {
+/// Runs a job until its lines are sent and its result is kept, whose number this returns; whoever has the table releases it, so that no server can speak of a job
+/// that has ended for it and not for us.
+pub(super) async fn run(site: Arc<Site>, assignment: Assignment, asked: watch::Receiver<Asked>) -> u64 {
     let run = site.runs.fetch_add(1, Ordering::Relaxed);
     let job_id = assignment.job_id.clone();
     let phase = watch::Sender::new(Phase::Waiting);
@@ -198,7 +199,7 @@ pub(super) async fn run(site: Arc<Site>, assignment: Assignment, asked: watch::R
     let (no, ()) = tokio::join!(work(&site, run, &assignment, asked.clone(), &phase), lines);
     let prefix = site.prefix(run);
     let _cannot_panic = tokio::task::spawn_blocking(move || remove(&prefix)).await;
-    site.results.release(no);
+    no
 }
 
 /// Bounds the sending of lines once the job is over.

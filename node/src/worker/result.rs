@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn a_result_fits_into_what_servers_accept() {
         let dir = tempfile::tempdir().unwrap();
-        let noise: Vec<u8> = (0..8 << 20).map(|_| rand::random::<u8>() | 0x80).collect();
+        let noise: Vec<u8> = (0..4 << 20).map(|_| rand::random::<u8>() | 0x80).collect();
         fs::write(dir.path().join("1.out"), &noise).unwrap();
         fs::write(dir.path().join("1.err"), &noise).unwrap();
         let kept = make("j".to_owned(), &dir.path().join("1"), exit(0));

@@ -13,6 +13,7 @@ pub(crate) mod facts_contain_log;
 pub(crate) mod frontier_grows;
 pub(crate) mod hostile_bytes;
 pub(crate) mod library;
+pub(crate) mod one_gateway;
 pub(crate) mod one_seal;
 pub(crate) mod one_start;
 pub(crate) mod one_writer;
@@ -26,6 +27,7 @@ use core::fmt;
 use starling_core::event::SignedBatch;
 use starling_core::ids::{JobId, NodeId};
 use starling_core::machine::Machine;
+use starling_core::time::Mono;
 
 pub(crate) use library::Library;
 pub use same_trace::look as same_trace;
@@ -63,7 +65,7 @@ const fn rule(number: u8, kind: Kind, name: &'static str, source: &'static str) 
 }
 
 /// All rules that the simulator checks.
-pub const TABLE: [Rule; 18] = [
+pub const TABLE: [Rule; 19] = [
     rule(1, Kind::Step, "nothing leaves before it is durable", "L1"),
     rule(2, Kind::Step, "one writer per log", "L2, L3"),
     rule(3, Kind::Rest, "facts contain the fold of the frontier", "section 6"),
@@ -80,6 +82,7 @@ pub const TABLE: [Rule; 18] = [
     rule(18, Kind::Step, "every buffer stays under its cap", "section 12"),
     rule(19, Kind::Rest, "the log in any order, and parts of it joined, give the same root", "section 6"),
     rule(20, Kind::Rest, "old and new versions mixed, then all new: the same facts", "section 6"),
+    rule(21, Kind::Step, "one effective gateway, none in a minority", "section 8"),
     rule(23, Kind::Run, "same seed, same trace", "section 11"),
     rule(24, Kind::Healed, "a crash loop mints nothing", "L2"),
 ];
@@ -113,6 +116,7 @@ pub(crate) struct Rules {
     pub(crate) one_writer: one_writer::OneWriter,
     pub(crate) frontier_grows: frontier_grows::FrontierGrows,
     pub(crate) extra_starts: extra_starts::ExtraStarts,
+    pub(crate) one_gateway: one_gateway::OneGateway,
     pub(crate) one_seal: one_seal::OneSeal,
     pub(crate) stable_seals: stable_seals::StableSeals,
 }
@@ -124,6 +128,7 @@ impl Rules {
             one_writer: one_writer::OneWriter::default(),
             frontier_grows: frontier_grows::FrontierGrows::new(nodes),
             extra_starts: extra_starts::ExtraStarts::default(),
+            one_gateway: one_gateway::OneGateway::default(),
             one_seal: one_seal::OneSeal::default(),
             stable_seals: stable_seals::StableSeals::default(),
         }
@@ -140,8 +145,15 @@ impl Rules {
     }
 
     /// A machine made a step.
-    pub(crate) fn look_at_machine(&mut self, seat: Seat, machine: &Machine, sabotage: Sabotage) -> Option<Violation> {
+    pub(crate) fn look_at_machine(
+        &mut self,
+        seat: Seat,
+        machine: &Machine,
+        mono: Mono,
+        sabotage: Sabotage,
+    ) -> Option<Violation> {
         let found = self.frontier_grows.look(seat, machine.frontier());
+        let found = found.or_else(|| self.one_gateway.look(seat, machine, mono));
         found.or_else(|| within_caps::look(seat, machine, sabotage))
     }
 

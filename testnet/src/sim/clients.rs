@@ -117,6 +117,11 @@ impl World {
             let name = format!("bird{}", rng.below(self.options.nodes as u64));
             spec = spec.with("node", Value::text(name.as_str()));
         }
+        // Somebody has the label, as long as there are workers.
+        if ns == "batch" && self.options.workers > 0 && spec.text("node").is_none() && rng.below(4) == 0 {
+            spec = spec.with("constraint", Value::List(vec![Value::text(super::workers::LABEL)]));
+            spec = spec.with("memory", Value::Int(0));
+        }
         let count = match rng.below(4) {
             0 => 1 + rng.below(u64::from(self.options.tasks_max)),
             _ => 1,

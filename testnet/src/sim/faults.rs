@@ -18,6 +18,7 @@ pub(crate) enum Fault {
     FullDisk,
     ClockStep,
     RelayLoss,
+    WorkerLoss,
     /// A partition changes or ends.
     Cut {
         from: Seat,
@@ -29,7 +30,7 @@ pub(crate) enum Fault {
 impl World {
     pub(crate) fn plan_faults(&mut self) {
         let all = [Fault::Crash, Fault::CleanStop, Fault::Partition, Fault::Pause, Fault::FullDisk, Fault::ClockStep];
-        for fault in all.into_iter().chain([Fault::RelayLoss]) {
+        for fault in all.into_iter().chain([Fault::RelayLoss, Fault::WorkerLoss]) {
             self.plan(fault);
         }
         if let Some(every) = self.faults.hostile {
@@ -47,6 +48,7 @@ impl World {
             Fault::FullDisk => self.faults.full_disk,
             Fault::ClockStep => self.faults.clock_step,
             Fault::RelayLoss => self.faults.relay_loss,
+            Fault::WorkerLoss => self.faults.worker_loss,
             Fault::Cut { .. } => None,
         };
         if let Some(every) = every {
@@ -96,6 +98,7 @@ impl World {
                 self.node_mut(seat).wall_ms = step;
             }
             Fault::RelayLoss => self.lose_relay(seat),
+            Fault::WorkerLoss => self.lose_worker(),
             Fault::Cut { from, to, cut } => {
                 self.network.set_cut(from, to, cut);
                 self.refresh_pair(from, to);
@@ -147,6 +150,7 @@ impl World {
                 self.network.set_cut(seat, other, false);
             }
         }
+        self.heal_workers();
         for seat in self.seats().collect::<Vec<_>>() {
             self.resume(seat);
             self.upgrade(seat);

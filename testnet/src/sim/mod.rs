@@ -18,6 +18,7 @@ mod queue;
 mod relays;
 mod run;
 mod trace;
+mod workers;
 mod world;
 
 pub(crate) use disk::Disk;

@@ -98,11 +98,14 @@ impl World {
         self.network.pair(a, b).lives == (self.node(a.min(b)).life, self.node(a.max(b)).life)
     }
 
+    /// Whether the two have a link, and it works.
+    pub(crate) fn is_linked(&self, a: Seat, b: Seat) -> bool {
+        self.network.pair(a, b).up && self.link_is_fresh(a, b) && self.reachable(a, b)
+    }
+
     /// Whether every pair has a working link.
     pub(crate) fn all_linked(&self) -> bool {
-        let works = |a: Seat, b: Seat| {
-            a >= b || (self.network.pair(a, b).up && self.link_is_fresh(a, b) && self.reachable(a, b))
-        };
+        let works = |a: Seat, b: Seat| a >= b || self.is_linked(a, b);
         self.seats().all(|a| self.seats().all(|b| works(a, b)))
     }
 

@@ -13,6 +13,7 @@ use starling_core::time::{Mono, Now, Wall};
 
 use super::disk::Disk;
 use super::options::{Options, PerMille, Sabotage};
+use super::workers::Sponsored;
 use super::world::{Event, SECRET, Seat, World};
 use crate::invariant::Violation;
 
@@ -40,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) old: bool,
     /// How many tasks its relay takes at once; 0 where it has none.
     pub(crate) relay_slots: u32,
+    /// The workers that it sponsors.
+    pub(crate) sponsored: Sponsored,
     /// Until then its relay is away.
     pub(crate) relay_away: Mono,
 }
@@ -67,6 +70,7 @@ impl Node {
             // The first node has a relay, so that every job can be done.
             relay_slots: u32::try_from(rng.below(4)).unwrap_or(0).max(u32::from(seat == 0)),
             relay_away: Mono(0),
+            sponsored: Sponsored::new(),
         }
     }
 
@@ -89,7 +93,13 @@ impl World {
             Sabotage::Overcommit => Resources::default().plus(&self.node(seat).total, 2),
             _ => self.node(seat).total,
         };
-        let mut recovery = Recovery::new(Config::new(&format!("bird{}", seat.0), total), self.registry(seat), identity);
+        let mut config = Config::new(&format!("bird{}", seat.0), total);
+        match self.options.sabotage {
+            Sabotage::NoSettle => config.settle_ms = 0,
+            Sabotage::NoHalfView => config.gateway_view_percent = 0,
+            _ => {}
+        }
+        let mut recovery = Recovery::new(config, self.registry(seat), identity);
         let clean = matches!(self.node(seat).disk.records().last(), Some(Record::CleanShutdown));
         for index in 0..self.node(seat).disk.records().len() {
             let record = self.reread(seat, index);
@@ -160,6 +170,8 @@ impl World {
             self.node_mut(seat).disk.forget(8);
         }
         self.node_mut(seat).machine = None;
+        self.node_mut(seat).sponsored.clear();
+        self.rules.one_gateway.on_crash(seat);
         self.processes.crash(seat);
         self.stopping.remove(&seat);
         self.rules.extra_starts.on_crash(&id);

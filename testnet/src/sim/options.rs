@@ -53,6 +53,8 @@ pub struct Faults {
     pub delay_ms_max: u64,
     /// Relays that go away and come back.
     pub relay_loss: EveryMs,
+    /// Workers from outside that go away and come back.
+    pub worker_loss: EveryMs,
     /// Nodes that run an older version until everything heals.
     pub old_version: PerMille,
 }
@@ -76,6 +78,7 @@ impl Faults {
         hostile: None,
         delay_ms_max: 3,
         relay_loss: None,
+        worker_loss: None,
         old_version: PerMille(0),
     };
 
@@ -116,6 +119,7 @@ impl Faults {
             delay_ms_max: if every(0, 1).is_some() { 100 } else { 5 },
             relay_loss: every(3_000, 10_000),
             old_version: PerMille(if every(0, 1).is_some() { 400 } else { 0 }),
+            worker_loss: every(1_000, 6_000),
         }
     }
 }
@@ -158,6 +162,12 @@ pub enum Sabotage {
     OldReplay,
     /// Old versions are never upgraded.
     NoUpgrade,
+    /// A claim to be the gateway acts at once.
+    NoSettle,
+    /// Nodes pass on what any gateway says, superseded or not.
+    NoFence,
+    /// A gateway needs to see nobody but itself.
+    NoHalfView,
 }
 
 /// How closely a run is watched.
@@ -180,6 +190,8 @@ pub struct Options {
     pub safety_ms: u64,
     /// Mean time between two submissions.
     pub submit_every_ms: u64,
+    /// How many workers from outside.
+    pub workers: usize,
     /// Tasks of the largest array.
     pub tasks_max: u32,
     /// Which faults.
@@ -206,6 +218,7 @@ impl Options {
             nodes,
             safety_ms: 30_000,
             submit_every_ms: 300 + rng.below(1_500),
+            workers: usize::try_from(rng.below(4)).unwrap_or(0),
             tasks_max: 31,
             faults,
             as_bytes: PerMille(30),
@@ -222,6 +235,7 @@ impl Options {
             nodes,
             safety_ms: 60_000,
             submit_every_ms: 1_000,
+            workers: 0,
             tasks_max: 1,
             faults: Faults::NONE,
             as_bytes: PerMille(0),

@@ -51,10 +51,16 @@ impl Processes {
         self.running.insert((seat, run), process);
     }
 
+    /// An assignment that reached nobody: it will be told lost, and nothing started.
+    pub(crate) fn hold(&mut self, seat: Seat, run: RunId, process: Process) {
+        self.running.insert((seat, run), process);
+    }
+
     /// The process ends; `None` if it is gone already.
     pub(crate) fn end(&mut self, seat: Seat, run: RunId) -> Option<Process> {
         let process = self.running.remove(&(seat, run))?;
         if !process.outcome.is_success()
+            && process.outcome != Outcome::Lost
             && let Some(starts) = self.starts.get_mut(&(process.grant.job, process.task))
         {
             starts.failed += 1;
@@ -65,7 +71,9 @@ impl Processes {
     /// Somebody stops it: it will end by a signal.
     pub(crate) fn kill(&mut self, seat: Seat, run: RunId) {
         if let Some(process) = self.running.get_mut(&(seat, run)) {
-            process.outcome = Outcome::Signal(15);
+            if process.outcome != Outcome::Lost {
+                process.outcome = Outcome::Signal(15);
+            }
         }
     }
 

@@ -8,9 +8,11 @@ use starling_core::ids::JobId;
 use starling_core::log::Frontier;
 use starling_core::time::Mono;
 
-use super::options::{Options, Sabotage, Watch};
+use super::options::{Options, PerMille, Sabotage, Watch};
 use super::world::{Event, Seat, Totals, World};
-use crate::invariant::{Violation, any_order, convergence, crash_loop, equal_facts, facts_contain_log, sealed};
+use crate::invariant::{
+    Violation, any_order, convergence, crash_loop, equal_facts, facts_contain_log, one_gateway, sealed,
+};
 
 /// Everything acknowledged must be sealed this long after healing: the longest tasks, a few retries and their back-off.
 const SEAL_MS_MAX: u64 = 240_000;
@@ -74,6 +76,33 @@ impl World {
         let seat = self.pick();
         self.look_inside(seat);
         self.look_across();
+        self.look_at_gateways();
+    }
+
+    /// Who acts, whom they can reach, and whether two of them hear each other.
+    fn look_at_gateways(&mut self) {
+        let acts = |world: &Self, seat: Seat| {
+            let node = world.node(seat);
+            let awake = node.paused_until <= world.now;
+            awake && node.machine.as_ref().is_some_and(|machine| machine.election().standing().acting().is_some())
+        };
+        let (acting, idle): (Vec<Seat>, Vec<Seat>) = self.seats().partition(|seat| acts(self, *seat));
+        for seat in idle {
+            self.rules.one_gateway.forgive(seat);
+        }
+        for (index, seat) in acting.iter().enumerate() {
+            let reach = 1 + self.seats().filter(|other| other != seat && self.is_linked(*seat, *other)).count();
+            let roster = self.node(*seat).machine.as_ref().map_or(0, |machine| machine.facts().roster_size());
+            let found = self.rules.one_gateway.look_at_reach(self.now, *seat, reach, roster);
+            self.broken(found);
+            for other in &acting[index + 1..] {
+                // Where packets are lost or held back a claim may take longer.
+                let prompt = self.faults.loss == PerMille(0) && self.faults.reorder == PerMille(0);
+                let hear = prompt && self.is_linked(*seat, *other);
+                let found = self.rules.one_gateway.look_at_two(self.now, *seat, *other, hear);
+                self.broken(found);
+            }
+        }
     }
 
     fn look_inside(&mut self, seat: Seat) {
@@ -174,6 +203,8 @@ impl World {
             self.look_inside(seat);
         }
         self.look_across();
+        let found = one_gateway::settled(self.current(), self.options.faults.disturb());
+        self.broken(found);
         let found = equal_facts::all_equal(self.machines(), if self.was_mixed { 20 } else { 4 });
         self.broken(found);
         for seat in self.seats().collect::<Vec<_>>() {

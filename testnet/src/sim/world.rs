@@ -10,6 +10,7 @@ use starling_core::event::{SignedBatch, cluster_id};
 use starling_core::facts::{Outcome, Usage};
 use starling_core::ids::{ClusterId, NodeId, RunId, Seq, WriteId};
 use starling_core::machine::{Effect, Input, Notice, Record, Spawn, Work};
+use starling_core::resources::Resources;
 use starling_core::rng::Rng;
 use starling_core::sync::Message;
 use starling_core::time::Mono;
@@ -23,6 +24,7 @@ use super::options::{Faults, Options, Sabotage, Watch};
 use super::process::{Process, Processes};
 use super::queue::Queue;
 use super::trace::{self, Trace};
+use super::workers::Outsider;
 use crate::invariant::{Rules, Violation};
 
 /// The secret that the world's members share.
@@ -43,6 +45,8 @@ pub(crate) enum Event {
     Pair { a: Seat, b: Seat, version: u32 },
     Port { seat: Seat, life: u32, run: RunId },
     Relay(Seat),
+    Worker(usize),
+    Workers(Seat),
     Report(Box<Report>),
     Restart(Seat),
     Resume(Seat),
@@ -84,6 +88,7 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) by_id: BTreeMap<NodeId, Seat>,
     pub(crate) network: Network,
+    pub(crate) workers: Vec<Outsider>,
     pub(crate) processes: Processes,
     pub(crate) clients: Clients,
     pub(crate) hostile: Hostile,
@@ -108,6 +113,7 @@ impl World {
             faults: options.faults,
             now: Mono(0),
             network: Network::new(options.nodes),
+            workers: (0..options.workers).map(|index| Outsider::new(index, rng.number())).collect(),
             processes: Processes::default(),
             clients: Clients::default(),
             hostile: Hostile::new(options.seed),
@@ -126,6 +132,9 @@ impl World {
         };
         for seat in world.seats().collect::<Vec<_>>() {
             world.start(seat);
+        }
+        for index in 0..world.workers.len() {
+            world.after(100, Event::Worker(index));
         }
         world.plan_faults();
         world.after(500, Event::Submit);
@@ -174,6 +183,8 @@ impl World {
             Event::Port { seat, life, run } => self.on_port(seat, life, run),
             Event::Report(report) => self.relay_reports(*report),
             Event::Relay(seat) => self.tell_of_relay(seat),
+            Event::Worker(index) => self.on_worker(index),
+            Event::Workers(seat) => self.on_workers(seat),
             Event::Restart(seat) => self.start(seat),
             Event::Resume(seat) => self.resume(seat),
             Event::Fault(fault) => self.on_fault(fault),
@@ -204,7 +215,7 @@ impl World {
         let effects = machine.step(now, input);
         self.totals.steps += 1;
         if is_watched {
-            let found = self.rules.look_at_machine(seat, machine, self.options.sabotage);
+            let found = self.rules.look_at_machine(seat, machine, now.mono, self.options.sabotage);
             self.broken(found);
         }
         let writes = at_write || effects.iter().any(|effect| matches!(effect, Effect::Write { .. }));
@@ -386,13 +397,26 @@ impl World {
         let Some((need, retries)) = submit.map(|submit| (submit.need, submit.retries)) else {
             return;
         };
-        let (outcome, lasts_ms) = self.clients.fate(&mut self.rng);
+        let (mut outcome, mut lasts_ms) = self.clients.fate(&mut self.rng);
+        let (mut need, mut reaches) = (need, true);
+        if let Work::Worker(errand) = &work {
+            reaches = self.is_delivered(seat, errand);
+            need = Resources::default();
+            if !reaches {
+                (outcome, lasts_ms) = Self::vanished();
+            }
+        }
         let by_relay = matches!(work, Work::Relay(_));
         if matches!(work, Work::Pair(_)) {
             let life = self.node(seat).life;
             self.after(1, Event::Port { seat, life, run });
         }
         let process = Process { grant, task, need, outcome, by_relay };
+        if !reaches {
+            self.processes.hold(seat, run, process);
+            let life = self.node(seat).life;
+            return self.after(lasts_ms, Event::Process { seat, life, run });
+        }
         let double = self.options.sabotage == Sabotage::DoubleStart && self.rng.below(10) == 0;
         for _ in 0..=usize::from(double) {
             self.totals.starts += 1;
@@ -443,11 +467,15 @@ impl World {
                 let detail = format!("{seat:?} holds two branches of {log:?}");
                 self.broken(Some(Violation::new(2, detail)));
             }
+            Notice::Gateway(standing) => {
+                if standing.acting().is_none() {
+                    self.dismiss_workers(seat);
+                }
+            }
             Notice::Stopped if self.stopping.remove(&seat) => self.stop(seat),
             Notice::Folded(_)
             | Notice::DiskRefuses(_)
             | Notice::DiskAccepts
-            | Notice::Gateway(_)
             | Notice::GatewayFacts
             | Notice::Stopped => {}
         }

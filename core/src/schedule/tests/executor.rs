@@ -30,7 +30,7 @@ fn cpu(milli: i64) -> WorkSpec {
 fn take(executor: &mut Executor, offer: &Offer, spec: &WorkSpec) -> Verdict {
     let verdict = executor.consider(offer, &submit(tasks(1, 100), spec));
     if verdict == Verdict::Accept {
-        executor.on_durable(&offer.grant);
+        assert_eq!(executor.on_durable(&offer.grant), None);
     }
     verdict
 }
@@ -53,7 +53,7 @@ fn nothing_starts_before_its_acceptance_is_on_disk() {
     assert_eq!(executor.consider(&first, &job), Verdict::Accept);
     assert_eq!(pump(&mut executor, 0), []);
     assert_eq!(executor.consider(&first, &job), Verdict::Held(false));
-    executor.on_durable(&first.grant);
+    assert_eq!(executor.on_durable(&first.grant), None);
     assert_eq!(pump(&mut executor, 0), [(1, 1), (1, 2)]);
     assert_eq!(executor.consider(&first, &job), Verdict::Held(true));
     assert_eq!(
@@ -133,9 +133,9 @@ fn a_large_task_that_came_first_is_not_starved_by_small_ones() {
     let (large, small) = (offer(1, 1, 1, 1), offer(2, 1, 1, 5));
     assert_eq!(executor.consider(&large, &job(&cpu(2_000))), Verdict::Accept);
     assert_eq!(executor.consider(&small, &job(&cpu(1_000))), Verdict::Accept);
-    executor.on_durable(&small.grant);
+    assert_eq!(executor.on_durable(&small.grant), None);
     assert_eq!(pump(&mut executor, 0), [(2, 1), (2, 2)]);
-    executor.on_durable(&large.grant);
+    assert_eq!(executor.on_durable(&large.grant), None);
     executor.on_ended(RunId(1), Outcome::Exit(0), Usage::default());
     assert_eq!(pump(&mut executor, 0), [], "a small one would fit");
     executor.on_ended(RunId(2), Outcome::Exit(0), Usage::default());
@@ -156,8 +156,8 @@ fn an_urgent_grant_overtakes_those_that_wait() {
     let (first, second) = (offer(1, 1, 1, 4), offer(2, 1, 1, 1));
     executor.consider(&first, &plain);
     executor.consider(&second, &urgent);
-    executor.on_durable(&first.grant);
-    executor.on_durable(&second.grant);
+    assert_eq!(executor.on_durable(&first.grant), None);
+    assert_eq!(executor.on_durable(&second.grant), None);
     assert_eq!(pump(&mut executor, 0), [(2, 1), (1, 1)]);
 }
 

@@ -135,7 +135,7 @@ fn a_late_copy_of_an_offer_starts_nothing_again() {
     let grant = GrantId { job: job(), no: no(1) };
     let offer = Offer { grant, attempt: Attempt(1), tasks: IntervalSet::one(1), pool: None };
     assert_eq!(executor.consider(&offer, &submit(1, 0)), Verdict::Accept);
-    executor.on_durable(&grant);
+    assert_eq!(executor.on_durable(&grant), None);
     let starts = executor.pump(NOW);
     assert_eq!(executor.consider(&offer, &submit(1, 0)), Verdict::Held(true));
     executor.on_ended(starts[0].run, Outcome::Exit(0), Usage::default()).unwrap();

@@ -35,7 +35,7 @@ fn offer(no: u32, last: u32, pool: Option<PoolName>) -> Offer {
 
 fn accept(executor: &mut Executor, offer: &Offer, submit: &Submit) {
     assert_eq!(executor.consider(offer, submit), Verdict::Accept);
-    executor.on_durable(&offer.grant);
+    assert_eq!(executor.on_durable(&offer.grant), None);
 }
 
 fn names(starts: &[Start]) -> Vec<(u32, Option<&str>)> {
@@ -80,6 +80,17 @@ fn what_a_worker_had_that_is_gone_is_lost_and_one_that_is_away_keeps_it() {
     assert_eq!(said, [(IntervalSet::one(1), Outcome::Lost), (IntervalSet::one(2), Outcome::Lost)]);
     assert_eq!((executor.running(), executor.held()), (0, 0));
     assert!(executor.on_ended(RunId(1), Outcome::Exit(0), Usage::default()).is_none(), "it counts no more");
+}
+
+#[test]
+fn a_pool_that_goes_while_an_acceptance_is_written_loses_its_tasks() {
+    let mut executor = with_workers(vec![worker("a", &["docker"], 1)]);
+    let offer = offer(1, 2, Some(docker()));
+    assert_eq!(executor.consider(&offer, &submit(tasks(1, 2), &command())), Verdict::Accept);
+    executor.set_workers(Vec::new());
+    let lost = executor.on_durable(&offer.grant).unwrap();
+    assert_eq!((lost.tasks, lost.outcome), (tasks(1, 2), Outcome::Lost));
+    assert_eq!(executor.held(), 0);
 }
 
 #[test]

@@ -7,14 +7,16 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+/// What `hwp-worker --help` begins with.
+pub(super) const ABOUT: &str = "Run jobs on this machine for any server that speaks HWP, the Hodei worker protocol: a Starling node, or another.
+
+The worker connects to the server, says what this machine can do, and runs what it is given until it is stopped with Ctrl-C or SIGTERM. It connects again by itself, \
+    and keeps results until the server has them.
+
+Example: starling hwp-worker --server http://127.0.0.1:50051 --capability docker --slots 4";
+
 /// Flags of `hwp-worker`.
 #[derive(Debug, Clone, Args)]
-#[command(
-    long_about = "Run jobs on this machine for any server that speaks HWP, the Hodei worker protocol: a Starling node, or another.\n\n\
-        The worker connects to the server, says what this machine can do, and runs what it is given until it is stopped with Ctrl-C or SIGTERM. It \
-        connects again by itself, and keeps results until the server has them.\n\n\
-        Example: starling hwp-worker --server http://127.0.0.1:50051 --capability docker --slots 4"
-)]
 pub struct HwpWorkerArgs {
     /// Where jobs come from: http://HOST:PORT, or https:// with --ca; repeat it to name others to turn to when one is gone
     #[arg(long = "server", value_name = "URL", required = true)]
