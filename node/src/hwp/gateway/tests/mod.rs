@@ -5,5 +5,6 @@
 mod calls;
 mod ends;
 mod limits;
+mod own;
 mod sessions;
 mod world;

@@ -176,3 +176,24 @@ async fn what_our_own_worker_does_not_name_again_it_has_lost() {
         node.ended(job, Outcome::Exit(0), 1).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_node_stops_acting_its_workers_are_sent_away() {
+    let node = Node::start().await;
+    let mut worker = node.worker("w1", &["w"]).await;
+    node.submit("w", &["x"], 1, WorkSpec::new()).await;
+    let task = worker.accepts().await;
+    assert!(node.driver.try_input(starling_core::machine::Input::Shutdown));
+    let status = loop {
+        match worker.hears().await {
+            // The task is lost to this node: another attempt is made elsewhere.
+            Ok(hwp::server_message::Payload::CancelJob(cancel)) => assert_eq!(cancel.job_id, task.job_id),
+            Ok(other @ hwp::server_message::Payload::AssignJob(_)) => panic!("{other:?}"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("not the gateway any more"), "{status}");
+    assert!(node.gateway.list().await.is_empty());
+    assert_eq!(node.register("w1", &["w"]).await.unwrap_err().code(), Code::Unavailable);
+}

@@ -130,6 +130,10 @@ impl Node {
         self.client.clone().heartbeat(beat).await.map(|_empty| ())
     }
 
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
     pub(super) fn me(&self) -> NodeId {
         Signer::from_seed(&[1; 32]).node()
     }
