@@ -109,6 +109,22 @@ fn versions_that_stay_mixed_are_seen_by_20() {
 }
 
 #[test]
+fn a_gateway_that_acts_at_once_is_seen_by_21() {
+    check(21, Sabotage::NoSettle, Faults::NONE);
+}
+
+#[test]
+fn a_superseded_gateway_that_is_obeyed_is_seen_by_21() {
+    let faults = Faults { pause: Some(2_000), partition: Some(4_000), ..Faults::NONE };
+    check(21, Sabotage::NoFence, faults);
+}
+
+#[test]
+fn a_gateway_in_a_minority_is_seen_by_21() {
+    check(21, Sabotage::NoHalfView, Faults { partition: Some(4_000), ..Faults::NONE });
+}
+
+#[test]
 fn a_number_from_outside_the_seed_is_seen_by_23() {
     check(23, Sabotage::Unseeded, Faults::NONE);
 }

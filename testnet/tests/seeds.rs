@@ -1,11 +1,11 @@
 //! A few seeds of the simulator, each run twice: the rest is `starling-testnet sim --seeds 500`.
 
-use starling_testnet::sim::campaign::{Campaign, Repeats};
+use starling_testnet::sim::campaign::{Campaign, Mix, Repeats};
 use starling_testnet::sim::{Options, run};
 
 #[test]
 fn the_first_seeds_hold_every_invariant() {
-    let report = Campaign { from: 0, count: 24, nodes: None, lines: 0, repeats: Repeats::Twice }.run();
+    let report = Campaign { from: 0, count: 24, nodes: None, lines: 0, repeats: Repeats::Twice, mix: Mix::Drawn }.run();
     let failures: Vec<String> =
         report.failed.iter().map(|(seed, failure)| format!("seed {seed}: {}", failure.violation)).collect();
     assert_eq!(failures, Vec::<String>::new());

@@ -28,6 +28,18 @@ pub struct Campaign {
     pub lines: usize,
     /// How often each seed is run.
     pub repeats: Repeats,
+    /// What goes wrong.
+    pub mix: Mix,
+}
+
+/// What goes wrong in a campaign.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mix {
+    /// Whatever the seed says.
+    #[default]
+    Drawn,
+    /// In every seed, what makes gateways change.
+    Elections,
 }
 
 /// How often each seed is run.
@@ -54,7 +66,10 @@ impl Campaign {
     /// The options of one seed.
     #[must_use]
     pub fn options(&self, seed: u64) -> Options {
-        let mut options = Options::draw(seed);
+        let mut options = match self.mix {
+            Mix::Drawn => Options::draw(seed),
+            Mix::Elections => Options::elections(seed),
+        };
         options.nodes = self.nodes.unwrap_or(options.nodes);
         options.lines = self.lines;
         options
@@ -108,6 +123,7 @@ impl Totals {
         self.starts += other.starts;
         self.extra_starts += other.extra_starts;
         self.hostile += other.hostile;
+        self.terms += other.terms;
     }
 }
 

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::campaign::{Campaign, Repeats, Report, speed};
+use super::campaign::{Campaign, Mix, Repeats, Report, speed};
 use super::run::Failure;
 
-/// Lines of trace shown with `--verbose`.
+/// Lines of trace shown with `--verbose`, unless told otherwise.
 const LINES: usize = 30;
 /// Failures shown in full.
 const SHOWN: usize = 20;
@@ -28,9 +28,15 @@ pub struct Arguments {
     /// Use this many nodes instead of what the seed says.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(2..=64))]
     nodes: Option<u8>,
+    /// Only runs in which gateways are lost: partitions that flap, pauses, crashes, workers that come and go.
+    #[arg(long)]
+    election: bool,
     /// Show the last lines of the trace of a failure.
     #[arg(long)]
     verbose: bool,
+    /// How many lines --verbose shows.
+    #[arg(long, value_name = "COUNT", default_value_t = LINES)]
+    lines: usize,
     /// With --seed: run it twice and compare the traces.
     #[arg(long)]
     twice: bool,
@@ -46,11 +52,12 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         return measure(nodes);
     }
     let nodes = arguments.nodes.map(usize::from);
-    let lines = if arguments.verbose { LINES } else { 0 };
+    let lines = if arguments.verbose { arguments.lines } else { 0 };
+    let mix = if arguments.election { Mix::Elections } else { Mix::Drawn };
     let campaign = match arguments.seed {
         Some(seed) => {
             let repeats = if arguments.twice { Repeats::Twice } else { Repeats::Once };
-            Campaign { from: seed, count: 1, nodes, lines, repeats }
+            Campaign { from: seed, count: 1, nodes, lines, repeats, mix }
         }
         None => Campaign {
             from: arguments.from,
@@ -58,10 +65,11 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             nodes,
             lines,
             repeats: Repeats::Twice,
+            mix,
         },
     };
     let report = campaign.run();
-    show(&report, nodes);
+    show(&report, &campaign);
     if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -84,13 +92,13 @@ fn measure(nodes: u8) -> ExitCode {
     }
 }
 
-fn show(report: &Report, nodes: Option<usize>) {
+fn show(report: &Report, campaign: &Campaign) {
     for (seed, failure) in report.failed.iter().take(SHOWN) {
-        show_failure(*seed, failure, nodes);
+        show_failure(*seed, failure, campaign);
     }
     let totals = &report.totals;
     println!(
-        "{} virtual s, {} steps, {} crashes, {} partitions, {} hostile packets, {} jobs acknowledged, {} starts, {} of them extra",
+        "{} virtual s, {} steps, {} crashes, {} partitions, {} hostile packets, {} jobs acknowledged, {} starts, {} of them extra, {} terms of gateways",
         totals.virtual_ms / 1_000,
         totals.steps,
         totals.crashes,
@@ -98,16 +106,18 @@ fn show(report: &Report, nodes: Option<usize>) {
         totals.hostile,
         totals.acknowledged,
         totals.starts,
-        totals.extra_starts
+        totals.extra_starts,
+        totals.terms
     );
     println!("{} seeds passed, {} failed", report.passed, report.failed.len());
 }
 
-fn show_failure(seed: u64, failure: &Failure, nodes: Option<usize>) {
+fn show_failure(seed: u64, failure: &Failure, campaign: &Campaign) {
     println!("seed {seed}: {} (at {} ms)", failure.violation, failure.at_ms);
     for line in &failure.lines {
         println!("  {line}");
     }
-    let nodes = nodes.map_or_else(String::new, |nodes| format!(" --nodes {nodes}"));
-    println!("replay: cargo run --profile sim -p starling-testnet -- sim --seed {seed}{nodes} --verbose");
+    let nodes = campaign.nodes.map_or_else(String::new, |nodes| format!(" --nodes {nodes}"));
+    let mix = if campaign.mix == Mix::Elections { " --election" } else { "" };
+    println!("replay: cargo run --profile sim -p starling-testnet -- sim --seed {seed}{nodes}{mix} --verbose");
 }

@@ -228,6 +228,23 @@ impl Options {
         }
     }
 
+    /// Draws a run in which gateways are lost in every way, with workers that attach to them.
+    #[must_use]
+    pub fn elections(seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ 0x454c_4543_5400_0001);
+        let drawn = Self::draw(seed | 1);
+        let mut every = |least: u64, spread: u64| Some(least + rng.below(spread));
+        let faults = Faults {
+            partition: every(2_000, 6_000),
+            pause: every(2_000, 6_000),
+            crash: every(3_000, 10_000),
+            clean_stop: every(5_000, 20_000),
+            worker_loss: every(1_000, 6_000),
+            ..drawn.faults
+        };
+        Self { seed, workers: drawn.workers.max(1), faults, ..drawn }
+    }
+
     /// Many nodes in peace: how fast is the simulator?
     #[must_use]
     pub fn speed(nodes: usize) -> Self {

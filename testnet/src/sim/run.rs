@@ -54,6 +54,8 @@ pub fn run(options: Options) -> Outcome {
         world.liveness();
     }
     world.totals.extra_starts = world.processes.starts().map(|(_, starts)| u64::from(starts.extra())).sum();
+    let claims = world.machines().filter_map(|(_, machine)| machine.facts().gateway().claim());
+    world.totals.terms = claims.map(|claim| claim.term.0).max().unwrap_or(0);
     let at_ms = world.now.0;
     let lines = world.trace.take_lines();
     let failure = world.violation.take().map(|violation| Failure { violation, at_ms, lines });

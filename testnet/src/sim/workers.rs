@@ -157,6 +157,9 @@ impl World {
         let id = self.node(seat).id;
         self.rules.extra_starts.on_crash(&id);
         self.node_mut(seat).sponsored.clear();
+        for worker in &mut self.workers {
+            worker.session = worker.session.filter(|session| session.gateway.0 != seat);
+        }
     }
 
     fn tell_of_workers(&mut self, seat: Seat) {

@@ -75,6 +75,8 @@ pub struct Totals {
     pub extra_starts: u64,
     /// Hostile or damaged packets.
     pub hostile: u64,
+    /// Terms of gateways.
+    pub terms: u64,
 }
 
 /// Everything.
