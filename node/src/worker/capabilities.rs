@@ -13,7 +13,8 @@ pub(super) fn all(given: Vec<String>, slots: usize) -> Vec<String> {
         std::env::consts::ARCH.to_owned(),
         format!("slots={slots}"),
         "starling".to_owned(),
-        format!("cpu={cpus}"),
+        // Who asks for more slots than there are cores means that each takes a task of one core.
+        format!("cpu={}", cpus.max(slots)),
     ];
     found.extend(memory_bytes().map(|bytes| format!("memory={bytes}")));
     for label in given.into_iter().chain(found) {
@@ -39,6 +40,8 @@ mod tests {
         let labels = all(vec!["gpu=2".to_owned(), "linux".to_owned()], 3);
         assert_eq!(labels[..2], ["gpu=2", "linux"]);
         assert_eq!(labels.iter().filter(|label| *label == "linux").count(), 1);
+        let crowded = all(Vec::new(), 5_000);
+        assert!(crowded.contains(&"cpu=5000".to_owned()), "{crowded:?}");
         for start in ["slots=3", "starling", "cpu=", "memory="] {
             assert!(labels.iter().any(|label| label.starts_with(start)), "{start}: {labels:?}");
         }

@@ -70,10 +70,8 @@ impl Processes {
 
     /// Somebody stops it: it will end by a signal.
     pub(crate) fn kill(&mut self, seat: Seat, run: RunId) {
-        if let Some(process) = self.running.get_mut(&(seat, run)) {
-            if process.outcome != Outcome::Lost {
-                process.outcome = Outcome::Signal(15);
-            }
+        if let Some(process) = self.running.get_mut(&(seat, run)).filter(|process| process.outcome != Outcome::Lost) {
+            process.outcome = Outcome::Signal(15);
         }
     }
 
