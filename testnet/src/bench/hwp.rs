@@ -7,11 +7,11 @@ mod worker;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use starling_proto::hwp::{AssignJobRequest, LogEntry};
 use starling_proto::v1::{
-    AckLevel, GatewayReply, GetGatewayRequest, IndexRange, JobState, ListWorkersRequest, SubmitRequest, WaitRequest,
-    WorkerState,
+    AckLevel, GatewayReply, GetGatewayRequest, IndexRange, JobState, ListWorkersRequest, LogStream, LogsRequest,
+    SubmitRequest, WaitRequest, WorkerState,
 };
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -28,6 +28,8 @@ const TASKS: u32 = 10_000;
 /// As users write: 10 bytes to a word, ten words to a line, with the newline that the gateway adds.
 const LINE_BYTES: usize = 99;
 const LINES: usize = 1_000_000;
+/// What is kept of a task's output (DESIGN section 12); the rest is counted.
+const KEPT_BYTES: u64 = 64 << 20;
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Between two looks at something that changes.
@@ -197,7 +199,7 @@ async fn sealed(client: &mut api::Client, job: String) -> anyhow::Result<()> {
             return Ok(());
         }
     }
-    anyhow::bail!("the job has not ended")
+    bail!("the job has not ended")
 }
 
 /// An array through all workers, from its submission to its sealed outcome.
@@ -247,8 +249,22 @@ async fn log(site: &Site, client: &mut api::Client, flock: &mut Flock) -> anyhow
     let seconds = start.elapsed().as_secs_f64();
     sender.await.context("the client panicked")?;
     held.finish().await?;
-    sealed(client, submitted).await?;
+    sealed(client, submitted.clone()).await?;
+    kept(client, submitted).await?;
     Ok(Log { seconds, growth_mib: peak - before })
+}
+
+/// Fails unless a job's output was kept to its last byte.
+async fn kept(client: &mut api::Client, job: String) -> anyhow::Result<()> {
+    let last =
+        LogsRequest { job, streams: vec![LogStream::Out.into()], offset: KEPT_BYTES - 1, ..LogsRequest::default() };
+    let mut chunks = client.logs(last).await?.into_inner();
+    let mut bytes = 0;
+    while let Some(chunk) = chunks.message().await? {
+        bytes += chunk.data.len();
+    }
+    ensure!(bytes > 0, "lines were lost before the {KEPT_BYTES} bytes that are kept");
+    Ok(())
 }
 
 /// From the gateway's death until every worker is attached to the next one and a job submitted then has run.
