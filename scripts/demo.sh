@@ -13,7 +13,7 @@ esac
 
 home=$(mktemp -d "${TMPDIR:-/tmp}/starling-demo.XXXXXX")
 export STARLING_HOME=$home NO_COLOR=1
-unset STARLING_VIA STARLING_DIR STARLING_NAME STARLING_LISTEN STARLING_API STARLING_JOIN 2>/dev/null || true
+unset STARLING_VIA STARLING_DIR STARLING_NAME STARLING_LISTEN STARLING_API STARLING_JOIN STARLING_HWP_TOKEN 2>/dev/null || true
 declare -A pid
 
 finish() {
@@ -21,7 +21,7 @@ finish() {
   if [ "$code" -ne 0 ]; then
     echo
     echo "demo FAILED (exit $code); the nodes' last words:"
-    tail -n 5 "$home"/node-*.log 2>/dev/null || true
+    tail -n 5 "$home"/*.log 2>/dev/null || true
   fi
   if [ "$keep" = yes ] && [ "$code" -eq 0 ]; then
     return
@@ -119,7 +119,36 @@ wait "${pid[relay]}" 2>/dev/null || true
 unset "pid[relay]"
 echo "  CheckPassed and CheckFailed are in every node's history"
 
-say "8. Run 1,000 tasks, and shoot one node in the middle"
+say "8. A worker from outside comes in at any node, whichever is the gateway"
+acting() { at 1 gateway status --json 2>/dev/null | grep -q '"acting":true'; }
+until_true 20 acting || fail "one of the nodes is elected gateway"
+status=$(at 1 gateway status --json 2>/dev/null)
+gateway=$(sed 's/.*"holder":"\([^"]*\)".*/\1/' <<<"$status")
+edge=1
+[ "$(name 1)" != "$gateway" ] || edge=2
+address=$(sed "s/.*\"node\":\"$(name $edge)\",\"address\":\"\([^\"]*\)\".*/\1/" <<<"$status")
+show "hwp-worker --server http://$address --id guest --capability guest    # at $(name $edge); the gateway is $gateway"
+"$starling" hwp-worker --server "http://$address" --id guest --capability guest --slots 1 --dir "$home/guest" >>"$home/guest.log" 2>&1 &
+pid[guest]=$!
+attached() { at 3 nodes --json 2>/dev/null | grep '"kind":"worker"' | grep '"name":"guest"' | grep -q '"state":"ready"'; }
+until_true 20 attached || fail "$(name 3) shows the worker"
+show "nodes"
+at 3 nodes 2>/dev/null | sed 's/^/  /'
+show "submit --constraint guest -- sh -c 'echo \"hello from outside\"; exit 3'"
+job=$(at 2 submit --parsable -n outside --constraint guest -- sh -c 'echo "hello from outside"; exit 3')
+code=0
+at 1 --quiet wait "$job" | sed 's/^/  /' || code=$?
+[ "$code" = 3 ] || fail "waiting for a worker's job ends with the job's code 3, not $code"
+output=$(at 3 logs "$job" 2>/dev/null)
+echo "  $output"
+[ "$output" = "hello from outside" ] || fail "node 3 reads the output of a job that ran on a worker"
+at 1 job info "$job" 2>/dev/null | grep -q "$gateway/guest" || fail "the job ran on $gateway/guest"
+kill "${pid[guest]}"
+wait "${pid[guest]}" || fail "the worker stops cleanly"
+unset "pid[guest]"
+echo "  the job ran on $gateway/guest"
+
+say "9. Run 1,000 tasks, and shoot one node in the middle"
 mkdir "$home/starts"
 show "submit -a 1-1000 -- sh -c 'echo \$STARLING_ATTEMPT >> starts/\$STARLING_TASK; sleep 0.01'"
 job=$(at 1 submit --parsable -n thousand -a 1-1000 -- sh -c "echo \$STARLING_ATTEMPT >> $home/starts/\$STARLING_TASK; sleep 0.01")
@@ -140,7 +169,7 @@ starts=$(cat "$home"/starts/* | wc -l)
 [ "$starts" -le 1002 ] || fail "extra starts ($((starts - 1000))) are no more than what was running on the dead node"
 echo "  1,000 tasks sealed once; $((starts - 1000)) of them started twice because their node died"
 
-say "9. The dead node comes back and catches up"
+say "10. The dead node comes back and catches up"
 boot 3 1
 for number in 1 2 3; do until_true 20 ready "$number" 3 || fail "node $number sees three ready nodes again"; done
 at 3 jobs --json "$job" | grep -q '"done":1000' || until_true 10 sh -c "STARLING_VIA=$home/node-3/api.sock $starling jobs --json $job | grep -q '\"done\":1000'" || fail "the returned node knows the outcome"
@@ -154,7 +183,7 @@ if [ "$keep" = yes ]; then
   echo "  starling nodes"
   echo "Stop them with: kill ${pid[*]}"
 else
-  say "10. Stop everything"
+  say "11. Stop everything"
   for number in 1 2 3; do kill "${pid[$number]}"; done
   for number in 1 2 3; do wait "${pid[$number]}" || fail "node $number stops cleanly"; done
   pid=()

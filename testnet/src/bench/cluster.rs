@@ -120,7 +120,7 @@ pub(super) fn memory(binary: &Path) -> anyhow::Result<Vec<Figure>> {
     })
 }
 
-fn rss_bytes(pid: u32) -> anyhow::Result<f64> {
+pub(super) fn rss_bytes(pid: u32) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;

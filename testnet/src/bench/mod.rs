@@ -8,6 +8,7 @@ mod api;
 mod cluster;
 mod core;
 mod figures;
+mod hwp;
 mod load;
 mod relay;
 
@@ -24,7 +25,7 @@ pub struct BenchArgs {
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
-    /// Only figures whose group begins so: core, cluster, load, relay, memory, catch-up
+    /// Only figures whose group begins so: core, cluster, load, relay, hwp, memory, catch-up
     #[arg(long, value_name = "GROUP")]
     pub only: Option<String>,
     /// The starling binary [default: the one beside this program]
@@ -34,11 +35,12 @@ pub struct BenchArgs {
 
 type Group = fn(&Path) -> anyhow::Result<Vec<Figure>>;
 
-const GROUPS: [(&str, Group); 6] = [
+const GROUPS: [(&str, Group); 7] = [
     ("core", core::figures),
     ("cluster", cluster::figures),
     ("load", load::figures),
     ("relay", relay::figures),
+    ("hwp", hwp::figures),
     ("memory", cluster::memory),
     ("catch-up", load::catch_up),
 ];

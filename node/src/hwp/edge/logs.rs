@@ -39,6 +39,7 @@ impl Edge {
     ) -> Result<(), Status> {
         let mut pushing = Pushing::default();
         let mut forwarding: Option<Forwarding> = None;
+        let mut spelled = Spelled::default();
         loop {
             // Lines gather while earlier ones are kept, and wait for nothing else.
             let entry = match entries.message().now_or_never() {
@@ -53,7 +54,7 @@ impl Edge {
                 }
             };
             let Some(entry) = entry else { break };
-            if AssignmentId::parse(&entry.job_id).is_none() {
+            if !spelled.is_assignment(&entry.job_id) {
                 pushing.take(self, entry).await?;
                 continue;
             }
@@ -84,6 +85,23 @@ impl Edge {
             }
         });
         Ok(Forwarding { lines, call })
+    }
+}
+
+/// How the id of the last line was spelled. Mostly the next one's is the same, and reading an id takes longer than passing a line on.
+#[derive(Debug, Default)]
+struct Spelled {
+    text: String,
+    is_assignment: bool,
+}
+
+impl Spelled {
+    fn is_assignment(&mut self, job_id: &str) -> bool {
+        if self.text != job_id {
+            self.is_assignment = AssignmentId::parse(job_id).is_some();
+            job_id.clone_into(&mut self.text);
+        }
+        self.is_assignment
     }
 }
 

@@ -139,12 +139,14 @@ async fn lines_about_assignments_go_to_the_gateway_and_others_do_not() {
     let mut client = node.client().await;
     within(client.assign_job(assignment("one", &["hold"]))).await.unwrap();
     let assigned = format!("{}-1-1.0-1.0", node.me.to_hex());
-    let entries = vec![entry(&assigned, "w1"), entry("one", "c1"), entry(&assigned, "w2"), entry("one", "c2")];
+    let lines =
+        [(&*assigned, "w1"), (&*assigned, "w2"), ("one", "c1"), ("one", "c2"), (&*assigned, "w3"), ("one", "c3")];
+    let entries: Vec<LogEntry> = lines.iter().map(|(job_id, data)| entry(job_id, data)).collect();
     let mut request = Request::new(tokio_stream::iter(entries));
     request.metadata_mut().insert("worker-id", "w".parse().unwrap());
     within(client.stream_logs(request)).await.unwrap();
-    assert_eq!(echo.heard(), ["w:logs", "w1", "w2"]);
-    assert_eq!(pushed(&node.files, job(&node, "one").await), "c1\nc2\n");
+    assert_eq!(echo.heard(), ["w:logs", "w1", "w2", "w3"]);
+    assert_eq!(pushed(&node.files, job(&node, "one").await), "c1\nc2\nc3\n");
 }
 
 #[tokio::test]
