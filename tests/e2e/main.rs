@@ -14,6 +14,8 @@ mod disk;
 mod guide;
 mod http;
 mod hub;
+mod hwp;
+mod hwp_clients;
 mod hwp_worker;
 mod monitor;
 mod namespaces;
