@@ -17,6 +17,7 @@ mod hub;
 mod hwp;
 mod hwp_clients;
 mod hwp_worker;
+mod hwp_workers;
 mod monitor;
 mod namespaces;
 mod namespaces_declared;
