@@ -16,6 +16,7 @@ mod http;
 mod hub;
 mod hwp;
 mod hwp_clients;
+mod hwp_failover;
 mod hwp_worker;
 mod hwp_workers;
 mod monitor;
