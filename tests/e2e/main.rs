@@ -17,6 +17,7 @@ mod hub;
 mod hwp;
 mod hwp_clients;
 mod hwp_failover;
+mod hwp_partition;
 mod hwp_worker;
 mod hwp_workers;
 mod monitor;
