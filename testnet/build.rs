@@ -2,8 +2,6 @@
 //!
 //! Does not: serve it, or know what Starling adds to it (`proto` does).
 
-#![expect(clippy::print_stdout, reason = "by which a build script speaks to cargo")]
-
 use std::error::Error;
 
 /// The published file, byte for byte.
