@@ -4,3 +4,9 @@ pub mod bench;
 pub mod invariant;
 pub mod local;
 pub mod sim;
+
+/// The worker protocol as it was published: messages and a client made of that very file, as others make theirs.
+#[expect(unused_qualifications, reason = "generated")]
+pub mod published {
+    tonic::include_proto!("hwp");
+}

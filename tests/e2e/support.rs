@@ -30,10 +30,15 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     LOAD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Says that a test could not run here, past the test harness's capture.
+/// Says that a test could not run here.
 pub(crate) fn skip(why: &str) {
+    say(&format!("SKIPPED: {why}"));
+}
+
+/// Says something past the test harness's capture.
+pub(crate) fn say(text: &str) {
     // Without a stderr nobody reads it.
-    let _lost = writeln!(std::io::stderr(), "SKIPPED: {why}");
+    let _lost = writeln!(std::io::stderr(), "{text}");
 }
 
 /// A finished command.

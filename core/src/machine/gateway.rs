@@ -92,16 +92,29 @@ impl Machine {
         let would = |(node, peer): &(&NodeId, &Peer)| {
             if **node == self.me { willing } else { peer.presence.gateway.willing }
         };
+        let (live, roster) = self.seen(now);
         Sight {
             me: self.me,
             willing,
             claim: self.facts.gateway().claim().copied(),
             holder_gone: self.holder_gone(now),
             candidates: self.fleet.live(now).filter(would).map(|(node, _)| *node).collect(),
-            live: self.fleet.live(now).filter(|(node, _)| self.facts.node(node).is_some()).count(),
-            roster: self.facts.roster_size(),
+            live,
+            roster,
             percent: self.config.gateway_view_percent,
         }
+    }
+
+    /// How many members seem alive, and of how many.
+    ///
+    /// A node enters the roster with the first event that it writes. One that was heard and has written nothing is a member like others: were it left out, the two
+    /// parts of three nodes of which two have written something would each see half. What counts is the smaller share, with such nodes or without them.
+    fn seen(&self, now: Mono) -> (usize, usize) {
+        let is_listed = |node: &NodeId| self.facts.node(node).is_some();
+        let listed = (self.fleet.live(now).filter(|(node, _)| is_listed(node)).count(), self.facts.roster_size());
+        let unlisted = self.fleet.peers().filter(|(node, _)| !is_listed(node)).count();
+        let all = (self.fleet.live(now).count(), listed.1 + unlisted);
+        if all.0 * listed.1 <= listed.0 * all.1 { all } else { listed }
     }
 
     fn is_willing(&self) -> bool {

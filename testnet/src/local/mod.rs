@@ -209,9 +209,11 @@ impl Cluster {
             if self.nodes[number - 1].child.is_none() {
                 continue;
             }
+            // Workers are listed too, and ready or not in the same words.
+            let is_ready = |line: &&str| line.contains(r#""state":"ready""#) && !line.contains(r#""kind":"worker""#);
             let ready = || {
-                self.ok(number, &["nodes", "--json"])
-                    .is_ok_and(|text| text.matches("\"state\":\"ready\"").count() == count)
+                let nodes = self.ok(number, &["nodes", "--json"]);
+                nodes.is_ok_and(|text| text.lines().filter(is_ready).count() == count)
             };
             if !until(READY, ready) {
                 let seen =

@@ -1,6 +1,7 @@
 //! The gateway through the whole Machine: claims in the log, workers in the books.
 
 use super::*;
+use crate::election::Why;
 use crate::facts::Claim;
 use crate::ids::{GatewayTerm, Hash, WorkerName};
 use crate::lattice::Lattice as _;
@@ -135,6 +136,27 @@ fn a_greater_claim_takes_the_workers_and_their_tasks_away_at_once() {
     assert_eq!(host.machine.executor().worker_count(), 0);
     host.step(5_400, workers(1));
     assert_eq!(host.machine.executor().worker_count(), 0, "it does not act any more");
+}
+
+#[test]
+fn nodes_that_have_written_nothing_count_among_those_that_must_be_seen() {
+    let mut host = Host::acting();
+    for mut other in [machine(2), machine(3)] {
+        for effect in other.step(now(5_100), Input::Tick) {
+            if let Effect::Publish(presence) = effect {
+                host.step(5_100, Input::Presence(presence));
+            }
+        }
+    }
+    assert_eq!(host.machine.facts().roster_size(), 1);
+    expect![[r#""#]].assert_eq(&host.ticks(5_250, 8_000));
+    // Silent they are not seen any more: it is cut off from the majority, which has another gateway.
+    expect![[r#"
+        notice Gateway(Following)
+    "#]]
+    .assert_eq(&host.ticks(8_250, 60_000));
+    let why = host.machine.explain_gateway(now(60_000));
+    assert_eq!(why, Why::HeldBack { live: 1, roster: 3 });
 }
 
 #[test]
