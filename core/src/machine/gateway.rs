@@ -108,13 +108,10 @@ impl Machine {
     /// How many members seem alive, and of how many.
     ///
     /// A node enters the roster with the first event that it writes. One that was heard and has written nothing is a member like others: were it left out, the two
-    /// parts of three nodes of which two have written something would each see half. What counts is the smaller share, with such nodes or without them.
+    /// parts of three nodes of which two have written something would each see half, and if only the gateway had written, nobody could take its place.
     fn seen(&self, now: Mono) -> (usize, usize) {
-        let is_listed = |node: &NodeId| self.facts.node(node).is_some();
-        let listed = (self.fleet.live(now).filter(|(node, _)| is_listed(node)).count(), self.facts.roster_size());
-        let unlisted = self.fleet.peers().filter(|(node, _)| !is_listed(node)).count();
-        let all = (self.fleet.live(now).count(), listed.1 + unlisted);
-        if all.0 * listed.1 <= listed.0 * all.1 { all } else { listed }
+        let unlisted = self.fleet.peers().filter(|(node, _)| self.facts.node(node).is_none()).count();
+        (self.fleet.live(now).count(), self.facts.roster_size() + unlisted)
     }
 
     fn is_willing(&self) -> bool {

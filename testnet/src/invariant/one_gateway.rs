@@ -4,7 +4,7 @@
 //! stood for a second; nobody acts for long while the world has cut it off from half of the roster; two that hear each other do not both act; without
 //! faults there is one claim, and after healing one gateway.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use starling_core::election::Standing;
 use starling_core::facts::Claim;
@@ -33,6 +33,12 @@ pub(crate) struct OneGateway {
 
 fn broken(detail: String) -> Option<Violation> {
     Some(Violation::new(21, detail))
+}
+
+/// Everybody whom a node knows of, by the log or by ear.
+pub(crate) fn members(machine: &Machine) -> usize {
+    let by_log = machine.facts().nodes().map(|(node, _)| *node);
+    by_log.chain(machine.fleet().peers().map(|(node, _)| *node)).collect::<BTreeSet<NodeId>>().len()
 }
 
 /// An executor was given something by a gateway: it must be the one that counts there.
@@ -66,10 +72,9 @@ impl OneGateway {
         if mono.since_ms(*since) < SETTLE_MS {
             return broken(format!("{seat:?} acts under term {term} after {} ms", mono.since_ms(*since)));
         }
-        let roster = machine.facts().roster_size();
-        let live = machine.fleet().live(mono).filter(|(node, _)| machine.facts().node(node).is_some()).count();
-        if live * 2 < roster {
-            return broken(format!("{seat:?} acts, and sees {live} of {roster} members"));
+        let (live, members) = (machine.fleet().live(mono).count(), members(machine));
+        if live * 2 < members {
+            return broken(format!("{seat:?} acts, and sees {live} of {members} members"));
         }
         None
     }

@@ -94,7 +94,7 @@ impl World {
         }
         for (index, seat) in acting.iter().enumerate() {
             let reach = 1 + self.seats().filter(|other| other != seat && self.is_linked(*seat, *other)).count();
-            let roster = self.node(*seat).machine.as_ref().map_or(0, |machine| machine.facts().roster_size());
+            let roster = self.node(*seat).machine.as_ref().map_or(0, one_gateway::members);
             let found = self.rules.one_gateway.look_at_reach(self.now, *seat, reach, roster);
             self.broken(found);
             for other in &acting[index + 1..] {

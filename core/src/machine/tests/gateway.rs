@@ -160,6 +160,34 @@ fn nodes_that_have_written_nothing_count_among_those_that_must_be_seen() {
 }
 
 #[test]
+fn a_gateway_that_alone_has_written_something_is_followed_by_one_that_has_not() {
+    let mut host = Host::new();
+    for mut other in [machine(2), machine(3)] {
+        for effect in other.step(now(100), Input::Tick) {
+            if let Effect::Publish(presence) = effect {
+                host.step(100, Input::Presence(presence));
+            }
+        }
+    }
+    let mut holder = Author::new(2);
+    let claim = holder.append(vec![holder.admit("finch"), sys::claim_gateway(hlc(9), GatewayTerm(1))]);
+    host.step(200, Input::Batch { from: node(2), batch: claim });
+    assert_eq!(host.machine.facts().roster_size(), 1);
+    // Node 3 goes on, node 2 does not.
+    let mut third = machine(3);
+    for at in (250..=9_000).step_by(250) {
+        let effects = third.step(now(at), Input::Tick);
+        for presence in
+            effects.iter().filter_map(|effect| if let Effect::Publish(it) = effect { Some(it) } else { None })
+        {
+            host.step(at, Input::Presence(presence.clone()));
+        }
+        host.step(at, Input::Tick);
+    }
+    assert_eq!(host.machine.election().standing().acting(), Some(GatewayTerm(2)));
+}
+
+#[test]
 fn of_two_claims_all_nodes_take_the_same() {
     let claim = |term, seed, at| Claim { term: GatewayTerm(term), node: node(seed), hlc: hlc(at) };
     let mut claims = [claim(1, 1, 5), claim(1, 2, 4), claim(2, 1, 1), claim(1, 3, 9)];

@@ -125,7 +125,7 @@ impl Node {
 
     /// Fails while the node does not act.
     async fn probe(&self) -> Result<(), Status> {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::task::yield_now().await;
         let beat = hwp::HeartbeatRequest { worker_id: "probe".to_owned(), ..hwp::HeartbeatRequest::default() };
         self.client.clone().heartbeat(beat).await.map(|_empty| ())
     }
@@ -199,7 +199,7 @@ impl Node {
                     return;
                 }
                 assert!(!outcomes.iter().any(|(found, _)| *found != outcome), "{outcomes:?}, not {outcome:?}");
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::task::yield_now().await;
             }
         };
         soon(all).await;
@@ -233,7 +233,7 @@ impl Node {
         worker.logs(task, "begun").await;
         soon(async {
             while self.output(task, Stream::Out).is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::task::yield_now().await;
             }
         })
         .await;
@@ -243,7 +243,7 @@ impl Node {
     pub(super) async fn list(&self, is_so: impl Fn(&[super::super::WorkerLine]) -> bool) {
         let until = async {
             while !is_so(&self.gateway.list().await) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::task::yield_now().await;
             }
         };
         soon(until).await;
