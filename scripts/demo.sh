@@ -80,6 +80,8 @@ grep -q '^err$' "$home/err" || fail "standard error arrives on standard error"
 echo "  exit code 7, both streams apart"
 
 say "5. Watch what machines do; nothing of it enters the log"
+acting() { at 1 gateway status --json 2>/dev/null | grep -q '"acting":true'; }
+until_true 20 acting || fail "one of the nodes is elected gateway, which is an event"
 before=$(at 1 cluster info --json | grep -o '"events":[0-9]*')
 measured() { at 2 node info --json "$(name 1)" 2>/dev/null | grep -q '"mem_used_bytes":[1-9]'; }
 until_true 20 measured || fail "node 2 tells what $(name 1) uses"
@@ -120,8 +122,6 @@ unset "pid[relay]"
 echo "  CheckPassed and CheckFailed are in every node's history"
 
 say "8. A worker from outside comes in at any node, whichever is the gateway"
-acting() { at 1 gateway status --json 2>/dev/null | grep -q '"acting":true'; }
-until_true 20 acting || fail "one of the nodes is elected gateway"
 status=$(at 1 gateway status --json 2>/dev/null)
 gateway=$(sed 's/.*"holder":"\([^"]*\)".*/\1/' <<<"$status")
 edge=1

@@ -72,6 +72,8 @@ fn top_goes_on_until_it_is_interrupted() {
 fn the_past_is_kept_everywhere_and_nothing_is_logged() {
     let flock = Flock::of(2, SMALL);
     flock.at(1, &["run", "--", "true"]).exits(0);
+    // The first claim to be the gateway is an event too.
+    crate::hwp::await_gateway(&flock, &[1, 2]);
     flock.await_equal(&[1, 2]);
     let events = |number: usize| flock.one(number, &["cluster", "info"])["events"].clone();
     let before = [events(1), events(2)];

@@ -93,6 +93,8 @@ fn a_namespace_put_at_one_node_is_known_at_another() {
 #[test]
 fn a_wrong_declaration_changes_nothing_and_is_shown_where_it_is_wrong() {
     let flock = Flock::of(1, SMALL);
+    // The first claim to be the gateway is an event too.
+    crate::hwp::await_gateway(&flock, &[1]);
     let before = flock.one(1, &["cluster", "info"])["events"].clone();
     let put = |toml: &str| flock.at(1, &["ns", "put", &file(&flock, "wrong.toml", toml)]);
     let no_number = HEALTH.replace("version = 1", "version = one");
