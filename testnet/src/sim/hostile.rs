@@ -4,7 +4,9 @@
 
 use starling_core::event::{Event as LogEntry, SignedBatch, Signer, SysContext, Value, WorkSpec, membership_mac};
 use starling_core::facts::{Delta, Outcome, Usage};
-use starling_core::ids::{Attempt, Dot, Epoch, GrantId, GrantNo, Hash, JobId, JobNo, LogId, NodeId, Seq, Term};
+use starling_core::ids::{
+    Attempt, Dot, Epoch, GatewayTerm, GrantId, GrantNo, Hash, JobId, JobNo, LogId, NodeId, Seq, Term,
+};
 use starling_core::lattice::IntervalSet;
 use starling_core::namespace::{Durability, Namespace, NamespaceSpec, Voice, batch, sys};
 use starling_core::schedule::Offer;
@@ -118,7 +120,7 @@ impl World {
         let signer = self.hostile.stranger.clone();
         let first = Seq(1 + self.rng.below(3));
         let batch = SignedBatch::seal(&signer, self.cluster, Epoch(1), first, Hash::ZERO, events);
-        self.show(&batch);
+        self.show(&batch, None);
     }
 
     /// A member's batch full of statements that are not its to make.
@@ -134,6 +136,11 @@ impl World {
         if matches!(self.options.sabotage, Sabotage::SealsTwice | Sabotage::ChangesSeal) {
             events.extend(self.seal_own());
         }
+        // A claim that one node hears long before the gateway does: where the fence is gone, it obeys the gateway still.
+        let only = (self.options.sabotage == Sabotage::NoFence).then(|| self.pick());
+        if only.is_some() && self.rng.below(4) == 0 {
+            events.push(sys::claim_gateway(self.hlc(), GatewayTerm(1_000 + self.hostile.tail.0)));
+        }
         let events: Vec<_> = events.into_iter().map(with_bytes).collect();
         let count = events.len() as u64;
         let hostile = &mut self.hostile;
@@ -144,7 +151,7 @@ impl World {
         hostile.log.push(batch);
         // All of it, so that nobody waits for what only the adversary could tell.
         for batch in self.hostile.log.clone() {
-            self.show(&batch);
+            self.show(&batch, only);
         }
     }
 
@@ -193,10 +200,11 @@ impl World {
         );
     }
 
-    fn show(&mut self, batch: &SignedBatch) {
+    /// Sends it to most nodes, or to one.
+    fn show(&mut self, batch: &SignedBatch, only: Option<Seat>) {
         let from = batch.header().log.node;
-        for to in self.seats().collect::<Vec<Seat>>() {
-            if self.rng.below(3) > 0 {
+        for to in self.seats().filter(|to| only.is_none_or(|only| only == *to)).collect::<Vec<Seat>>() {
+            if only.is_some() || self.rng.below(3) > 0 {
                 let packet = Packet::BatchBytes { bytes: batch.bytes().to_vec(), intact: true };
                 let delay = 1 + self.rng.below(50);
                 self.after(delay, Event::Deliver { to, origin: Origin::Outside(from), packet });

@@ -205,7 +205,10 @@ impl World {
             self.look_inside(seat);
         }
         self.look_across();
-        let found = one_gateway::settled(self.current(), self.options.faults.disturb());
+        let found = one_gateway::settled(
+            self.current(),
+            self.options.faults.disturb() || self.options.sabotage == Sabotage::NoFence,
+        );
         self.broken(found);
         let found = equal_facts::all_equal(self.machines(), if self.was_mixed { 20 } else { 4 });
         self.broken(found);
