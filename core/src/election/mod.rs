@@ -72,7 +72,7 @@ pub struct View<'a> {
     pub candidates: &'a [NodeId],
     /// Members that seem alive, this one included.
     pub live: usize,
-    /// Members there ever were.
+    /// Members: those in the roster, and those heard that have written nothing yet.
     pub roster: usize,
     /// Share of them that must be seen, in percent.
     pub percent: usize,
