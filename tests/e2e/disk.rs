@@ -73,10 +73,16 @@ fn a_full_disk_refuses_new_jobs_and_keeps_the_acknowledged() {
         }
         refused.is_some()
     });
-    refused.unwrap().says("is full");
-    let again = flock.at(1, &["submit", "--", "true"]);
-    assert_ne!(again.code, Some(0));
-    again.says("is full");
+    refused.take().unwrap().says("is full");
+    // Small ones may still fit into what the last page leaves, and then the node is open again for a moment.
+    within(LONG, "a refusal of a small job", || {
+        let done = flock.at(1, &["submit", "--parsable", "--node", &two, "--", "true"]);
+        match done.code {
+            Some(0) => jobs.push(done.line()),
+            _ => refused = Some(done.says("is full")),
+        }
+        refused.is_some()
+    });
     flock.at(1, &["doctor"]).exits(1);
     within(LONG, "the other node to know", || flock.at(2, &["nodes"]).out.contains(" CLOSED "));
     // The other node works on alone, and queries are served.

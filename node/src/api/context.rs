@@ -35,8 +35,8 @@ const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// The disk as the API shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorageStats {
-    /// Bytes left for this node; 0 when the system does not say.
-    pub free_disk_bytes: u64,
+    /// Bytes left for this node; `None` when the system does not say.
+    pub free_disk_bytes: Option<u64>,
     /// "ok", or what is wrong.
     pub state: String,
 }

@@ -29,6 +29,8 @@ const AGREE_POLL: Duration = Duration::from_millis(250);
 const SKEW_MS_MAX: u64 = 2_000;
 /// Less free space than this is worth a word.
 const FREE_BYTES_LOW: u64 = 1 << 30;
+/// With less than this the log takes a small event here and there, and no job.
+const FREE_BYTES_LEAST: u64 = 1 << 20;
 /// Names listed in one check.
 const NAMES_MAX: usize = 10;
 
@@ -76,9 +78,12 @@ fn disk(machine: &Machine, storage: &StorageStats) -> Check {
         let detail = format!("refuses writes: {reason}");
         return check("disk", CheckState::Fail, detail, "make room or mend it; submissions are refused until then");
     }
-    let free = storage.free_disk_bytes;
-    if free == 0 {
+    let Some(free) = storage.free_disk_bytes else {
         return ok("disk", format!("accepts writes, free space not known ({})", storage.state));
+    };
+    if free < FREE_BYTES_LEAST {
+        let detail = format!("{} KiB free, hardly enough for a write", free >> 10);
+        return check("disk", CheckState::Fail, detail, "make room; submissions are refused until then");
     }
     let shown = format!("{} MiB free", free >> 20);
     if free < FREE_BYTES_LOW {

@@ -172,7 +172,7 @@ pub(super) async fn info(api: &Api) -> Result<InfoReply, ApiError> {
 /// The disk's state, read on a thread that may block.
 pub(super) async fn read_storage(api: &Api) -> StorageStats {
     let read = std::sync::Arc::clone(&api.ctx.storage);
-    let unknown = |_stopped| StorageStats { free_disk_bytes: 0, state: "not known".to_owned() };
+    let unknown = |_stopped| StorageStats { free_disk_bytes: None, state: "not known".to_owned() };
     tokio::task::spawn_blocking(move || read()).await.unwrap_or_else(unknown)
 }
 
@@ -202,7 +202,7 @@ fn info_of(machine: &mut Machine, now: Now, about: &About, storage: StorageStats
         frontier: machine.frontier().tips().map(entry).collect(),
         facts_root,
         disk_state: machine.disk_refusal().map_or(storage.state, ToOwned::to_owned),
-        disk_free_bytes: storage.free_disk_bytes,
+        disk_free_bytes: storage.free_disk_bytes.unwrap_or(0),
         events: machine.frontier().events(),
         loopback_only: about.loopback_only,
         view: Some(seen(machine, now)),

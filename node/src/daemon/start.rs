@@ -290,7 +290,7 @@ fn storage_stats(dir: &Path) -> api::ReadStorage {
     Arc::new(move || {
         let stats = rustix::fs::statvfs(&dir).ok();
         let free = stats.map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-        api::StorageStats { free_disk_bytes: free.unwrap_or(0), state: "ok".to_owned() }
+        api::StorageStats { free_disk_bytes: free, state: "ok".to_owned() }
     })
 }
 

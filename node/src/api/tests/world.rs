@@ -245,7 +245,7 @@ fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path, past: History
             loopback_only: true,
             started: Instant::now(),
         },
-        storage: Arc::new(|| StorageStats { free_disk_bytes: 5 << 30, state: "ok".to_owned() }),
+        storage: Arc::new(|| StorageStats { free_disk_bytes: Some(5 << 30), state: "ok".to_owned() }),
         history: Arc::new(move |of, from, _max| {
             let log = log.lock().unwrap();
             let wanted = |batch: &&SignedBatch| batch.header().log == of && batch.header().last_seq() >= from;
