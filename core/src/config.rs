@@ -40,6 +40,17 @@ pub struct Config {
     pub gateway_view_percent: usize,
     /// Silence after which the gateway is taken to be gone where its link is down too. Low: it moves after a hiccup. High: workers wait. Default 2,000.
     pub gateway_gone_ms: u64,
+    /// How long a job is kept in Facts after its last outcome is final, before only history knows it. Low: details (attempts, spec, who was asked) are gone soon.
+    /// High: memory, and bytes of every snapshot. Default 300,000 (Slurm's MinJobAge).
+    pub retain_ms: u64,
+    /// How many such jobs an owner keeps at most; beyond, the oldest go at once. Low and high as above. Default 10,000 (Slurm's MaxJobCount).
+    pub retain_jobs: usize,
+    /// Bytes of log since the last snapshot before there is another. Low: snapshots are written all the time. High: a long start, and much disk: up to twice as
+    /// much log is kept. Default 64 MiB (DESIGN section 12).
+    pub snapshot_bytes: u64,
+    /// Shortest time between two snapshots. Low: nodes that were away for a moment need a snapshot where the log would do. High: disk under load. Default
+    /// 3,600,000 (DESIGN section 12).
+    pub snapshot_ms: u64,
     /// An offer without an answer is repeated after this long. Default 1,000.
     pub offer_retry_ms: u64,
 }
@@ -63,6 +74,10 @@ impl Config {
             settle_ms: election::SETTLE_MS,
             gateway_view_percent: 50,
             gateway_gone_ms: 2_000,
+            retain_ms: 300_000,
+            retain_jobs: 10_000,
+            snapshot_bytes: 64 << 20,
+            snapshot_ms: 3_600_000,
             offer_retry_ms: 1_000,
         }
     }

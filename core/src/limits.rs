@@ -68,11 +68,22 @@ pub const LABELS_MAX: usize = 32;
 pub const LABEL_TEXT_BYTES_MAX: usize = 64;
 /// Tokens that commands may add, revoked ones included.
 pub const TOKENS_MAX: usize = 1_024;
+/// Ranges of tasks in what is kept of one retired job, and places where its tasks ran.
+pub const PAST_RANGES_MAX: usize = 4_096;
+/// Retired jobs whose idempotency key or client-chosen name still answers a repeated submission.
+pub const RETIRED_KEYS_MAX: usize = 10_000;
+/// Ranges of job numbers in one retirement.
+pub const RETIRE_RANGES_MAX: usize = 512;
+/// Shared part of another node's snapshot, bytes. Larger ones are refused.
+pub const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+/// Largest piece of a snapshot in one answer, bytes.
+pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 1024 * 1024 - 1024;
 /// Fork proofs kept.
 pub const FORKS_MAX: usize = 1_024;
 
 const _: () = assert!(EVENT_BYTES_MAX + BATCH_OVERHEAD_BYTES < BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX * OUT_OF_ORDER_BATCHES_MAX < OUT_OF_ORDER_BYTES_MAX);
+const _: () = assert!(RETIRE_RANGES_MAX * 18 + 1_024 <= EVENT_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX * 4 <= SYNC_RESPONSE_BYTES_MAX);
 const _: () = assert!(BATCH_EVENTS_MAX * 4 <= OUTBOX_EVENTS_MAX);
 const _: () = assert!(DECLARATION_BYTES_MAX + 1_024 <= EVENT_BYTES_MAX);

@@ -57,6 +57,12 @@ pub struct HlcClock {
 }
 
 impl HlcClock {
+    /// The latest reading.
+    #[must_use]
+    pub fn last(&self) -> Hlc {
+        self.last
+    }
+
     /// A reading later than every one before: `max(wall, last + 1)`.
     pub fn tick(&mut self, wall: Wall) -> Hlc {
         let next = if wall.0 > self.last.wall_ms {

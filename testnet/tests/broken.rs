@@ -1,7 +1,7 @@
 //! One deliberately broken rule per invariant: each checker must see its own within a few seeds.
 
 use starling_testnet::sim::campaign::{Repeats, run_seed};
-use starling_testnet::sim::{Faults, Options, PerMille, Sabotage};
+use starling_testnet::sim::{Faults, Keep, Options, PerMille, Sabotage};
 
 /// Seeds tried before a checker counts as blind.
 const SEEDS: u64 = 20;
@@ -61,6 +61,38 @@ fn a_disk_that_forgets_is_seen_by_5() {
 #[test]
 fn pulls_that_bring_nothing_are_seen_by_6() {
     check(6, Sabotage::NoPulls, Faults { partition: Some(5_000), loss: PerMille(200), ..Faults::NONE });
+}
+
+/// Seeds in which hardly anything is kept.
+fn forgetful(number: u8, sabotage: Sabotage, faults: Faults) {
+    check_in(number, |seed| Options {
+        keep: Keep::LITTLE,
+        submit_every_ms: 200,
+        sabotage,
+        faults,
+        ..Options::draw(seed)
+    });
+}
+
+#[test]
+fn a_retired_job_that_a_restart_brings_back_is_seen_by_8() {
+    check_in(8, |seed| Options {
+        keep: Keep { snapshot_bytes: u64::MAX, ..Keep::LITTLE },
+        submit_every_ms: 200,
+        sabotage: Sabotage::ForgetsRetired,
+        faults: crashes(),
+        ..Options::draw(seed)
+    });
+}
+
+#[test]
+fn a_replay_without_the_snapshots_is_seen_by_19() {
+    forgetful(19, Sabotage::ReplaysLogAlone, Faults::NONE);
+}
+
+#[test]
+fn jobs_that_nobody_retires_are_seen_by_22() {
+    forgetful(22, Sabotage::NeverRetires, Faults::NONE);
 }
 
 #[test]

@@ -188,6 +188,15 @@ impl WorkSpec {
         }
     }
 
+    /// The field as a list.
+    #[must_use]
+    pub fn list(&self, key: &str) -> Option<&[Value]> {
+        match self.field(key) {
+            Some(Value::List(items)) => Some(items),
+            Some(Value::Bool(_) | Value::Int(_) | Value::Text(_) | Value::Bytes(_) | Value::Map(_)) | None => None,
+        }
+    }
+
     /// The texts of a list field; other items are left out.
     pub fn texts(&self, key: &str) -> impl Iterator<Item = &SmolStr> {
         let items = match self.field(key) {

@@ -174,10 +174,16 @@ impl Submit {
         self.handling.as_ref().map(|handling| &handling.alias).filter(|alias| !alias.is_empty())
     }
 
+    /// Whether `spec` can be read, which those that came from elsewhere than `new` must show first.
+    #[must_use]
+    pub(crate) fn is_sound(&self) -> bool {
+        minicbor::decode::<WorkSpec>(&self.spec).is_ok_and(|spec| compact(&spec) == self.spec)
+    }
+
     /// The whole spec.
     #[must_use]
     pub fn spec(&self) -> WorkSpec {
-        minicbor::decode(&self.spec).expect("written by `new`")
+        minicbor::decode(&self.spec).expect("written by `new`, or found sound")
     }
 
     /// Where it may run.

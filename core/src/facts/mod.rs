@@ -4,10 +4,13 @@
 //! the same events, with duplicates, gives equal bytes and equal roots.
 //! Does not: contain anything one node believes alone (liveness is in `schedule::Fleet`).
 
+mod bytes;
 mod declared;
 mod gateway;
 mod job;
+mod past;
 mod phase;
+mod retired;
 mod roster;
 mod run;
 pub mod state;
@@ -16,20 +19,23 @@ mod tests;
 pub(crate) mod text;
 pub mod view;
 
-use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::sync::Arc;
 
+pub use bytes::FactsError;
 pub use declared::{Declarations, Declared, Registration};
 pub use gateway::{Claim, Gateway, Token};
 pub use job::{Cancel, Grant, Handler, Handling, Job, Outcome, Placed, Submit, Wishes};
-use minicbor::Encoder;
+pub use past::{Ended, Past, Ran};
+pub use retired::Retired;
 pub use roster::{Name, NodeInfo};
 pub use run::{Extra, Port, Run, Usage};
 use smol_str::SmolStr;
 
 use crate::event::{Entry, Event};
 use crate::ids::{Dot, Hash, JobId, JobNo, LogId, NodeId};
-use crate::lattice::{Change, Lattice};
+use crate::lattice::{Change, Lattice, Numbers};
+use crate::limits;
 use crate::namespace::{Registry, opaque};
 use crate::time::Hlc;
 
@@ -46,6 +52,8 @@ pub enum Delta {
     Declaration(Box<Declarations>),
     /// Something about the gateway.
     Gateway(Box<Gateway>),
+    /// Jobs are retired.
+    Retired(Box<Retired>),
     /// Of a namespace or version not known here: kept, folded when it is.
     Opaque(Dot, Vec<u8>),
 }
@@ -61,6 +69,8 @@ pub enum Touched {
     Job(JobId),
     /// The gateway: another holder, or a token.
     Gateway,
+    /// These jobs were retired: this is the last that is known of them.
+    Retired(Vec<(JobId, Job)>),
     /// A declaration arrived, and with it the meaning of these events, which had been kept.
     Declaration(Vec<(Dot, Event)>),
 }
@@ -82,8 +92,11 @@ pub struct Facts {
     opaque: BTreeMap<Dot, BTreeSet<Vec<u8>>>,
     declarations: Declarations,
     gateway: Gateway,
-    /// Jobs by the name that their client chose, earliest submitted first; found again from `jobs`.
+    retired: Retired,
+    /// Jobs by the name that their client chose, earliest submitted first; found again from `jobs`, but for retired ones.
     aliases: BTreeMap<SmolStr, BTreeSet<(Hlc, JobId)>>,
+    /// The names of jobs that were retired last.
+    retired_aliases: VecDeque<(SmolStr, Hlc, JobId)>,
     /// Jobs whose digest is out of date.
     stale: Vec<JobId>,
     /// Sum of the digests of all other jobs.
@@ -99,6 +112,7 @@ impl PartialEq for Facts {
             && self.opaque == other.opaque
             && self.declarations == other.declarations
             && self.gateway == other.gateway
+            && self.retired == other.retired
             && self.jobs().eq(other.jobs())
     }
 }
@@ -198,6 +212,15 @@ impl Facts {
                 self.rest = None;
                 if self.gateway.join(*gateway).grew() { Touched::Gateway } else { Touched::Nothing }
             }
+            Delta::Retired(retired) => {
+                self.rest = None;
+                let logs: Vec<LogId> = retired.iter().map(|(log, _, _)| *log).collect();
+                if !self.retired.join(*retired).grew() {
+                    return Touched::Nothing;
+                }
+                Touched::Retired(self.drop_retired(&logs))
+            }
+            Delta::Opaque(_, bytes) if self.is_about_retired(&bytes) => Touched::Nothing,
             Delta::Opaque(dot, bytes) => {
                 self.rest = None;
                 self.opaque.entry(dot).or_default().insert(bytes);
@@ -206,7 +229,11 @@ impl Facts {
         }
     }
 
+    /// A job that is retired stays out, whatever is said of it.
     fn join_job(&mut self, id: JobId, job: Job) -> Change {
+        if self.retired.contains(&id) {
+            return Change::None;
+        }
         if let Some((alias, hlc)) = job.submit.as_ref().and_then(|submit| Some((submit.alias()?, submit.hlc))) {
             self.aliases.entry(alias.clone()).or_default().insert((hlc, id));
         }
@@ -229,6 +256,84 @@ impl Facts {
             }
         }
         Change::Grew
+    }
+
+    /// Takes what is retired of these logs out of the map.
+    fn drop_retired(&mut self, logs: &[LogId]) -> Vec<(JobId, Job)> {
+        let mut dropped = Vec::new();
+        for log in logs {
+            let Some(shelf) = self.jobs.get_mut(log) else {
+                continue;
+            };
+            let mut numbers: Vec<JobNo> = Vec::new();
+            for (start, end) in self.retired.of(log).flat_map(Numbers::ranges) {
+                numbers.extend(shelf.range(JobNo(start)..=JobNo(end)).map(|(no, _)| *no));
+            }
+            for no in numbers {
+                let Some(slot) = shelf.remove(&no) else {
+                    continue;
+                };
+                // Without a digest it is no part of the sum.
+                self.sum = self.sum.wrapping_sub(slot.digest.unwrap_or(0));
+                dropped.push((JobId { log: *log, no }, slot.job));
+            }
+            if shelf.is_empty() {
+                self.jobs.remove(log);
+            }
+        }
+        for (id, job) in &dropped {
+            if let Some((alias, hlc)) = job.submit.as_ref().and_then(|submit| Some((submit.alias()?, submit.hlc))) {
+                self.remember_alias(alias.clone(), hlc, *id);
+            }
+        }
+        let mut opaque = core::mem::take(&mut self.opaque);
+        self.filter_opaque(&mut opaque);
+        self.opaque = opaque;
+        dropped
+    }
+
+    /// The name of a retired job goes on to name it, for as long as it is among the last `limits::RETIRED_KEYS_MAX`.
+    pub(crate) fn remember_alias(&mut self, alias: SmolStr, hlc: Hlc, id: JobId) {
+        self.aliases.entry(alias.clone()).or_default().insert((hlc, id));
+        self.retired_aliases.push_back((alias, hlc, id));
+        if self.retired_aliases.len() > limits::RETIRED_KEYS_MAX
+            && let Some((alias, hlc, id)) = self.retired_aliases.pop_front()
+            && let btree_map::Entry::Occupied(mut named) = self.aliases.entry(alias)
+        {
+            named.get_mut().remove(&(hlc, id));
+            if named.get().is_empty() {
+                named.remove();
+            }
+        }
+    }
+
+    /// The names of the jobs that were retired last, for a snapshot.
+    pub(crate) fn retired_aliases(&self) -> impl Iterator<Item = &(SmolStr, Hlc, JobId)> {
+        self.retired_aliases.iter()
+    }
+
+    /// Whether an event that is kept is about a retired job.
+    fn is_about_retired(&self, bytes: &[u8]) -> bool {
+        !self.retired.is_empty()
+            && Event::from_bytes(bytes).is_ok_and(|event| event.ctx.job.is_some_and(|id| self.is_retired(&id)))
+    }
+
+    fn filter_opaque(&self, opaque: &mut BTreeMap<Dot, BTreeSet<Vec<u8>>>) {
+        opaque.retain(|_, all| {
+            all.retain(|bytes| !self.is_about_retired(bytes));
+            !all.is_empty()
+        });
+    }
+
+    /// Folds what had been kept because an older version did not understand it.
+    pub fn refold(&mut self, registry: &Registry) {
+        for (dot, all) in core::mem::take(&mut self.opaque) {
+            for bytes in all {
+                let entry = Event::from_bytes(&bytes).map_or(Entry::Unread(bytes), Entry::Event);
+                self.fold(dot, &entry, registry);
+            }
+        }
+        self.rest = None;
     }
 
     fn refresh(&mut self) {
@@ -263,7 +368,8 @@ impl Facts {
         let opaque = self.opaque.iter().flat_map(|(dot, all)| all.iter().map(move |bytes| digest_of(&(dot, bytes))));
         let declared = self.declarations.iter().map(|(hash, one)| digest_of(&(hash, one.first)));
         let gateway = (!self.gateway.is_empty()).then(|| digest_of(&("gateway", &self.gateway)));
-        members.chain(opaque).chain(declared).chain(gateway).fold(0, u128::wrapping_add)
+        let retired = self.retired.iter().map(|(log, by, jobs)| digest_of(&("retired", log, by, jobs)));
+        members.chain(opaque).chain(declared).chain(gateway).chain(retired).fold(0, u128::wrapping_add)
     }
 
     /// The job, if anything is known of it.
@@ -337,35 +443,41 @@ impl Facts {
         self.opaque.values().map(BTreeSet::len).sum()
     }
 
-    /// The canonical bytes of everything, for comparing nodes byte by byte.
+    /// Which jobs are retired.
     #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut encoder = Encoder::new(Vec::new());
-        let everything = (&self.nodes, self.jobs().collect::<Vec<_>>(), &self.opaque);
-        encoder.encode(&everything).expect("writing to memory cannot fail");
-        if !self.declarations.is_empty() {
-            encoder.encode(&self.declarations).expect("writing to memory cannot fail");
-        }
-        if !self.gateway.is_empty() {
-            encoder.encode(&self.gateway).expect("writing to memory cannot fail");
-        }
-        encoder.into_writer()
+    pub fn retired(&self) -> &Retired {
+        &self.retired
     }
-}
 
-impl Lattice for Facts {
-    fn join(&mut self, other: Self) -> Change {
+    /// Whether the job is retired: nothing is known of it here any more, and nothing will be.
+    #[must_use]
+    pub fn is_retired(&self, id: &JobId) -> bool {
+        self.retired.contains(id)
+    }
+
+    /// Joins all that another node knows. Returns the jobs known here that were retired there.
+    pub fn merge(&mut self, other: Self) -> (Change, Vec<(JobId, Job)>) {
         self.rest = None;
-        let mut change = self.nodes.join(other.nodes);
+        let logs: Vec<LogId> = other.retired.iter().map(|(log, _, _)| *log).collect();
+        let mut change = self.nodes.join(other.nodes).or(self.retired.join(other.retired));
+        let dropped = self.drop_retired(&logs);
         for (log, shelf) in other.jobs {
             for (no, slot) in shelf {
                 change = change.or(self.join_job(JobId { log, no }, slot.job));
             }
         }
-        let change = change.or(self.opaque.join(other.opaque)).or(self.declarations.join(other.declarations));
+        let mut opaque = other.opaque;
+        self.filter_opaque(&mut opaque);
+        let change = change.or(self.opaque.join(opaque)).or(self.declarations.join(other.declarations));
         let change = change.or(self.gateway.join(other.gateway));
         self.unwrap_opaque();
-        change
+        (change, dropped)
+    }
+}
+
+impl Lattice for Facts {
+    fn join(&mut self, other: Self) -> Change {
+        self.merge(other).0
     }
 }
 

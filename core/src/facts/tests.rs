@@ -2,6 +2,7 @@
 
 mod declared;
 mod phase;
+mod retired;
 mod view;
 
 use proptest::prelude::*;
@@ -113,7 +114,7 @@ type Statement = (Dot, Entry);
 
 /// All kinds, by owners, executors and strangers, about few jobs, so that much of it collides. Positions repeat: authors fork.
 fn any_statement() -> impl Strategy<Value = Statement> {
-    let fields = (0_u8..12, 1_u8..4, 1_u64..5, (1_u8..3, 1_u64..3), 1_u32..3, (1_u32..6, 0_u32..4), 1_u64..50);
+    let fields = (0_u8..14, 1_u8..4, 1_u64..5, (1_u8..3, 1_u64..3), 1_u32..3, (1_u32..6, 0_u32..4), 1_u64..50);
     fields.prop_map(|(kind, author, seq, (owner, no), grant, (first, more), at)| {
         let job = job_id(owner, no);
         let grant = grant_id(job, grant);
@@ -129,6 +130,7 @@ fn any_statement() -> impl Strategy<Value = Statement> {
             6 => sys::cancel(hlc, job),
             7 => Voice::default().started(hlc, grant, set),
             8 => Voice::default().finished(hlc, grant, set, &outcome, &Usage::default()),
+            12 | 13 => sys::retire(hlc, log(owner), &(no..=no + u64::from(more) / 3).collect()),
             9 => sys::admit(hlc, Hash::ZERO, if at % 2 == 0 { "wren" } else { "finch" }),
             _ => Event {
                 hlc,
@@ -172,6 +174,28 @@ proptest! {
         prop_assert_eq!(&left, &right);
         prop_assert_eq!(left.to_bytes(), right.to_bytes());
         prop_assert_eq!(left.root(), right.root());
+        let mut again = Facts::from_bytes(&left.to_bytes()).unwrap();
+        prop_assert_eq!(&again, &left);
+        prop_assert_eq!(again.root(), left.root());
+    }
+
+    #[test]
+    fn damaged_bytes_are_other_facts_or_an_error(history in prop::collection::vec(any_statement(), 1..40), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
+        let whole = folded(&history).to_bytes();
+        let mut bytes = whole.clone();
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(facts) = Facts::from_bytes(&bytes) {
+            prop_assert_eq!(facts.to_bytes(), bytes);
+            for (id, job) in facts.jobs() {
+                let _ = super::view::job(id, job);
+                let _ = job.submit.as_ref().map(|submit| submit.spec());
+            }
+        }
+        let cut = cut.index(whole.len());
+        if let Ok(facts) = Facts::from_bytes(&whole[..cut]) {
+            prop_assert_eq!(facts.to_bytes(), &whole[..cut]);
+        }
     }
 
     #[test]

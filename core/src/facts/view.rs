@@ -117,7 +117,7 @@ pub fn job(id: JobId, job: &Job) -> Option<JobView<'_>> {
     let worst = outcomes.iter().map(|(outcome, _)| outcome).max_by_key(|outcome| outcome.code()).cloned();
     let all_sealed = counts.pending == 0 && counts.running == 0;
     let state = if all_sealed {
-        sealed_state(&outcomes)
+        ended_state(outcomes.iter().map(|(outcome, _)| outcome))
     } else if started.is_some() || !outcomes.is_empty() {
         State::Running
     } else {
@@ -151,13 +151,13 @@ pub(super) fn counts(job: &Job, submit: &Submit, outcomes: &[(Outcome, IntervalS
     counts
 }
 
-fn sealed_state(outcomes: &[(Outcome, IntervalSet)]) -> State {
-    let any = |wanted: fn(&Outcome) -> bool| outcomes.iter().any(|(outcome, _)| wanted(outcome));
-    if any(|outcome| *outcome == Outcome::Cancelled) {
+/// The state of a job of which every task is sealed, by its outcomes.
+pub(super) fn ended_state<'a>(outcomes: impl Iterator<Item = &'a Outcome> + Clone) -> State {
+    if outcomes.clone().any(|outcome| *outcome == Outcome::Cancelled) {
         State::Cancelled
-    } else if outcomes.iter().all(|(outcome, _)| outcome.is_success()) {
+    } else if outcomes.clone().all(Outcome::is_success) {
         State::Done
-    } else if outcomes.iter().all(|(outcome, _)| outcome.is_success() || *outcome == Outcome::Lost) {
+    } else if outcomes.clone().all(|outcome| outcome.is_success() || *outcome == Outcome::Lost) {
         State::Lost
     } else {
         State::Failed
@@ -266,7 +266,8 @@ pub fn find_node(facts: &Facts, text: &str) -> Result<NodeId, FindError> {
     }
 }
 
-/// The job with this name: the alias that its client chose, or `<node>-<n>`, where `<node>` is a name, an id, or a unique beginning of either.
+/// The job with this name: the alias that its client chose, or `<node>-<n>`, where `<node>` is a name, an id, or a unique beginning of either. It may be
+/// retired (`Facts::is_retired`).
 ///
 /// # Errors
 /// If there is none, or more than one.
@@ -283,6 +284,7 @@ pub fn find_job(facts: &Facts, text: &str) -> Result<JobId, FindError> {
             // Anyone may speak of a job that its owner never submitted; such words name nothing.
             .filter(|(id, job)| id.no == no && job.submit.as_ref().is_some())
             .map(|(id, _)| id)
+            .chain(facts.retired().called(owner, no))
             .collect()
     };
     let found: Vec<JobId> = match find_node(facts, node) {

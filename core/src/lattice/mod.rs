@@ -6,12 +6,14 @@
 mod interval_set;
 #[cfg(test)]
 pub(crate) mod laws;
+mod numbers;
 mod registers;
 mod vec_map;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use interval_set::{IntervalSet, IntervalSetError, Range};
+pub use numbers::Numbers;
 pub use registers::{Max, Min, WriteOnce};
 pub use vec_map::VecMap;
 

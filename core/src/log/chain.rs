@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Tip;
+use super::{LogEnd, Tip};
 use crate::event::SignedBatch;
 use crate::ids::{Hash, Seq};
 use crate::limits;
@@ -36,6 +36,8 @@ pub(super) struct Chain {
     tail_head: Hash,
     durable: Option<Tip>,
     marks: Vec<Mark>,
+    /// A snapshot holds what lies before this position: there are no marks of it.
+    base: Seq,
     /// Batches beyond a gap, by first position.
     pub(super) waiting: BTreeMap<Seq, SignedBatch>,
     /// Batches on other branches, folded beside ours.
@@ -74,8 +76,53 @@ impl Chain {
         self.marks.last().map_or(Seq(1), |mark| mark.first_seq)
     }
 
+    /// The first position of the last durable batch.
+    pub(super) fn last_durable(&self) -> Option<Seq> {
+        let durable = self.durable_len();
+        self.marks.iter().rev().map(|mark| mark.first_seq).find(|first_seq| *first_seq <= durable)
+    }
+
+    /// Heads of durable batches on other branches.
+    pub(super) fn branch_heads(&self) -> Vec<u64> {
+        self.branches.iter().filter(|branch| branch.durable).map(|branch| branch.head).collect()
+    }
+
+    /// Other branches that a snapshot tells of.
+    pub(super) fn add_branch_heads(&mut self, heads: &[u64]) {
+        for head in heads {
+            let known = self.branches.iter().any(|branch| branch.head == *head);
+            if !known && self.branches.len() < limits::FORKS_MAX {
+                self.branches.push(Branch { head: *head, durable: true });
+            }
+        }
+    }
+
+    /// Goes on from a snapshot's end, which lies beyond the tail. Returns the bytes of what waited and is not needed any more.
+    pub(super) fn jump(&mut self, end: &LogEnd) -> usize {
+        self.tail = end.len;
+        self.tail_head = end.head;
+        self.durable = Some(Tip { len: end.len, head: end.head.prefix() });
+        self.marks = vec![Mark { first_seq: end.last, head: end.head.prefix() }];
+        self.base = end.last;
+        let beyond = self.waiting.split_off(&Seq(end.len.0 + 1));
+        let below = core::mem::replace(&mut self.waiting, beyond);
+        below.values().map(|batch| batch.bytes().len()).sum()
+    }
+
+    /// Forgets what lies before `last`.
+    pub(super) fn compact(&mut self, last: Seq) {
+        self.base = self.base.max(last);
+        let base = self.base;
+        self.marks.retain(|mark| mark.first_seq >= base);
+        self.marks.shrink_to_fit();
+    }
+
     pub(super) fn place(&self, batch: &SignedBatch) -> Placement {
         let header = batch.header();
+        if header.first_seq < self.base {
+            // Too late to tell whether it is another branch's.
+            return Placement::Duplicate;
+        }
         if header.first_seq.0 == self.tail.0 + 1 {
             return if header.prev == self.tail_head { Placement::Next } else { self.known_branch(batch) };
         }

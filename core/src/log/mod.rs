@@ -5,6 +5,7 @@
 //! Does not: fold, write or send anything.
 
 mod chain;
+mod end;
 mod frontier;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use chain::{Chain, Placement};
+pub use end::LogEnd;
 pub use frontier::{Frontier, Tip};
 
 use crate::event::{Entry, SignedBatch, membership_mac};
@@ -166,6 +168,41 @@ impl LogSet {
             chain.retract(head);
         }
         self.waiting_bytes = 0;
+    }
+
+    /// Where the logs end durably, for a snapshot.
+    #[must_use]
+    pub fn ends(&self) -> Vec<LogEnd> {
+        let end = |(log, chain): (&LogId, &Chain)| {
+            let (len, last) = (chain.durable()?.len, chain.last_durable()?);
+            let head = self.durable_heads.get(log).copied()?;
+            Some(LogEnd { log: *log, len, head, last, branches: chain.branch_heads() })
+        };
+        self.chains.iter().filter_map(end).collect()
+    }
+
+    /// Takes over where a log ends from a snapshot, if that is further than what is held. Returns what had waited behind the gap; `None` if nothing changed.
+    pub fn jump(&mut self, end: &LogEnd) -> Option<Vec<SignedBatch>> {
+        let chain = self.chains.entry(end.log).or_default();
+        chain.add_branch_heads(&end.branches);
+        if end.len <= chain.tail() {
+            return None;
+        }
+        self.waiting_bytes -= chain.jump(end);
+        self.durable_heads.insert(end.log, end.head);
+        self.frontier.set(end.log, Tip { len: end.len, head: end.head.prefix() });
+        let mut ready = Vec::new();
+        self.release_waiting(end.log, &mut ready);
+        Some(ready)
+    }
+
+    /// A snapshot holds the logs up to these ends: what lies below need not be recognised any more.
+    pub fn compact(&mut self, ends: &[LogEnd]) {
+        for end in ends {
+            if let Some(chain) = self.chains.get_mut(&end.log) {
+                chain.compact(end.last);
+            }
+        }
     }
 
     /// What this node holds durably.

@@ -170,6 +170,9 @@ impl Machine {
         kind: &str,
         spec: WorkSpec,
     ) -> Result<(), CommandError> {
+        if self.facts.is_retired(&id) {
+            return Err(CommandError::AlreadyFinished);
+        }
         let submit = self.facts.job(&id).and_then(|job| job.submit.as_ref()).ok_or(CommandError::UnknownJob)?;
         let not_allowed = || CommandError::NotForAnyone(SmolStr::new(kind));
         let (ns, schema) = (submit.ns.clone(), submit.schema().ok_or_else(not_allowed)?);
@@ -187,6 +190,9 @@ impl Machine {
     }
 
     fn cancel(&mut self, now: Now, id: JobId) -> Result<Reply, CommandError> {
+        if self.facts.is_retired(&id) {
+            return Err(CommandError::AlreadyFinished);
+        }
         let job = self.facts.job(&id).ok_or(CommandError::UnknownJob)?;
         if job.is_sealed() {
             return Err(CommandError::AlreadyFinished);

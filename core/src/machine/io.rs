@@ -4,9 +4,10 @@
 
 use smol_str::SmolStr;
 
+use super::snapshot::{self, Shared};
 use crate::election::Standing;
 use crate::event::{SignedBatch, WorkSpec};
-use crate::facts::{Outcome, Usage};
+use crate::facts::{Outcome, Past, Usage};
 use crate::ids::{GrantId, Hash, JobId, LogId, NodeId, RequestId, RunId, Seq, WorkerName, WriteId};
 use crate::lattice::IntervalSet;
 use crate::namespace::batch::Launch;
@@ -101,6 +102,15 @@ pub enum Input {
         links: Vec<String>,
         /// Where workers may attach.
         workers: String,
+    },
+    /// The snapshot of `Effect::Snapshot` is on disk, or why it is not.
+    Snapshotted(Result<(), String>),
+    /// The end of `Effect::Fetch`: the snapshot, checked and durable on this node's disk, or why there is none.
+    Fetched {
+        /// From whom.
+        from: NodeId,
+        /// What.
+        result: Result<Box<Shared>, String>,
     },
     /// Stop taking work and write the clean-shutdown marker.
     Shutdown,
@@ -338,6 +348,19 @@ pub enum Effect {
         /// The first event wanted.
         from: Seq,
     },
+    /// Keep what is known of jobs that are gone from Facts. Whoever carries this out must have it on disk before it carries out a later `Snapshot`.
+    Retire(Vec<Past>),
+    /// Write a snapshot, then drop the log below the one before; answer `Input::Snapshotted`.
+    Snapshot(Box<snapshot::Bytes>),
+    /// Fetch the shared part of another node's snapshot, check it, write it to disk; answer `Input::Fetched` whatever comes of it.
+    Fetch {
+        /// From whom.
+        from: NodeId,
+        /// Its name: the hash that it must have.
+        id: Hash,
+        /// Its length.
+        bytes: u64,
+    },
     /// Start a task; answer `Input::TaskEnded` when it ends.
     Spawn(Box<Spawn>),
     /// Stop a process and its group, gently at first.
@@ -426,6 +449,26 @@ pub enum Notice {
     Gateway(Standing),
     /// The claim that counts, or a token, has changed.
     GatewayFacts,
+    /// Something about snapshots.
+    Snapshot(SnapshotNews),
     /// The clean-shutdown marker is on disk: the process may end.
     Stopped,
+}
+
+/// What happened to a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotNews {
+    /// One is on disk.
+    Written,
+    /// One could not be written.
+    Failed(String),
+    /// This node was behind what others still have, and joined this node's. Anything may have changed.
+    Joined(NodeId),
+    /// A node's is no good, or does not come.
+    Refused {
+        /// Whose.
+        from: NodeId,
+        /// Why.
+        reason: String,
+    },
 }

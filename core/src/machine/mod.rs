@@ -12,6 +12,8 @@ mod outbox;
 mod pace;
 mod peers;
 mod recover;
+mod retire;
+pub mod snapshot;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -21,8 +23,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub use invariants::{Buffer, Violation, buffers, check};
 pub use io::{
-    AckLevel, Assignment, Command, CommandError, Effect, Errand, Input, Note, Notice, Record, Reply, Spawn, Submission,
-    Work,
+    AckLevel, Assignment, Command, CommandError, Effect, Errand, Input, Note, Notice, Record, Reply, SnapshotNews,
+    Spawn, Submission, Work,
 };
 pub use recover::Recovery;
 
@@ -115,6 +117,10 @@ pub struct Machine {
     parked: VecDeque<(Mono, NodeId, Offer)>,
     /// Nodes asked for work lately.
     asked: BTreeMap<NodeId, Mono>,
+    /// Sealed jobs of this node, until they are retired.
+    retention: retire::Retention,
+    /// When to write a snapshot, and what only this node's has.
+    keeping: snapshot::Keeping,
     /// Whether capacity or the queue changed since the last placement.
     place_due: bool,
     stopping: bool,
@@ -151,6 +157,8 @@ impl Machine {
                 self.about.links = links;
                 self.about.next_presence = now.mono;
             }
+            Input::Snapshotted(result) => self.on_snapshotted(now, result),
+            Input::Fetched { from, result } => self.on_fetched(now, from, result),
             Input::Shutdown => {
                 self.stopping = true;
                 self.outbox.marker = true;
@@ -162,7 +170,9 @@ impl Machine {
         self.on_time(now);
         self.elect(now);
         self.settle(now);
+        self.retire_due(now);
         self.flush(now);
+        self.snapshot_due(now);
         core::mem::take(&mut self.effects)
     }
 
@@ -170,8 +180,9 @@ impl Machine {
     #[must_use]
     pub fn next_deadline(&self) -> Mono {
         let mut next = self.about.next_presence.min(self.sync.next_deadline());
-        let election = self.election.next_deadline();
-        for deadline in [self.owner.next_deadline(), self.executor.next_deadline(), self.flush_deadline(), election] {
+        let (owner, executor) = (self.owner.next_deadline(), self.executor.next_deadline());
+        let (election, retirement) = (self.election.next_deadline(), self.retention.next_deadline(&self.config));
+        for deadline in [owner, executor, self.flush_deadline(), election, retirement] {
             next = next.min(deadline.unwrap_or(next));
         }
         next

@@ -49,7 +49,7 @@ impl Machine {
     }
 
     /// Reports and seals of arrays may gather before they are written; whatever else a batch says, somebody waits for.
-    fn urgency_of(&self, batch: &SignedBatch) -> Urgency {
+    pub(super) fn urgency_of(&self, batch: &SignedBatch) -> Urgency {
         let may_gather = |event: &Event| {
             let is_report = event.ctx.grant.is_some() && event.ns != sys::NAME;
             let is_seal = event.ns == sys::NAME && event.kind == sys::SEAL;
@@ -63,7 +63,7 @@ impl Machine {
     }
 
     /// A peer showed new events under this node's own name: a restored backup or a cloned disk. That epoch is frozen; the next event opens another (DESIGN L3).
-    fn note_own_log(&mut self, log: LogId) {
+    pub(super) fn note_own_log(&mut self, log: LogId) {
         if log.node != self.me || log.epoch < self.epoch {
             return;
         }
@@ -125,6 +125,7 @@ impl Machine {
             }
             Message::TipsBack(theirs) => self.pull_all(now, from, &theirs),
             Message::Pull { log, from: seq } => self.effects.push(Effect::Serve { to: from, log, from: seq }),
+            Message::SnapshotAhead { log, id, bytes } => self.on_snapshot_ahead(now, from, log, id, bytes),
             Message::Have { log, len } => {
                 if log.node == self.me {
                     self.on_have(log, len);

@@ -5,14 +5,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::io::{Note, Record};
+use super::io::{Effect, Note, Record};
 use super::outbox::Outbox;
+use super::retire::Retention;
+use super::snapshot::{Alias, Keeping, Key, Local, Shared, still_open};
 use super::{About, Disk, Identity, Machine};
 use crate::config::Config;
 use crate::election::Election;
 use crate::event::{SignedBatch, cluster_id};
-use crate::facts::{Facts, Outcome, Usage};
-use crate::ids::{Dot, Epoch, GrantId};
+use crate::facts::{Facts, Job, Outcome, Past, Touched, Usage};
+use crate::ids::{Dot, Epoch, GrantId, JobId};
 use crate::lattice::IntervalSet;
 use crate::log::{Ingest, LogSet};
 use crate::namespace::{Registry, Voice};
@@ -32,6 +34,13 @@ pub struct Recovery {
     clock: HlcClock,
     accepted: BTreeMap<GrantId, IntervalSet>,
     clean: bool,
+    owner: Owner,
+    /// What history should have of jobs that were retired.
+    past: Vec<Past>,
+    /// Bytes of log beyond the snapshot.
+    bytes: u64,
+    /// Whether another node's snapshot was joined.
+    joined: bool,
 }
 
 impl Recovery {
@@ -48,6 +57,38 @@ impl Recovery {
             clock: HlcClock::default(),
             accepted: BTreeMap::new(),
             clean: false,
+            owner: Owner::default(),
+            past: Vec::new(),
+            bytes: 0,
+            joined: false,
+        }
+    }
+
+    /// Starts from a snapshot; before any record. `local` is absent for another node's snapshot that was joined: it comes after one's own.
+    pub fn snapshot(&mut self, shared: Shared, local: Option<Local>) {
+        let (_, dropped) = self.facts.merge(shared.facts);
+        self.facts.refold(&self.registry);
+        self.on_retired(&dropped);
+        for end in &shared.logs {
+            // Nothing can wait yet.
+            let _nothing = self.logs.jump(end);
+        }
+        let Some(local) = local else {
+            self.joined = true;
+            return;
+        };
+        self.accepted.extend(local.accepted);
+        local.requests.into_iter().for_each(|Key { key, job }| self.owner.remember_request(key, job));
+        local.aliases.into_iter().for_each(|Alias { name, hlc, job }| self.facts.remember_alias(name, hlc, job));
+        self.clock.observe(local.clock, crate::time::Wall(local.clock.wall_ms));
+    }
+
+    fn on_retired(&mut self, jobs: &[(JobId, Job)]) {
+        for (id, job) in jobs {
+            if id.log.node == self.identity.signer.node() {
+                self.owner.on_retired(*id, job);
+            }
+            self.past.extend(Past::of(*id, job));
         }
     }
 
@@ -59,20 +100,29 @@ impl Recovery {
             Record::Note(Note::Accepted { grant, tasks }) => {
                 self.accepted.insert(grant, tasks);
             }
-            Record::Batch(batch) => match self.logs.ingest(batch) {
+            Record::Batch(batch) => match self.ingest(batch.clone()) {
                 Ingest::Ready(batches) => batches.iter().for_each(|batch| self.fold(batch)),
                 Ingest::Fork(batch) => self.fold(&batch),
-                // Written once already, or beyond a hole that a retracted write left; peers bring it again.
+                // What another's snapshot claims to contain was held here before: this node's own records are believed first.
+                Ingest::Duplicate if self.joined => self.fold(&batch),
+                // Written once already, or below the snapshot, or beyond a hole that a retracted write left; peers bring it again.
                 Ingest::Duplicate | Ingest::Gap { .. } | Ingest::NotAdmitted | Ingest::Overfull => {}
             },
         }
+    }
+
+    fn ingest(&mut self, batch: SignedBatch) -> Ingest {
+        self.bytes = self.bytes.saturating_add(batch.bytes().len() as u64);
+        self.logs.ingest(batch)
     }
 
     fn fold(&mut self, batch: &SignedBatch) {
         self.logs.confirm(batch);
         let log = batch.header().log;
         for (seq, entry) in batch.entries() {
-            self.facts.fold(Dot { log, seq }, entry, &self.registry);
+            if let Touched::Retired(jobs) = self.facts.fold(Dot { log, seq }, entry, &self.registry) {
+                self.on_retired(&jobs);
+            }
             if let crate::event::Entry::Event(event) = entry
                 && log.node == self.identity.signer.node()
             {
@@ -91,22 +141,15 @@ impl Recovery {
             Some(last) if self.clean => last,
             Some(last) => Epoch(last.0 + 1),
         };
-        let next_job = self
-            .facts
-            .jobs_of(&me)
-            // Others may have spoken of jobs with any number; only this node submits under its own name.
-            .filter(|(_, job)| job.submit.as_ref().is_some())
-            .map(|(id, _)| id.no.0)
-            .max()
-            .unwrap_or(0)
-            + 1;
         let mut machine = Machine {
             me,
             cluster: cluster_id(&self.identity.secret),
             rng: Rng::new(self.identity.boot ^ me.prefix()),
             fleet: Fleet::new(&self.config, now.mono),
             sync: Sync::new(&self.config, now.mono),
-            owner: Owner::default(),
+            owner: self.owner,
+            retention: Retention::new(now.mono, &self.config),
+            keeping: Keeping::new(now.mono, &self.config, self.bytes, self.joined, self.accepted.clone()),
             elect_due: now.mono,
             election: Election::new(self.config.settle_ms, self.config.suspect_ms),
             executor: Executor::new(me, self.config.total),
@@ -121,7 +164,7 @@ impl Recovery {
             place_due: true,
             stopping: false,
             stopped: false,
-            effects: Vec::new(),
+            effects: if self.past.is_empty() { Vec::new() } else { vec![Effect::Retire(self.past)] },
             config: self.config,
             registry: self.registry,
             identity: self.identity,
@@ -129,8 +172,9 @@ impl Recovery {
             logs: self.logs,
             facts: self.facts,
             epoch,
-            next_job,
+            next_job: 0,
         };
+        machine.next_job = machine.next_job_number();
         machine.report_lost(self.accepted);
         let mut decisions = Vec::new();
         let jobs: Vec<_> = machine.facts.jobs_of(&me).map(|(id, _)| id).collect();
@@ -138,6 +182,7 @@ impl Recovery {
             if let Some(job) = machine.facts.job(&id) {
                 machine.owner.on_job(now.mono, id, job, None, &mut decisions);
             }
+            machine.keep_sealed(now.mono, id);
         }
         machine.decide(now, decisions);
         machine
@@ -145,6 +190,14 @@ impl Recovery {
 }
 
 impl Machine {
+    /// The number of this node's next job: beyond all that it submitted, whether they are retired or not.
+    pub(super) fn next_job_number(&self) -> u64 {
+        let own = self.facts.jobs_of(&self.me);
+        // Others may have spoken of jobs with any number; only this node submits under its own name.
+        let submitted = own.filter(|(_, job)| job.submit.as_ref().is_some()).map(|(id, _)| id.no);
+        submitted.chain(self.facts.retired().last_of(&self.me)).max().unwrap_or_default().0.saturating_add(1)
+    }
+
     /// Tasks that this node had accepted, and perhaps started, before it went down.
     fn report_lost(&mut self, mut accepted: BTreeMap<GrantId, IntervalSet>) {
         // A grant to oneself needs no note: the grant itself is in the log.
@@ -157,14 +210,9 @@ impl Machine {
         }
         for (grant, tasks) in accepted {
             let job = self.facts.job(&grant.job);
-            let known = job.and_then(|job| job.grants.lookup(&grant.no));
-            let run = known.and_then(|grant| grant.run_by(&self.me));
-            let mut lost = run.map_or_else(|| tasks.clone(), |run| tasks.difference(&run.all_ended()));
-            if let Some(job) = job {
-                lost.subtract(&job.sealed_tasks());
-            }
-            // Nobody waits for what was withdrawn or is sealed.
-            if !lost.is_empty() && known.is_none_or(|grant| !grant.void) {
+            // Nobody waits for what was withdrawn, is sealed or retired.
+            let lost = still_open(&self.facts, &self.me, &grant, &tasks);
+            if !lost.is_empty() {
                 let voice = job.and_then(|job| job.submit.as_ref()).map(|submit| Voice::of(submit)).unwrap_or_default();
                 let (outcome, usage) = (Outcome::Lost, Usage::default());
                 self.outbox.push_finished(Ended { grant, voice, tasks: lost, outcome, usage });

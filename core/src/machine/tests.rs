@@ -7,6 +7,8 @@ mod hostile;
 mod pair;
 mod relays;
 mod restart;
+mod retire;
+mod snapshot;
 mod spread;
 
 use expect_test::{Expect, expect};
@@ -63,6 +65,12 @@ fn show(effects: &[Effect]) -> String {
         Effect::Send { message, .. } => format!("send {}", show_message(message)),
         Effect::Serve { from, .. } => format!("serve from {from}"),
         Effect::Spawn(spawn) => format!("spawn {:?} task {} attempt {}", spawn.grant.no, spawn.task, spawn.attempt),
+        Effect::Retire(past) => {
+            let numbers: Vec<String> = past.iter().map(|past| past.id.no.to_string()).collect();
+            format!("retire {}", numbers.join(","))
+        }
+        Effect::Snapshot(_) => "snapshot".into(),
+        Effect::Fetch { bytes, .. } => format!("fetch {bytes} bytes"),
         Effect::Kill(run) => format!("kill {}", run.0),
         Effect::Reply { request, reply: Reply::Submitted { job, level, fresh } } => {
             format!("reply {}: job {} {level:?} fresh={fresh}", request.0, job.no)
@@ -85,6 +93,7 @@ fn show_message(message: &Message) -> String {
         Message::Have { len, .. } => format!("have {len}"),
         Message::Offer(offer) => format!("offer {:?} tasks {} attempt {}", offer.grant.no, offer.tasks, offer.attempt),
         Message::OfferReply { grant, accepted, .. } => format!("reply to {:?} accepted={accepted}", grant.no),
+        Message::SnapshotAhead { bytes, .. } => format!("snapshot ahead of {bytes} bytes"),
         Message::Ask { free, .. } => format!("ask with {} free", free.cpu_milli),
     }
 }

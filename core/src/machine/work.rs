@@ -41,9 +41,12 @@ impl Machine {
             if dot.log.node == self.me {
                 self.on_submission_durable(dot, id);
             }
+            // One that came after its seals, as a log that others bring back may.
+            self.keep_sealed(now.mono, id);
             self.unpark(now, &id);
         }
         match (event.ns.as_str(), event.kind.as_str(), grant) {
+            (sys::NAME, sys::SEAL, _) => self.keep_sealed(now.mono, id),
             (sys::NAME, "Grant", Some(grant)) if id.log.node == self.me => {
                 self.owner.on_granted(now.mono, grant);
             }
@@ -202,6 +205,9 @@ impl Machine {
             return;
         }
         let Some(job) = self.facts.job(&offer.grant.job) else {
+            if self.facts.is_retired(&offer.grant.job) {
+                return self.answer_offer(now, from, offer.grant, Answer::Refused);
+            }
             return self.park(now, from, offer);
         };
         let Some(submit) = job.submit.as_ref() else {

@@ -113,6 +113,7 @@ impl Machine {
             match record {
                 Record::Batch(batch) => {
                     let header = *batch.header();
+                    self.keeping.wrote(batch.bytes().len());
                     self.logs.confirm(&batch);
                     self.fold_batch(now, &batch);
                     if header.log.node == self.me {
@@ -122,7 +123,10 @@ impl Machine {
                     }
                     self.effects.push(Effect::Notice(Notice::Folded(batch)));
                 }
-                Record::Note(Note::Accepted { grant, .. }) => self.on_accept_durable(now, grant),
+                Record::Note(Note::Accepted { grant, tasks }) => {
+                    self.keep_accepted(grant, tasks);
+                    self.on_accept_durable(now, grant);
+                }
                 Record::CleanShutdown => {
                     self.stopped = true;
                     self.effects.push(Effect::Notice(Notice::Stopped));
@@ -153,6 +157,7 @@ impl Machine {
                         self.elect_due = now.mono;
                         self.effects.push(Effect::Notice(Notice::GatewayFacts));
                     }
+                    Touched::Retired(jobs) => self.on_retired(&jobs),
                     Touched::Job(job) => self.on_job_touched(now, dot, job, event),
                     Touched::Declaration(read) => {
                         for (dot, event) in read {

@@ -1,14 +1,16 @@
-//! `sys`: the kernel's own kinds: admit, grant, void, seal, cancel, register a namespace; claim to be the gateway, add and revoke its tokens.
+//! `sys`: the kernel's own kinds: admit, grant, void, seal, cancel, retire jobs, register a namespace; claim to be the gateway, add and revoke its tokens.
 //!
-//! Invariants: a grant, void or seal counts only in the log of the job's owner; a claim counts for its author only; a cancel or a token counts from any member; each kind and version folds to the same for ever.
+//! Invariants: a grant, void, seal or retirement counts only in the log of the job's owner; a claim counts for its author only; a cancel or a token counts from any member; each kind and version folds to the same for ever.
 
 use smol_str::SmolStr;
 
 use super::{Declaration, Durability, Namespace, NamespaceSpec, opaque, report};
 use crate::event::{Event, SysContext, Value, WorkSpec};
-use crate::facts::{Cancel, Claim, Declarations, Delta, Gateway, Job, NodeInfo, Outcome, Placed, Registration};
-use crate::ids::{Attempt, Dot, GatewayTerm, GrantId, Hash, JobId, PoolName, Seat, Term};
-use crate::lattice::IntervalSet;
+use crate::facts::{
+    Cancel, Claim, Declarations, Delta, Gateway, Job, NodeInfo, Outcome, Placed, Registration, Retired,
+};
+use crate::ids::{Attempt, Dot, Epoch, GatewayTerm, GrantId, Hash, JobId, LogId, PoolName, Seat, Term};
+use crate::lattice::{IntervalSet, Numbers};
 use crate::time::Hlc;
 
 /// The namespace's name.
@@ -23,6 +25,7 @@ const REGISTER: &str = "RegisterNamespace";
 const CLAIM: &str = "ClaimGateway";
 const ADD_TOKEN: &str = "AddToken";
 const REVOKE_TOKEN: &str = "RevokeToken";
+const RETIRE: &str = "Retire";
 
 /// The namespace.
 #[derive(Debug)]
@@ -62,6 +65,7 @@ impl Namespace for Sys {
             (SEAL, 1 | 2) => owned.and_then(|id| sealed(id, event)),
             (CANCEL, 1) => event.ctx.job.map(|id| (id, Job::cancelled(Cancel { hlc: event.hlc, by: author }))),
             (REGISTER, 1) => return registered(dot, event),
+            (RETIRE, 1) => return retired(dot, event),
             (CLAIM | ADD_TOKEN | REVOKE_TOKEN, 1) => {
                 return gateway(dot, event).map_or(Delta::Nothing, |gateway| Delta::Gateway(Box::new(gateway)));
             }
@@ -81,6 +85,22 @@ fn registered(dot: Dot, event: &Event) -> Delta {
         Some(Err(_)) => opaque(dot, event),
         None => Delta::Nothing,
     }
+}
+
+/// Whether the author may say so is told by the key under which it folds.
+fn retired(dot: Dot, event: &Event) -> Delta {
+    let jobs = || {
+        let log = LogId { node: event.ctx.node?, epoch: Epoch(event.spec.uint("epoch")?) };
+        let mut jobs = Numbers::new();
+        for range in event.spec.list("jobs")?.chunks(2) {
+            let [Value::Int(start), Value::Int(end)] = range else {
+                return None;
+            };
+            let _ = jobs.insert_range(u64::try_from(*start).ok()?, u64::try_from(*end).ok()?);
+        }
+        (!jobs.is_empty()).then(|| Retired::one(log, dot.log.node, jobs))
+    };
+    jobs().map_or(Delta::Nothing, |retired| Delta::Retired(Box::new(retired)))
 }
 
 fn gateway(dot: Dot, event: &Event) -> Option<Gateway> {
@@ -202,6 +222,14 @@ pub fn add_token(hlc: Hlc, hash: Hash, name: &str) -> Event {
 pub fn revoke_token(hlc: Hlc, hash: Hash) -> Event {
     let spec = WorkSpec::new().with("hash", Value::Bytes(hash.0.to_vec()));
     event(hlc, REVOKE_TOKEN, SysContext::default(), spec)
+}
+
+/// The owner retires jobs of a log: `limits::RETIRE_RANGES_MAX` ranges of numbers at most.
+#[must_use]
+pub fn retire(hlc: Hlc, log: LogId, jobs: &Numbers) -> Event {
+    let ends = jobs.ranges().flat_map(|(start, end)| [Value::int(start), Value::int(end)]).collect();
+    let spec = WorkSpec::new().with("epoch", Value::int(log.epoch.0)).with("jobs", Value::List(ends));
+    event(hlc, RETIRE, SysContext { node: Some(log.node), ..SysContext::default() }, spec)
 }
 
 /// A user wants a job stopped.

@@ -13,7 +13,7 @@ use super::fleet::RelaySlots;
 use super::held::{Ended, Held, Lane, Offer, Place, Running, Start, Stop, Verdict};
 use super::pool::{Pool, Worker, Workers};
 use crate::facts::{Outcome, Submit, Usage};
-use crate::ids::{GrantId, JobId, NodeId, RunId};
+use crate::ids::{GrantId, GrantNo, JobId, NodeId, RunId, Term};
 use crate::lattice::IntervalSet;
 use crate::limits;
 use crate::namespace::Voice;
@@ -356,6 +356,19 @@ impl Executor {
         if self.over.len() > limits::HELD_GRANTS_MAX {
             self.over.pop_front();
         }
+    }
+
+    /// Grants held now.
+    #[must_use]
+    pub fn held_grants(&self) -> Vec<GrantId> {
+        self.held.keys().copied().collect()
+    }
+
+    /// Whether anything of a job is held.
+    #[must_use]
+    pub fn holds(&self, job: &JobId) -> bool {
+        let first = GrantId { job: *job, no: GrantNo { term: Term::default(), no: 0 } };
+        self.held.range(first..).next().is_some_and(|(grant, _)| grant.job == *job)
     }
 
     fn grants_of(&self, job: &JobId) -> Vec<GrantId> {

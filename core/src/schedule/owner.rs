@@ -4,7 +4,7 @@
 //! everything here can be rebuilt from Facts (`recover`).
 //! Does not: write events or talk to nodes; `machine` carries out its `Decision`s.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::decision::{Decision, Pending};
 use super::owned::{Open, Owned};
@@ -56,6 +56,8 @@ pub struct Owner {
     delayed: BTreeSet<(Mono, JobId)>,
     /// Clients' idempotency keys.
     requests: BTreeMap<Vec<u8>, JobId>,
+    /// The keys of those jobs that were retired last.
+    retired: VecDeque<(Vec<u8>, JobId)>,
     /// Grants on disk whose offer has not been answered, by when to ask (again).
     unanswered: BTreeSet<(Mono, GrantId)>,
 }
@@ -270,6 +272,31 @@ impl Owner {
                 self.recount(&open.seat);
             }
         }
+    }
+
+    /// A job is retired. A client that repeats its submission gets the same answer for a while.
+    pub fn on_retired(&mut self, id: JobId, job: &Job) {
+        self.forget(id);
+        if let Some(submit) = job.submit.as_ref().filter(|submit| !submit.request.is_empty()) {
+            self.remember_request(submit.request.clone(), id);
+        }
+    }
+
+    /// The key of a retired job, for as long as it is among the last `limits::RETIRED_KEYS_MAX`.
+    pub(crate) fn remember_request(&mut self, key: Vec<u8>, id: JobId) {
+        self.requests.entry(key.clone()).or_insert(id);
+        self.retired.push_back((key, id));
+        if self.retired.len() > limits::RETIRED_KEYS_MAX
+            && let Some((key, id)) = self.retired.pop_front()
+            && self.requests.get(&key) == Some(&id)
+        {
+            self.requests.remove(&key);
+        }
+    }
+
+    /// The keys of the jobs that were retired last, for a snapshot.
+    pub(crate) fn retired_requests(&self) -> impl Iterator<Item = &(Vec<u8>, JobId)> {
+        self.retired.iter()
     }
 
     /// A grant is in the log: it may be offered now.

@@ -5,7 +5,7 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::ids::{GrantId, LogId, Seq};
+use crate::ids::{GrantId, Hash, LogId, Seq};
 use crate::log::Frontier;
 use crate::resources::Resources;
 use crate::schedule::Offer;
@@ -67,6 +67,19 @@ pub enum Message {
         /// What is free there.
         #[n(1)]
         free: Resources,
+    },
+    /// The answer to a pull of what the sender has no longer: "I have a snapshot of all of it."
+    #[n(8)]
+    SnapshotAhead {
+        /// The log that was asked for.
+        #[n(0)]
+        log: LogId,
+        /// The snapshot's name.
+        #[n(1)]
+        id: Hash,
+        /// How long its shared part is.
+        #[n(2)]
+        bytes: u64,
     },
 }
 

@@ -91,6 +91,12 @@ impl Sync {
         self.pulls.remove(log);
     }
 
+    /// Whether this very log was asked of this very peer, and has not come.
+    #[must_use]
+    pub fn is_asked(&self, log: &LogId, peer: &NodeId) -> bool {
+        self.pulls.get(log).is_some_and(|pull| pull.peer == *peer)
+    }
+
     /// Whether any pull is in flight.
     #[must_use]
     pub fn is_pulling(&self) -> bool {

@@ -99,6 +99,7 @@ fn messages() -> Vec<Message> {
         Message::Offer(Offer { grant, attempt: Attempt(1), tasks: tasks(1, 9), pool: None }),
         Message::OfferReply { grant, accepted: true, free: room },
         Message::Ask { total: room, free: room },
+        Message::SnapshotAhead { log: log(1), id: crate::ids::Hash([3; 32]), bytes: 1 << 40 },
     ]
 }
 
@@ -117,7 +118,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_are_a_message_or_an_error(which in 0_usize..8, at in any::<prop::sample::Index>(), byte in any::<u8>(), noise in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn any_bytes_are_a_message_or_an_error(which in 0_usize..9, at in any::<prop::sample::Index>(), byte in any::<u8>(), noise in prop::collection::vec(any::<u8>(), 0..80)) {
         let _ = Message::from_bytes(&noise);
         let mut bytes = messages()[which].to_bytes();
         let at = at.index(bytes.len());

@@ -111,7 +111,7 @@ fn ended(grant: &Grant) -> Option<u64> {
     Some(grant.run()?.all_ended().intersection(&grant.placed.as_ref()?.tasks).len())
 }
 
-fn of_usage(usage: &facts::Usage, tasks: u64) -> Usage {
+pub(super) fn of_usage(usage: &facts::Usage, tasks: u64) -> Usage {
     Usage {
         cpu_user_ms: usage.cpu_user_ms,
         cpu_sys_ms: usage.cpu_sys_ms,

@@ -81,6 +81,8 @@ pub struct Context {
     pub past: History,
     /// Programs outside that run jobs, if they are served here.
     pub generators: Option<Arc<dyn Generators>>,
+    /// What is kept of retired jobs, if it is.
+    pub retired: Option<crate::history::History>,
     /// The gateway's workers, if this node can tell of them.
     pub workers: Option<Arc<dyn ReadWorkers>>,
 }

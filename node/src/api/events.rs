@@ -19,7 +19,6 @@ use tonic::Status;
 
 use super::context::Api;
 use super::convert::ranges;
-use super::jobs::find;
 use super::nodes::name;
 use super::status::ApiError;
 use super::stream::{News, Produced, send};
@@ -60,7 +59,7 @@ async fn resolve(api: &Api, request: EventsRequest) -> Result<(Option<JobId>, Cl
     let find = move |machine: &mut Machine, _now: Now| -> Result<_, ApiError> {
         let job = match request.job.as_str() {
             "" => None,
-            text => Some(find(machine, text)?.0),
+            text => Some(view::find_job(machine.facts(), text)?),
         };
         Ok((job, machine.cluster()))
     };

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use prost::Message as _;
 use starling_core::facts::view::{self, FindError, State};
-use starling_core::facts::{Job, Outcome};
+use starling_core::facts::{Job, Outcome, Past};
 use starling_core::ids::{JobId, NodeId};
 use starling_core::machine::{Command, CommandError, Machine, Reply};
 use starling_core::schedule::{Explanation, Health, explain as explain_job};
@@ -23,6 +23,7 @@ use starling_proto::v1::{
 use super::context::Api;
 use super::convert::{clamp, detail, seen, state, summary};
 use super::reason;
+use super::retired::{self, Wanted};
 use super::status::{ApiError, violation};
 
 /// Jobs in a list when no limit is asked for.
@@ -50,6 +51,7 @@ pub(super) async fn list(api: &Api, request: ListJobsRequest) -> Result<ListJobs
         limit => limit,
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let history = request.clone();
     let states = request.states.clone();
     if let Some(unknown) = states.iter().find(|state| JobState::try_from(**state).is_err()) {
         return Err(ApiError::field("states", "known states", &unknown.to_string()));
@@ -62,10 +64,11 @@ pub(super) async fn list(api: &Api, request: ListJobsRequest) -> Result<ListJobs
         let ids = matching(machine, &request)?;
         Ok((ids, node, seen(machine, now)))
     };
-    let (mut found, node, view) = api.ask(ask).await??;
+    let ((mut found, gone), node, view) = api.ask(ask).await??;
     // Here rather than in the question: it takes a while for many jobs.
     found.sort_unstable();
     let ids: Vec<JobId> = found.into_iter().map(|(_, id)| id).collect();
+    let wanted = Wanted::of(&history, node);
     let filter = Filter { states, node };
     let all_match = filter.states.is_empty() && filter.node.is_none();
     let mut reply = ListJobsReply { view: Some(view), ..ListJobsReply::default() };
@@ -88,12 +91,51 @@ pub(super) async fn list(api: &Api, request: ListJobsRequest) -> Result<ListJobs
             }
         }
     }
-    reply.total = clamp(matched);
+    let room = limit.saturating_sub(reply.jobs.len());
+    let (retired, total) = match wanted {
+        Some(wanted) => retired::newest(api, room, wanted).await?,
+        None => (Vec::new(), 0),
+    };
+    add_retired(api, &mut reply, retired).await?;
+    for id in gone.into_iter().take(room) {
+        let past = retired::of(api, id).await?;
+        reply.jobs.push(api.ask(move |machine, _now| retired::summary(machine, id, past.as_ref())).await?);
+        matched += 1;
+    }
+    reply.total = clamp(matched as u64 + total);
     Ok(reply)
 }
 
-/// The jobs with the asked names, so that they sort newest first.
-fn matching(machine: &Machine, request: &ListJobsRequest) -> Result<Vec<(Reverse<Hlc>, JobId)>, FindError> {
+/// Adds what history keeps, newest first, as far as the reply has room.
+async fn add_retired(api: &Api, reply: &mut ListJobsReply, retired: Vec<Past>) -> Result<(), ApiError> {
+    if retired.is_empty() {
+        return Ok(());
+    }
+    let mut bytes: usize = reply.jobs.iter().map(JobSummary::encoded_len).sum();
+    for slice in retired.chunks(SLICE) {
+        if bytes >= LIST_BYTES_MAX {
+            break;
+        }
+        let slice = slice.to_vec();
+        let show = move |machine: &mut Machine, _now: Now| -> Vec<JobSummary> {
+            slice.iter().map(|past| retired::summary(machine, past.id, Some(past))).collect()
+        };
+        for job in api.ask(show).await? {
+            bytes += job.encoded_len();
+            if bytes < LIST_BYTES_MAX {
+                reply.jobs.push(job);
+            }
+        }
+    }
+    reply.jobs.sort_by_key(|job| Reverse(job.submitted_unix_ms));
+    Ok(())
+}
+
+/// Jobs, so that they sort newest first; and those asked for that are retired.
+type Matching = (Vec<(Reverse<Hlc>, JobId)>, Vec<JobId>);
+
+/// The jobs with the asked names.
+fn matching(machine: &Machine, request: &ListJobsRequest) -> Result<Matching, FindError> {
     let facts = machine.facts();
     let asked: BTreeSet<JobId> =
         request.jobs.iter().map(|text| view::find_job(facts, text)).collect::<Result<_, _>>()?;
@@ -102,13 +144,15 @@ fn matching(machine: &Machine, request: &ListJobsRequest) -> Result<Vec<(Reverse
         let wanted = request.name.is_empty() || submit.name == request.name;
         wanted.then_some(submit.hlc)
     };
-    Ok(if asked.is_empty() {
+    let gone = asked.iter().filter(|id| facts.is_retired(id)).copied().collect();
+    let found = if asked.is_empty() {
         let all = facts.jobs();
         all.filter_map(|(id, job)| Some((Reverse(named(job)?), id))).collect()
     } else {
         let some = asked.into_iter().filter_map(|id| Some((id, facts.job(&id)?)));
         some.filter_map(|(id, job)| Some((Reverse(named(job)?), id))).collect()
-    })
+    };
+    Ok((found, gone))
 }
 
 /// Summaries of at most `room` of the jobs that match, and how many match.
@@ -145,29 +189,56 @@ fn matches(id: JobId, job: &Job, filter: &Filter) -> bool {
 ///
 /// Cancel safety: cancel safe.
 pub(super) async fn get(api: &Api, request: JobRef) -> Result<JobDetail, ApiError> {
-    let ask = move |machine: &mut Machine, now: Now| -> Result<JobDetail, ApiError> {
-        let (id, job) = find(machine, &request.job)?;
-        Ok(detail(machine, now, id, job))
+    let ask = move |machine: &mut Machine, now: Now| -> Result<Known<JobDetail>, ApiError> {
+        find(machine, &request.job, |id, job| detail(machine, now, id, job))
     };
-    api.ask(ask).await?
+    match api.ask(ask).await?? {
+        Known::Live(detail) => Ok(detail),
+        Known::Retired(id) => {
+            let past = retired::of(api, id).await?;
+            api.ask(move |machine, now| retired::detail(machine, now, id, past.as_ref())).await
+        }
+    }
 }
 
-/// The job that a user means.
-pub(super) fn find<'a>(machine: &'a Machine, text: &str) -> Result<(JobId, &'a Job), ApiError> {
-    let id = view::find_job(machine.facts(), text)?;
-    let job = machine.facts().job(&id).ok_or(CommandError::UnknownJob)?;
-    Ok((id, job))
+/// A job that a user means.
+#[derive(Clone, Debug)]
+pub(super) enum Known<T> {
+    /// What was made of what Facts know of it.
+    Live(T),
+    /// Only history knows of it.
+    Retired(JobId),
+}
+
+/// Makes something of the job that a user means, unless it is retired.
+pub(super) fn find<T>(
+    machine: &Machine,
+    text: &str,
+    make: impl FnOnce(JobId, &Job) -> T,
+) -> Result<Known<T>, ApiError> {
+    let facts = machine.facts();
+    let id = view::find_job(facts, text)?;
+    match facts.job(&id) {
+        Some(job) => Ok(Known::Live(make(id, job))),
+        None if facts.is_retired(&id) => Ok(Known::Retired(id)),
+        None => Err(CommandError::UnknownJob.into()),
+    }
 }
 
 /// Why a job waits, or what happened to it.
 ///
 /// Cancel safety: cancel safe.
 pub(super) async fn explain(api: &Api, request: JobRef) -> Result<ExplainReply, ApiError> {
-    let ask = move |machine: &mut Machine, now: Now| -> Result<ExplainReply, ApiError> {
-        let (id, job) = find(machine, &request.job)?;
-        Ok(explanation(machine, now, id, job))
+    let ask = move |machine: &mut Machine, now: Now| -> Result<Known<ExplainReply>, ApiError> {
+        find(machine, &request.job, |id, job| explanation(machine, now, id, job))
     };
-    api.ask(ask).await?
+    match api.ask(ask).await?? {
+        Known::Live(reply) => Ok(reply),
+        Known::Retired(id) => {
+            let past = retired::of(api, id).await?;
+            api.ask(move |machine, now| retired::explanation(machine, now, id, past.as_ref())).await
+        }
+    }
 }
 
 fn explanation(machine: &Machine, now: Now, id: JobId, job: &Job) -> ExplainReply {
@@ -277,7 +348,13 @@ pub(super) async fn cancel(api: &Api, request: CancelRequest) -> Result<CancelRe
 fn result(machine: &Machine, id: JobId, accepted: bool) -> CancelResult {
     let job = machine.facts().job(&id).and_then(|job| view::job(id, job));
     let state = job.map_or(JobState::Unknown, |view| state(view.state));
-    let note = if accepted { String::new() } else { format!("already {}", state.word().to_uppercase()) };
+    let note = if accepted {
+        String::new()
+    } else if machine.facts().is_retired(&id) {
+        "already retired".to_owned()
+    } else {
+        format!("already {}", state.word().to_uppercase())
+    };
     CancelResult { job: view::job_name(machine.facts(), &id), state: state.into(), accepted, note }
 }
 

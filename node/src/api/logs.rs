@@ -5,13 +5,15 @@
 //! Does not: keep output, or more than one chunk of it in memory.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use starling_core::event::Event;
 use starling_core::facts::view::{self, AttemptView};
+use starling_core::facts::{Job, Past};
 use starling_core::ids::{GrantNo, JobId, NodeId};
 use starling_core::lattice::IntervalSet;
-use starling_core::machine::Machine;
+use starling_core::machine::{CommandError, Machine};
 use starling_core::schedule::Health;
 use starling_core::time::Now;
 use starling_proto::v1::{LogChunk, LogStream, LogsRequest};
@@ -20,7 +22,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::context::Api;
-use super::jobs::find;
+use super::retired;
 use super::status::ApiError;
 use super::stream::{News, Produced, send};
 use super::wait::RECHECK;
@@ -53,16 +55,21 @@ pub(super) async fn logs(api: &Api, request: LogsRequest) -> Result<Produced<Log
 async fn resolve(api: &Api, request: LogsRequest) -> Result<(JobId, Vec<Stream>, Pushed), ApiError> {
     let asked = streams(&request.streams)?;
     let find = move |machine: &mut Machine, _now: Now| -> Result<(JobId, Vec<Stream>, Pushed), ApiError> {
-        let (id, job) = find(machine, &request.job)?;
+        let id = view::find_job(machine.facts(), &request.job)?;
+        let job = machine.facts().job(&id);
+        let submit = job.and_then(|job| job.submit.as_ref());
+        if job.is_none() && !machine.facts().is_retired(&id) {
+            return Err(CommandError::UnknownJob.into());
+        }
         let (streams, pushed) = if asked.is_empty() {
             // What is pushed is the job's, not a task's.
             let pushed = if request.task.is_none() { Pushed::IfReached } else { Pushed::No };
-            (of_namespace(job.submit.as_ref().map(|submit| &*submit.ns)), pushed)
+            (of_namespace(submit.map(|submit| &*submit.ns)), pushed)
         } else {
             let pushed = if asked.contains(&Stream::Pushed) { Pushed::Yes } else { Pushed::No };
             (asked.into_iter().filter(|stream| *stream != Stream::Pushed).collect(), pushed)
         };
-        match (request.task, job.submit.as_ref()) {
+        match (request.task, submit) {
             (Some(task), Some(submit)) if !submit.tasks.contains(task) => {
                 let expected = format!("a task of {}: {}", request.job, submit.tasks);
                 Err(ApiError::field("task", &expected, &task.to_string()))
@@ -81,11 +88,20 @@ fn of_namespace(ns: Option<&str>) -> Vec<Stream> {
 async fn run(mut reader: Reader, follow: Follow, mut news: News) -> Result<(), ApiError> {
     let (api, job, only) = (reader.api.clone(), reader.job, reader.only);
     let mut read = Read::default();
+    let mut past: Option<Arc<Past>> = None;
     loop {
         let began = Instant::now();
-        let ask = move |machine: &mut Machine, now: Now| next_round(machine, now, job, only, read);
+        let kept = past.clone();
+        let ask = move |machine: &mut Machine, now: Now| next_round(machine, now, job, only, read, kept.as_deref());
         let round = api.ask(ask).await?;
         read = round.read;
+        if round.look_back && past.is_none() {
+            let found = retired::of(&api, job).await?;
+            let found = found.ok_or_else(|| ApiError::Retired(retired::absence(&round.owner.node)))?;
+            reader.streams_of(&found);
+            past = Some(Arc::new(found));
+            continue;
+        }
         let mut grows = false;
         for (run, tasks) in ascending(&round.runs) {
             for task in tasks {
@@ -178,20 +194,26 @@ struct Run {
 struct Round {
     runs: Vec<Run>,
     sealed: bool,
+    /// Whether only history knows where its tasks ran.
+    look_back: bool,
     owner: Keeper,
     read: Read,
 }
 
 /// What there is to read now.
-fn next_round(machine: &Machine, now: Now, id: JobId, only: Option<u32>, read: Read) -> Round {
+fn next_round(machine: &Machine, now: Now, id: JobId, only: Option<u32>, read: Read, past: Option<&Past>) -> Round {
     let is_live = |node: &NodeId| *node == machine.me() || machine.fleet().health(now.mono, node) == Health::Live;
     let owner = Keeper { node: view::node_name(machine.facts(), &id.log.node), is_live: is_live(&id.log.node) };
-    let Some(job) = machine.facts().job(&id) else {
-        return Round { runs: Vec::new(), sealed: false, owner, read };
+    let look_back = machine.facts().is_retired(&id);
+    let job = machine.facts().job(&id);
+    let sealed = past.is_some() || job.is_some_and(Job::is_sealed);
+    let tried = match (job, past) {
+        (Some(job), _) => view::latest_runs(job),
+        (None, Some(past)) => retired::runs(past),
+        (None, None) => Vec::new(),
     };
-    let sealed = job.is_sealed();
     let mut runs = Vec::new();
-    for mut attempt in view::latest_runs(job) {
+    for mut attempt in tried {
         if let Some(tasks) = read.0.get(&attempt.grant) {
             attempt.tasks.subtract(tasks);
         }
@@ -209,10 +231,10 @@ fn next_round(machine: &Machine, now: Now, id: JobId, only: Option<u32>, read: R
         });
     }
     let done = match only {
-        Some(task) => sealed || job.sealed_tasks().contains(task),
+        Some(task) => sealed || job.is_some_and(|job| job.sealed_tasks().contains(task)),
         None => sealed,
     };
-    Round { runs, sealed: done, owner, read }
+    Round { runs, sealed: done, look_back, owner, read }
 }
 
 /// The runs' tasks by index.
@@ -265,6 +287,13 @@ struct Reader {
 }
 
 impl Reader {
+    /// The streams of a retired job, where nobody asked for some.
+    fn streams_of(&mut self, past: &Past) {
+        if self.streams == Stream::PLAIN {
+            self.streams = of_namespace(Some(&past.ns));
+        }
+    }
+
     /// Sends what is new in one task's output.
     async fn read(&mut self, run: &Run, task: u32) -> Result<Left, ApiError> {
         let key = (run.attempt.grant, task);

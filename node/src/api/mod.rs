@@ -21,6 +21,7 @@ mod namespaces;
 mod nodes;
 mod reason;
 mod relays;
+mod retired;
 mod serve;
 mod socket;
 mod spec;

@@ -63,6 +63,9 @@ pub(super) enum ApiError {
     /// The log on disk could not be read.
     #[error("cannot read the log: {0}")]
     History(String),
+    /// A retired job of which nothing is kept here.
+    #[error("the job is {0}")]
+    Retired(String),
     /// An answer that cannot be written, which only a local bug can bring about.
     #[error("cannot write the answer: {0}")]
     Json(String),
@@ -151,6 +154,7 @@ impl From<ApiError> for Status {
                 let hint = "list the namespaces with `starling ns list`; one registered elsewhere a moment ago may not have arrived here";
                 refusal(Code::NotFound, message, hint, vec![])
             }
+            ApiError::Retired(_) => refusal(Code::NotFound, message, "", vec![]),
             ApiError::UnknownToken(_) => {
                 let hint = "list them with `starling gateway token list`";
                 refusal(Code::NotFound, message, hint, vec![])

@@ -115,7 +115,8 @@ impl News {
                 Ok(Ok(Notice::Stopped) | Err(RecvError::Closed)) => {
                     return Err(Stopped::Gone.into());
                 }
-                Ok(Err(RecvError::Lagged(_))) => return Ok(()),
+                // After a join anything may have changed.
+                Ok(Ok(Notice::Snapshot(_)) | Err(RecvError::Lagged(_))) => return Ok(()),
                 Ok(Ok(
                     Notice::NodeDead(_)
                     | Notice::Forked(_)

@@ -20,6 +20,7 @@ use tonic::Status;
 use super::context::Api;
 use super::convert::{seen, summary};
 use super::jobs::check_references;
+use super::retired;
 use super::status::ApiError;
 use super::stream::{News, Produced, send};
 
@@ -93,8 +94,11 @@ async fn run(api: &Api, watched: Watched, mut news: News, tx: &mpsc::Sender<Wait
     loop {
         let looked = Instant::now();
         let ask = move |machine: &mut Machine, now: Now| look(machine, now, open, report);
-        let (replies, left) = api.ask(ask).await?;
+        let Looked { mut replies, left, retired } = api.ask(ask).await?;
         open = left;
+        for id in retired {
+            replies.push(of_retired(api, id).await?);
+        }
         for reply in replies {
             send(tx, reply).await?;
         }
@@ -114,12 +118,32 @@ async fn run(api: &Api, watched: Watched, mut news: News, tx: &mpsc::Sender<Wait
     }
 }
 
-/// What to tell now, and what stays open.
-fn look(machine: &Machine, now: Now, open: Vec<Open>, report: Report) -> (Vec<WaitReply>, Vec<Open>) {
-    let (mut replies, mut left) = (Vec::new(), Vec::new());
+/// What history keeps of a job that was retired before anybody looked.
+async fn of_retired(api: &Api, id: JobId) -> Result<WaitReply, ApiError> {
+    let past = retired::of(api, id).await?;
+    let show = move |machine: &mut Machine, now: Now| {
+        let job = retired::summary(machine, id, past.as_ref());
+        WaitReply { job: Some(job), ended: true, view: Some(seen(machine, now)) }
+    };
+    api.ask(show).await
+}
+
+/// What to tell now, what stays open, and what only history knows of.
+struct Looked {
+    replies: Vec<WaitReply>,
+    left: Vec<Open>,
+    retired: Vec<JobId>,
+}
+
+fn look(machine: &Machine, now: Now, open: Vec<Open>, report: Report) -> Looked {
+    let (mut replies, mut left, mut retired) = (Vec::new(), Vec::new(), Vec::new());
     for mut open in open {
         let Some(job) = machine.facts().job(&open.job) else {
-            left.push(open);
+            if machine.facts().is_retired(&open.job) {
+                retired.push(open.job);
+            } else {
+                left.push(open);
+            }
             continue;
         };
         let ended = job.is_sealed();
@@ -134,5 +158,5 @@ fn look(machine: &Machine, now: Now, open: Vec<Open>, report: Report) -> (Vec<Wa
             left.push(open);
         }
     }
-    (replies, left)
+    Looked { replies, left, retired }
 }

@@ -42,7 +42,7 @@ use self::connect::{Client, Target};
 use self::error::CliError;
 use self::output::Output;
 pub use self::output::{complain, print, say};
-pub use self::units::{CpusMilli, MemBytes};
+pub use self::units::{CpusMilli, MemBytes, Millis, duration};
 
 /// How long a watching verb looks for another node after its own went away: longer than it takes to
 /// restart one.

@@ -4,6 +4,7 @@
 //! Does not: choose ports or directories that depend on who else runs here (`daemon` does).
 
 pub mod hwp;
+pub mod keep;
 pub mod names;
 pub mod secret;
 
@@ -111,6 +112,11 @@ struct File {
     secret_file: Option<PathBuf>,
     rendezvous: Option<PathBuf>,
     log_level: Option<String>,
+    archive: Option<bool>,
+    retain: Option<String>,
+    retain_jobs: Option<usize>,
+    snapshot_every: Option<String>,
+    snapshot_log: Option<String>,
     hwp: Option<String>,
     hwp_cert: Option<PathBuf>,
     hwp_key: Option<PathBuf>,
@@ -144,6 +150,8 @@ pub struct Config {
     pub labels: Set<Vec<Label>>,
     /// Whether the node would be the gateway to workers from outside.
     pub gateway: Set<bool>,
+    /// What is kept, and for how long.
+    pub keep: keep::Keep,
     /// The secret's file.
     pub secret_file: Set<PathBuf>,
     /// The secret, if there is one.
@@ -261,6 +269,13 @@ impl Config {
         let mdns_file = file.mdns;
         let hwp_file =
             hwp::HwpFile { at: file.hwp, cert: file.hwp_cert, key: file.hwp_key, client_ca: file.hwp_client_ca };
+        let keep_file = keep::KeepFile {
+            archive: file.archive,
+            retain: file.retain,
+            retain_jobs: file.retain_jobs,
+            snapshot_every: file.snapshot_every,
+            snapshot_log: file.snapshot_log,
+        };
         let flag_labels = (!args.labels.is_empty()).then_some(args.labels.as_slice());
         let labels = pick(
             listed("label", flag_labels)?,
@@ -274,6 +289,7 @@ impl Config {
             listen: optional(args.listen, variable("STARLING_LISTEN", address)?, file.listen),
             api: optional(args.api, variable("STARLING_API", address)?, file.api),
             hwp: hwp::Hwp::resolve(&args.hwp, hwp_file)?,
+            keep: keep::Keep::resolve(args.archive, &keep_file)?,
             join: pick(addresses(flag_joins)?, joins, addresses(file.join)?, Vec::new()),
             cpus_milli: optional(flag_cpus, variable("STARLING_CPUS", cpus)?, file.cpus.map(milli)),
             mem_bytes: optional(args.mem.map(|mem| mem.0), variable("STARLING_MEM", memory)?, mem_file),
@@ -361,6 +377,7 @@ impl Config {
             ("log-level", self.log_level.value.clone(), self.log_level.source),
         ];
         lines.extend(self.hwp.lines());
+        lines.extend(self.keep.lines());
         lines
     }
 }

@@ -12,13 +12,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use starling_core::event::Signer;
 use starling_core::facts::{Outcome, Usage};
-use starling_core::ids::{JobId, LogId, NodeId, RunId, Seq, WriteId};
+use starling_core::ids::{JobId, LogId, RunId, WriteId};
 use starling_core::machine::{Effect, Input, Record, Spawn, Work};
 use starling_net::{Lane, PeerKey, Topic};
 use tracing::{debug, warn};
 
+use super::fetch::Fetches;
+use super::keeper::Keep;
+use super::serve::Serve;
 use crate::driver::{Edges, Handle};
 use crate::exec::{End, EnvServer, ExecEvent, Executor, Kill, Launch, TaskKey};
+use crate::history::History;
 use crate::hwp::gateway;
 use crate::output::{Files, Place};
 use crate::relay;
@@ -27,17 +31,6 @@ use crate::wire::{self, Control};
 
 /// Kept of each output stream (DESIGN section 12).
 const OUTPUT_CAP_BYTES: u64 = 64 * 1024 * 1024;
-
-/// A pull to be served from disk.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Serve {
-    /// To whom.
-    pub(super) to: NodeId,
-    /// Which log.
-    pub(super) log: LogId,
-    /// From where.
-    pub(super) from: Seq,
-}
 
 /// The runs whose end the driver wants to hear of, and which output belongs to them.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +79,12 @@ pub(super) struct RealEdges {
     pub(super) gateway: gateway::Handle,
     /// Pulls to be served.
     pub(super) serve: SyncSender<Serve>,
+    /// What is to be brought to disk beside the log.
+    pub(super) keep: SyncSender<Keep>,
+    /// What is kept of retired jobs.
+    pub(super) history: History,
+    /// Snapshots of others.
+    pub(super) fetches: Fetches,
     /// Signs presence.
     pub(super) signer: Signer,
     /// Where output goes.
@@ -114,7 +113,28 @@ impl Edges for RealEdges {
             }
             Effect::Serve { to, log, from } => {
                 // Full: the peer asks again.
-                let _full = self.serve.try_send(Serve { to, log, from });
+                let _full = self.serve.try_send(Serve::Log { to, log, from });
+            }
+            Effect::Retire(past) => {
+                let jobs: Vec<JobId> = past.iter().map(|past| past.id).collect();
+                for job in &jobs {
+                    self.made.remove(job);
+                }
+                self.history.append(past);
+                // Full: the keeper is at work, and will look again before it waits.
+                let _full = self.keep.try_send(Keep::Retired(jobs));
+            }
+            Effect::Snapshot(bytes) => {
+                let segment = self.store.current();
+                if self.keep.try_send(Keep::Snapshot { bytes, segment }).is_err() {
+                    self.handle.try_input(Input::Snapshotted(Err("the disk is far behind".to_owned())));
+                }
+            }
+            Effect::Fetch { from, id, bytes } => {
+                if !self.fetches.want(from, id, bytes) {
+                    let result = Err("this node is busy with another".to_owned());
+                    self.handle.try_input(Input::Fetched { from, result });
+                }
             }
             Effect::Spawn(spawn) => self.spawn(*spawn),
             Effect::Kill(run) => {

@@ -8,8 +8,11 @@ use std::{fs, io};
 
 use anyhow::{Context as _, bail};
 
+use starling_core::machine::snapshot;
+
 use super::rendezvous::Rendezvous;
 use crate::config::{Config, names, secret};
+use crate::storage::snapshots::{Found, Snapshots};
 use crate::storage::{Completion, Error as StoreError, Options, Recovery, Store};
 
 /// Directories tried for a node without `--dir`.
@@ -28,6 +31,10 @@ pub(super) struct Home {
     pub(super) store: Store,
     /// What the log holds.
     pub(super) recovery: Recovery,
+    /// Snapshots beside the log.
+    pub(super) snapshots: Snapshots,
+    /// Those that were found.
+    pub(super) found: Found,
 }
 
 /// Where finished writes are told.
@@ -57,13 +64,16 @@ pub(super) fn open(config: &Config, on_done: impl Fn() -> OnDone) -> anyhow::Res
     bail!("{NODES_MAX} nodes run under {} already", config.base.display())
 }
 
-fn open_dir(dir: &Path, on_done: OnDone) -> Result<(Store, Recovery), StoreError> {
-    Store::open(&dir.join("log"), Options::default(), on_done)
+type Parts = (Store, Recovery, Snapshots, Found);
+
+fn open_dir(dir: &Path, on_done: OnDone) -> Result<Parts, StoreError> {
+    let naming = |shared: &[u8]| snapshot::name(shared).0;
+    Store::open_beside(&dir.join("log"), &dir.join("snapshots"), naming, Options::default(), on_done)
 }
 
-fn finish(dir: &Path, (store, recovery): (Store, Recovery)) -> anyhow::Result<Home> {
+fn finish(dir: &Path, (store, recovery, snapshots, found): Parts) -> anyhow::Result<Home> {
     let seed = read_or_create_key(&dir.join("key"))?;
-    Ok(Home { dir: dir.to_owned(), seed, store, recovery })
+    Ok(Home { dir: dir.to_owned(), seed, store, recovery, snapshots, found })
 }
 
 fn read_or_create_key(path: &Path) -> anyhow::Result<[u8; 32]> {

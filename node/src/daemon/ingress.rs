@@ -3,19 +3,19 @@
 //! Invariants: signatures are checked here, off the driver's thread; bytes that fail any check are dropped and never reach the Machine.
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::SyncSender;
 
 use starling_core::event::SignedBatch;
 use starling_core::ids::{ClusterId, JobId, LogId, NodeId};
-use starling_core::limits;
 use starling_core::machine::{Input, Machine};
 use starling_core::time::Now;
 use starling_net::{Event, Events, Lane, PeerKey, Topic, Verdict};
 use tokio::sync::Semaphore;
 use tracing::{debug, info, warn};
 
-use super::edges::Serve;
 use super::edges::log_key;
+use super::fetch::Fetches;
+use super::serve::Serve;
 use crate::driver::Handle;
 use crate::output::{self, Files, Kept, Pushes, Remote};
 use crate::storage::Reader;
@@ -41,6 +41,10 @@ pub(super) struct Ingress {
     pub(super) keeping: Arc<Semaphore>,
     /// Answers to this node's own fetches.
     pub(super) remote: Remote,
+    /// Pieces of snapshots that others want.
+    pub(super) serve: SyncSender<Serve>,
+    /// Pieces of snapshots that this node wants.
+    pub(super) fetches: Fetches,
     /// Where the API is served.
     pub(super) api: String,
     /// Where workers may attach, to be told in presence.
@@ -156,6 +160,11 @@ impl Ingress {
     fn control(&self, from: NodeId, bytes: &[u8]) -> bool {
         match minicbor::decode::<Control>(bytes) {
             Ok(Control::Core(message)) => self.handle.input(Input::Message { from, message }),
+            Ok(Control::Piece { id, offset }) => {
+                // Full: the peer asks again.
+                let _full = self.serve.try_send(Serve::Piece { to: from, id, offset });
+                true
+            }
             Ok(Control::Pushed { id, kept }) => {
                 self.pushes.answered(id, kept);
                 true
@@ -184,6 +193,10 @@ impl Ingress {
                 let batches = batches.iter().map_while(|bytes| self.open_batch(bytes)).collect();
                 self.handle.input(Input::Pulled { from, log, batches, more })
             }
+            Ok(Bulk::Piece { id, offset, data }) => {
+                self.fetches.piece(from, id, offset, data);
+                true
+            }
             Ok(Bulk::Fetched { id, len, data }) => {
                 self.remote.answered(id, bytes::Bytes::copy_from_slice(data), len);
                 true
@@ -203,25 +216,6 @@ impl Ingress {
                 debug!(node = %from, %error, "frame dropped");
                 true
             }
-        }
-    }
-}
-
-/// Serves pulls from the disk. For a thread of its own.
-pub(super) fn serve(queue: &Receiver<Serve>, reader: &Reader, net: &starling_net::Handle) {
-    for Serve { to, log, from } in queue {
-        match reader.read(log_key(&log), from.0, limits::SYNC_RESPONSE_BYTES_MAX) {
-            Ok(found) => {
-                let size: usize = found.iter().map(|(_, bytes)| bytes.len()).sum();
-                // A response near the limit was cut; a short one was all there is.
-                let more = size + limits::BATCH_BYTES_MAX > limits::SYNC_RESPONSE_BYTES_MAX;
-                let batches = found.iter().map(|(_, bytes)| bytes.as_ref().into()).collect();
-                let frame = wire::encode(&Bulk::Batches { log, more, batches });
-                if let Err(error) = net.send(PeerKey(to.0), Lane::Bulk, frame) {
-                    debug!(node = %to, %error, "pull not answered");
-                }
-            }
-            Err(error) => warn!(?log, %error, "cannot read the log for a peer"),
         }
     }
 }

@@ -5,14 +5,17 @@
 
 mod discovery;
 mod edges;
+mod fetch;
 mod gateways;
 mod generators;
 mod home;
 mod ingress;
+mod keeper;
 mod node;
 mod ports;
 mod recover;
 mod rendezvous;
+mod serve;
 mod start;
 mod stats;
 mod tell;

@@ -3,20 +3,23 @@
 use anyhow::{Context as _, bail};
 use starling_core::config::Config;
 use starling_core::event::{SignedBatch, cluster_id};
+use starling_core::machine::snapshot::{Local, Shared};
 use starling_core::machine::{Identity, Machine, Record, Recovery};
 use starling_core::namespace::Registry;
 use tracing::warn;
 
 use crate::driver::Clock;
 use crate::storage;
+use crate::storage::snapshots::Found;
 
-/// Reads all records and finishes the recovery.
+/// Reads the snapshot and all records beyond it, and finishes the recovery.
 ///
 /// # Errors
-/// If the log cannot be read, or belongs to another cluster.
+/// If one of them cannot be read, or belongs to another cluster.
 pub(super) fn recover(
     config: Config,
     identity: Identity,
+    found: Found,
     records: storage::Recovery,
     clock: &Clock,
 ) -> anyhow::Result<Machine> {
@@ -25,6 +28,19 @@ pub(super) fn recover(
     }
     let cluster = cluster_id(&identity.secret);
     let mut recovery = Recovery::new(config, Registry::built_in(), identity);
+    for file in &found.damaged {
+        warn!(file = %file.display(), "a snapshot is damaged; the one before it and the log beyond that are used");
+    }
+    for (loaded, is_own) in
+        found.own.into_iter().map(|own| (own, true)).chain(found.joined.into_iter().map(|one| (one, false)))
+    {
+        let shared = Shared::from_bytes(&loaded.shared, &cluster).context(
+            "reading a snapshot; use the program and the secret that it was written with, or start with an empty --dir: \
+             the node gets the shared history back from its peers",
+        )?;
+        let local = is_own.then(|| Local::from_bytes(&loaded.local)).transpose().context("reading a snapshot")?;
+        recovery.snapshot(shared, local);
+    }
     let mut foreign = 0_u64;
     for record in records {
         match record.context("reading the log")? {

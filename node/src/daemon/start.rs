@@ -20,29 +20,36 @@ use starling_net::{Lane, PeerKey, SendError};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use super::edges::{RealEdges, Runs, Serve};
+use super::edges::{RealEdges, Runs};
+use super::fetch::{self, Fetcher, Fetches};
 use super::generators::Relays;
 use super::home::{self, Home};
 use super::ingress::{self, Ingress};
+use super::keeper::{Archive, Keep, Keeper};
 use super::node::Node;
 use super::rendezvous::Rendezvous;
+use super::serve::{Serve, Server};
 use super::stats::Monitor;
 use super::{discovery, gateways, ports, recover, stats, tell};
 use crate::api;
 use crate::config::{Config, secret};
 use crate::driver::{self, Clock, Handle, Queue};
 use crate::exec::{self, Executor};
+use crate::history::History;
 use crate::hwp::edge::Edge;
 use crate::hwp::gateway;
-use crate::monitor::History;
+use crate::monitor;
 use crate::output::{Files, Outputs, Pushes, Remote, Sent};
 use crate::relay;
+use crate::storage::snapshots::Snapshots;
 use crate::storage::{Reader, Store};
 use crate::tunnel::Tunnels;
 use crate::wire::{self, Bulk, Control};
 
 /// Pulls that wait to be served from disk.
 const SERVES: usize = 64;
+/// What waits to be brought to disk beside the log.
+const KEEPS: usize = 64;
 /// Pieces of pushed lines that are written at once for other nodes' clients.
 const KEEPING_MAX: usize = 64;
 
@@ -56,6 +63,9 @@ struct Opened {
     cluster_secret: [u8; 32],
     rendezvous: Rendezvous,
     store: Store,
+    snapshots: Snapshots,
+    history: History,
+    archive: Archive,
     machine: Machine,
     offers: Resources,
     handle: Handle,
@@ -80,25 +90,29 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let reader = opened.store.reader();
     let about = about(&opened, config, started);
     let outputs = Outputs::new(parts.me, parts.files.clone(), parts.remote.clone());
-    let history = History::default();
+    let past = monitor::History::default();
     let listed = Arc::new(gateways::Listed(parts.edge.clone()));
-    let context = context(&handle, about, outputs, &parts.relays, &reader, &history);
-    let api = api::Context { workers: Some(listed), ..context };
+    let context = context(&handle, about, outputs, &parts.relays, &reader, &past);
+    let api = api::Context { workers: Some(listed), retired: Some(opened.history.clone()), ..context };
     let (serve, serves) = sync_channel(SERVES);
-    let ingress = ingress(&parts, &opened, &net, [&api_addr, &workers_addr], runtime);
+    let (keep, keeping) = sync_channel(KEEPS);
+    let (fetches, fetching) = fetch::channel();
+    let ingress = ingress(&parts, &opened, &net, [&api_addr, &workers_addr], (serve.clone(), fetches.clone()), runtime);
     let monitor = Monitor {
         me: parts.me,
         data_dir: opened.dir.clone(),
         handle: handle.clone(),
         exec: Arc::clone(&exec),
         runs: runs.clone(),
-        history,
+        history: past,
         runtime: runtime.clone(),
     };
     let mut stop = Vec::new();
     let mut threads = vec![
         spawn("ingress", move || ingress.run(events))?,
-        serving(serves, reader, &net)?,
+        serving(serves, reader, &opened, &net)?,
+        keeper(keeping, &opened, &parts.files)?,
+        fetcher(fetching, &opened, &net)?,
         tunnelling(parts.tunnels, incoming, runtime)?,
         discovering(opened.rendezvous, &opened.name, &net, &mut stop)?,
         monitoring(monitor, &mut stop)?,
@@ -112,6 +126,9 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         relays: parts.relays,
         gateway: parts.gateway,
         serve,
+        keep,
+        history: opened.history,
+        fetches,
         signer: opened.signer,
         files: parts.files,
         runs: runs.clone(),
@@ -172,6 +189,7 @@ fn ingress(
     opened: &Opened,
     net: &starling_net::Handle,
     [api, workers]: [&String; 2],
+    (serve, fetches): (SyncSender<Serve>, Fetches),
     runtime: &tokio::runtime::Handle,
 ) -> Ingress {
     Ingress {
@@ -182,6 +200,8 @@ fn ingress(
         remote: parts.remote.clone(),
         api: api.clone(),
         workers: workers.clone(),
+        serve,
+        fetches,
         pushes: parts.pushes.clone(),
         keeping: Arc::new(Semaphore::new(KEEPING_MAX)),
         runtime: runtime.clone(),
@@ -214,20 +234,42 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let rendezvous = Rendezvous::open(meeting, &cluster, &me).with_context(at)?;
     let name = home.name(config, &rendezvous)?;
     let offers = offers(config)?;
-    let Home { dir, seed, store, recovery } = home;
+    let Home { dir, seed, store, recovery, snapshots, found } = home;
+    let history = History::open(&dir).context("opening the history of retired jobs")?;
+    let archive = if config.keep.archive.value { Archive::Whole } else { Archive::Recent };
     let clean = recovery.clean;
     let identity = Identity { signer: signer.clone(), secret: cluster_secret, boot: rand::random() };
     let core = CoreConfig {
         version: env!("CARGO_PKG_VERSION").into(),
         labels: config.labels.value.clone(),
         gateway: config.gateway.value,
+        retain_ms: config.keep.retain_ms.value,
+        retain_jobs: config.keep.retain_jobs.value,
+        snapshot_bytes: config.keep.snapshot_bytes.value,
+        snapshot_ms: config.keep.snapshot_ms.value,
         ..CoreConfig::new(&name, offers)
     };
-    let machine = recover::recover(core, identity, recovery, &clock)?;
+    let machine = recover::recover(core, identity, found, recovery, &clock)?;
     if !clean {
         stop_orphans(&me);
     }
-    Ok(Opened { dir, name, seed, signer, cluster, cluster_secret, rendezvous, store, machine, offers, handle, queue })
+    Ok(Opened {
+        dir,
+        name,
+        seed,
+        signer,
+        cluster,
+        cluster_secret,
+        rendezvous,
+        store,
+        snapshots,
+        history,
+        archive,
+        machine,
+        offers,
+        handle,
+        queue,
+    })
 }
 
 /// After a crash: tasks of the previous run will be granted again, so their processes must not go on.
@@ -266,7 +308,7 @@ fn context(
     outputs: Outputs,
     relays: &relay::Handle,
     reader: &Reader,
-    past: &History,
+    past: &monitor::History,
 ) -> api::Context {
     let storage = storage_stats(&about.data_dir);
     let reader = reader.clone();
@@ -282,6 +324,7 @@ fn context(
         past: past.clone(),
         generators: Some(Arc::new(Relays(relays.clone()))),
         workers: None,
+        retired: None,
     }
 }
 
@@ -294,9 +337,36 @@ fn storage_stats(dir: &Path) -> api::ReadStorage {
     })
 }
 
-fn serving(serves: Receiver<Serve>, reader: Reader, net: &starling_net::Handle) -> anyhow::Result<JoinHandle<()>> {
-    let net = net.clone();
-    spawn("serve", move || ingress::serve(&serves, &reader, &net))
+fn serving(
+    serves: Receiver<Serve>,
+    reader: Reader,
+    opened: &Opened,
+    net: &starling_net::Handle,
+) -> anyhow::Result<JoinHandle<()>> {
+    let server = Server { reader, snapshots: opened.snapshots.clone(), net: net.clone() };
+    spawn("serve", move || server.run(&serves))
+}
+
+fn keeper(keeping: Receiver<Keep>, opened: &Opened, files: &Files) -> anyhow::Result<JoinHandle<()>> {
+    let keeper = Keeper {
+        handle: opened.handle.clone(),
+        history: opened.history.clone(),
+        snapshots: opened.snapshots.clone(),
+        compactor: opened.store.compactor(),
+        archive: opened.archive,
+        files: files.clone(),
+    };
+    spawn("keeper", move || keeper.run(&keeping))
+}
+
+fn fetcher(queue: fetch::Queue, opened: &Opened, net: &starling_net::Handle) -> anyhow::Result<JoinHandle<()>> {
+    let fetcher = Fetcher {
+        handle: opened.handle.clone(),
+        net: net.clone(),
+        snapshots: opened.snapshots.clone(),
+        cluster: opened.cluster,
+    };
+    spawn("fetch", move || fetcher.run(&queue))
 }
 
 fn tunnelling(

@@ -12,7 +12,7 @@ use std::time::Duration;
 use handle::Message;
 pub use handle::{Clock, Handle, Question, Stopped};
 use starling_core::ids::RequestId;
-use starling_core::machine::{Effect, Input, Machine, Notice, Reply};
+use starling_core::machine::{Effect, Input, Machine, Notice, Reply, SnapshotNews};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
@@ -116,6 +116,9 @@ impl<E: Edges> Driver<E> {
                 | Effect::Publish(_)
                 | Effect::Send { .. }
                 | Effect::Serve { .. }
+                | Effect::Retire(_)
+                | Effect::Snapshot(_)
+                | Effect::Fetch { .. }
                 | Effect::Spawn(_)
                 | Effect::Kill(_)) => self.edges.perform(other),
             }
@@ -125,6 +128,7 @@ impl<E: Edges> Driver<E> {
     fn tell(&mut self, notice: Notice) {
         match &notice {
             Notice::Folded(_) | Notice::Gateway(_) | Notice::GatewayFacts => {}
+            Notice::Snapshot(news) => tell_of_snapshot(news),
             Notice::NodeDead(node) => {
                 warn!(%node, "node is silent; its unfinished tasks are granted again");
             }
@@ -140,5 +144,16 @@ impl<E: Edges> Driver<E> {
         }
         // Nobody may be listening.
         let _nobody = self.news.send(notice);
+    }
+}
+
+fn tell_of_snapshot(news: &SnapshotNews) {
+    match news {
+        SnapshotNews::Written => {}
+        SnapshotNews::Failed(reason) => warn!(%reason, "no snapshot was written; the log grows until one is"),
+        SnapshotNews::Joined(node) => warn!(%node, "this node was far behind; it took over a snapshot"),
+        SnapshotNews::Refused { from, reason } => {
+            warn!(node = %from, %reason, "a snapshot was refused; others are asked");
+        }
     }
 }

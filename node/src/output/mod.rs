@@ -63,6 +63,12 @@ impl Files {
         self.output.join(job_part(job))
     }
 
+    /// Where a job's output and tails may lie here.
+    #[must_use]
+    pub fn dirs(&self, job: &JobId) -> [PathBuf; 2] {
+        [self.job_dir(job), self.tails.join(job_part(job))]
+    }
+
     /// The prefix of a task's output files here.
     #[must_use]
     pub fn prefix(&self, place: &Place) -> PathBuf {

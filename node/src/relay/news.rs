@@ -81,7 +81,8 @@ pub(super) async fn watch(
                 | Notice::GatewayFacts,
             ) => continue,
             Ok(Notice::Stopped) | Err(RecvError::Closed) => return,
-            Err(RecvError::Lagged(_)) => Touched::All,
+            // After a join anything may have changed.
+            Ok(Notice::Snapshot(_)) | Err(RecvError::Lagged(_)) => Touched::All,
         };
         if tx.send(Message::Touched(touched)).await.is_err() {
             return;
@@ -106,7 +107,7 @@ async fn touched(driver: &Handle, batch: &SignedBatch, news: &mut broadcast::Rec
                 | Notice::GatewayFacts
                 | Notice::Stopped,
             ) => {}
-            Err(TryRecvError::Lagged(_)) => return Touched::All,
+            Ok(Notice::Snapshot(_)) | Err(TryRecvError::Lagged(_)) => return Touched::All,
             Err(TryRecvError::Empty | TryRecvError::Closed) => break,
         }
     }

@@ -38,9 +38,9 @@ pub enum Error {
         /// How the damage shows.
         what: &'static str,
     },
-    /// A segment between the first and the last one is gone.
+    /// A segment is gone that no snapshot covers.
     #[error(
-        "{} is missing although later segments exist. Restore it, or start with an empty data directory: the node \
+        "{} is missing although later segments or snapshots exist. Restore it, or start with an empty data directory: the node \
          gets the shared history back from its peers",
         file.display()
     )]

@@ -55,6 +55,20 @@ impl Index {
         }
     }
 
+    /// Whether any batch of `log` is entered.
+    pub(super) fn has(&self, log: LogKey) -> bool {
+        self.logs.contains_key(&log)
+    }
+
+    /// Forgets batches in segments before `segment`.
+    pub(super) fn forget_below(&mut self, segment: u32) {
+        for log in self.logs.values_mut() {
+            log.entries.retain(|entry| entry.segment >= segment);
+            log.entries.shrink_to_fit();
+        }
+        self.logs.retain(|_, log| !log.entries.is_empty());
+    }
+
     /// Batches of `log` that contain a seq `>= from_seq`, in order: at least one if there is any, otherwise as many as
     /// fit into `max_bytes` of batch bytes (`len` less `overhead` each).
     pub(super) fn find(&self, log: LogKey, from_seq: u64, max_bytes: usize, overhead: usize) -> Vec<Entry> {

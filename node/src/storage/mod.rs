@@ -2,7 +2,7 @@
 //!
 //! Invariants: a write completes with `Ok` only after its bytes were synced; completions come in the order of the writes;
 //! reads see only synced batches; a file torn at any byte opens and keeps every whole record (ADR: no embedded store).
-//! Does not: know events or chains (`starling_core`), drop old segments, or talk to the driver other than through the
+//! Does not: know events or chains (`starling_core`), decide when segments go, or talk to the driver other than through the
 //! completion callback.
 
 mod error;
@@ -12,6 +12,7 @@ mod queue;
 mod recovery;
 mod scan;
 mod segment;
+pub mod snapshots;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -35,6 +36,7 @@ use self::index::Index;
 use self::queue::{Bounds, Queue};
 use self::recovery::{Opened, Segment};
 use self::segment::DirLock;
+use self::snapshots::{Found, Snapshots};
 use self::writer::Writer;
 
 /// Bound on segment length and on one write, so that offsets fit 32 bits.
@@ -80,19 +82,27 @@ pub enum Record {
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// A segment at least this long is followed by a new one. Low: many files. High: a long scan for what is behind a
-    /// torn end. At most 1 GiB.
+    /// torn end, and log that a snapshot covers goes late. At most 1 GiB.
     pub segment_bytes: u64,
     /// Bound on queued writes. Low: refusals in bursts. High: latency of the last one.
     pub queue_writes_max: usize,
     /// Bound on queued bytes.
     pub queue_bytes_max: usize,
+    /// Records before this segment are in a snapshot: its predecessors may be gone, and are not given by `Recovery`. 1 where there is no snapshot.
+    pub covered_below: u32,
     /// One group commit takes about this much at most. Low: more syncs. High: longer waits for the first in the group.
     pub group_bytes_max: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, queue_writes_max: 65_536, queue_bytes_max: 64 << 20, group_bytes_max: 8 << 20 }
+        Self {
+            segment_bytes: 16 << 20,
+            queue_writes_max: 65_536,
+            queue_bytes_max: 64 << 20,
+            covered_below: segment::FIRST,
+            group_bytes_max: 8 << 20,
+        }
     }
 }
 
@@ -105,7 +115,7 @@ pub struct Completion {
     pub result: Result<(), WriteError>,
 }
 
-/// A snapshot of the store's counters.
+/// The store's counters at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stats {
     /// Length of all segments.
@@ -140,9 +150,22 @@ struct Shared {
     options: Options,
     queue: Queue,
     index: RwLock<Index>,
-    /// Segment number `n` is at `n - FIRST`.
-    segments: RwLock<Vec<Segment>>,
+    segments: RwLock<Segments>,
     counters: Counters,
+}
+
+/// All segments that there are; numbers without holes.
+#[derive(Debug)]
+struct Segments {
+    /// The number of the first.
+    first: u32,
+    list: Vec<Segment>,
+}
+
+/// The half that makes room: cheap to clone, usable from any thread. Outlives the store harmlessly.
+#[derive(Clone, Debug)]
+pub struct Compactor {
+    shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
@@ -170,9 +193,35 @@ impl Store {
         options: Options,
         on_done: Box<dyn Fn(Completion) + Send>,
     ) -> Result<(Self, Recovery), Error> {
+        Self::open_locked(segment::lock(dir)?, dir, options, on_done)
+    }
+
+    /// The same, beside snapshots in `snapshots`: what the newest good one of them contains need not be in the log. `naming`
+    /// tells how a snapshot is named.
+    ///
+    /// Errors: as `open`, and of `Snapshots::open`.
+    pub fn open_beside(
+        dir: &Path,
+        snapshots: &Path,
+        naming: fn(&[u8]) -> snapshots::Name,
+        options: Options,
+        on_done: Box<dyn Fn(Completion) + Send>,
+    ) -> Result<(Self, Recovery, Snapshots, Found), Error> {
         let lock = segment::lock(dir)?;
+        let (snapshots, found) = Snapshots::open(snapshots, naming)?;
+        let covered_below = found.own.as_ref().map_or(segment::FIRST, |own| own.segment);
+        let (store, recovery) = Self::open_locked(lock, dir, Options { covered_below, ..options }, on_done)?;
+        Ok((store, recovery, snapshots, found))
+    }
+
+    fn open_locked(
+        lock: DirLock,
+        dir: &Path,
+        options: Options,
+        on_done: Box<dyn Fn(Completion) + Send>,
+    ) -> Result<(Self, Recovery), Error> {
         let options = Options { segment_bytes: options.segment_bytes.min(WRITE_BYTES_MAX as u64), ..options };
-        let Opened { segments, index, recovery } = recovery::open(dir)?;
+        let Opened { first, segments, index, recovery } = recovery::open(dir, options.covered_below)?;
         let (Some(last), Ok(count)) = (segments.last().cloned(), u32::try_from(segments.len())) else {
             return Err(Error::Missing { file: segment::path(dir, segment::FIRST) });
         };
@@ -185,10 +234,10 @@ impl Store {
             options,
             queue: Queue::new(bounds),
             index: RwLock::new(index),
-            segments: RwLock::new(segments),
+            segments: RwLock::new(Segments { first, list: segments }),
             counters,
         });
-        let number = segment::FIRST + count - 1;
+        let number = first + count - 1;
         let writer = Writer::new(Arc::clone(&shared), OnDone(on_done), number, &last);
         let thread = thread::Builder::new().name("log-writer".to_owned()).spawn(move || writer.run());
         let writer = Some(thread.map_err(Error::io("start the writer thread for", dir))?);
@@ -214,11 +263,22 @@ impl Store {
         Reader { shared: Arc::clone(&self.shared) }
     }
 
+    /// A handle that makes room.
+    pub fn compactor(&self) -> Compactor {
+        Compactor { shared: Arc::clone(&self.shared) }
+    }
+
+    /// The segment that is being written. Everything before it is durable, and complete in the order of the writes.
+    pub fn current(&self) -> u32 {
+        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.first + u32::try_from(segments.list.len()).unwrap_or(u32::MAX) - 1
+    }
+
     /// Counters, and the free space as of now.
     pub fn stats(&self) -> Stats {
         let shared = &*self.shared;
         let free = rustix::fs::statvfs(&shared.dir).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-        let segments = shared.segments.read().unwrap_or_else(PoisonError::into_inner).len();
+        let segments = shared.segments.read().unwrap_or_else(PoisonError::into_inner).list.len();
         Stats {
             bytes: shared.counters.bytes.load(Relaxed),
             records: shared.counters.records.load(Relaxed),
@@ -230,9 +290,48 @@ impl Store {
 }
 
 impl Reader {
+    /// Whether anything of `log` is stored.
+    pub fn has(&self, log: LogKey) -> bool {
+        self.shared.index.read().unwrap_or_else(PoisonError::into_inner).has(log)
+    }
+
     /// As `Store::read`.
     pub fn read(&self, log: LogKey, from_seq: u64, max_bytes: usize) -> Result<Vec<(u64, Bytes)>, Error> {
         read(&self.shared, log, from_seq, max_bytes)
+    }
+}
+
+impl Compactor {
+    /// Deletes the segments before `number`, the oldest first, but never the one that is being written. Returns how many
+    /// bytes that made free. Readers of what is gone find nothing.
+    ///
+    /// Errors: `Io`; what was deleted stays deleted.
+    pub fn drop_below(&self, number: u32) -> Result<u64, Error> {
+        let shared = &*self.shared;
+        let mut freed = 0;
+        loop {
+            let mut segments = shared.segments_mut();
+            let first = segments.first;
+            if first >= number || segments.list.len() < 2 {
+                break;
+            }
+            drop(segments);
+            // Out of the index first, so that hardly a reader looks for what is gone.
+            shared.index_mut().forget_below(first + 1);
+            segments = shared.segments_mut();
+            let gone = segments.list.remove(0);
+            segments.first += 1;
+            drop(segments);
+            let path = segment::path(&shared.dir, first);
+            let bytes = gone.file.metadata().map_or(gone.len, |meta| meta.len());
+            std::fs::remove_file(&path).map_err(Error::io("delete", &path))?;
+            freed += bytes;
+            shared.counters.bytes.fetch_sub(bytes, Relaxed);
+        }
+        if freed > 0 {
+            segment::sync_dir(&shared.dir).map_err(Error::io("sync", &shared.dir))?;
+        }
+        Ok(freed)
     }
 }
 
@@ -262,7 +361,7 @@ fn read(shared: &Shared, log: LogKey, from_seq: u64, max_bytes: usize) -> Result
 impl Shared {
     fn segment(&self, number: u32) -> Result<Segment, Error> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let found = number.checked_sub(segment::FIRST).and_then(|place| segments.get(place as usize));
+        let found = number.checked_sub(segments.first).and_then(|place| segments.list.get(place as usize));
         found.cloned().ok_or_else(|| {
             let missing = io::Error::from(io::ErrorKind::NotFound);
             Error::io("find", segment::path(&self.dir, number))(missing)
@@ -274,7 +373,7 @@ impl Shared {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn segments_mut(&self) -> RwLockWriteGuard<'_, Vec<Segment>> {
+    fn segments_mut(&self) -> RwLockWriteGuard<'_, Segments> {
         self.segments.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

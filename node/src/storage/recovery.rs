@@ -25,7 +25,7 @@ pub struct TornTail {
     pub bytes_cut: u64,
 }
 
-/// All records found at opening, in the order they were written, plus what was noticed.
+/// All records found at opening that no snapshot covers, in the order they were written, plus what was noticed.
 ///
 /// Iterating reads the segments again, one buffer at a time, up to where they ended at opening; the store may be written
 /// meanwhile. Ends after the first error.
@@ -35,7 +35,7 @@ pub struct Recovery {
     pub torn: Option<TornTail>,
     /// Whether the last record is `Record::Clean` and nothing was cut behind it.
     pub clean: bool,
-    /// How many records the iterator will give.
+    /// How many records there are, those that a snapshot covers included.
     pub records: u64,
     files: std::vec::IntoIter<(PathBuf, Segment)>,
     reading: Option<(PathBuf, Frames)>,
@@ -52,6 +52,8 @@ pub(super) struct Segment {
 /// What opening found.
 #[derive(Debug)]
 pub(super) struct Opened {
+    /// The number of the first segment.
+    pub(super) first: u32,
     pub(super) segments: Vec<Segment>,
     pub(super) index: Index,
     pub(super) recovery: Recovery,
@@ -72,8 +74,8 @@ enum Position {
 }
 
 /// Opens and verifies all segments of a locked directory; makes the first one in an empty directory.
-pub(super) fn open(dir: &Path) -> Result<Opened, Error> {
-    let mut numbers = segment::list(dir)?;
+pub(super) fn open(dir: &Path, covered_below: u32) -> Result<Opened, Error> {
+    let mut numbers = segment::list(dir, covered_below)?;
     if numbers.is_empty() {
         let first = segment::path(dir, segment::FIRST);
         segment::create(dir, segment::FIRST).map_err(|error| Error::io("create", first)(error.into_inner()))?;
@@ -85,12 +87,13 @@ pub(super) fn open(dir: &Path) -> Result<Opened, Error> {
         let position = if place + 1 == numbers.len() { Position::Last } else { Position::Inner };
         segments.push(open_segment(dir, *number, position, &mut found)?);
     }
-    let paths = numbers.iter().map(|number| segment::path(dir, *number));
-    let files: Vec<_> = paths.zip(segments.iter().cloned()).collect();
+    let beyond = numbers.iter().zip(&segments).filter(|(number, _)| **number >= covered_below);
+    let files: Vec<_> = beyond.map(|(number, segment)| (segment::path(dir, *number), segment.clone())).collect();
+    let first = numbers.first().copied().unwrap_or(segment::FIRST);
     let Found { index, records, clean, torn } = found;
     let clean = clean && torn.is_none();
     let recovery = Recovery { torn, clean, records, files: files.into_iter(), reading: None };
-    Ok(Opened { segments, index, recovery })
+    Ok(Opened { first, segments, index, recovery })
 }
 
 fn open_segment(dir: &Path, number: u32, position: Position, found: &mut Found) -> Result<Segment, Error> {

@@ -57,8 +57,9 @@ pub(super) fn path(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("{number:08}.log"))
 }
 
-/// Numbers of the segments in `dir`, ascending and without holes. Files with other names are left alone.
-pub(super) fn list(dir: &Path) -> Result<Vec<u32>, Error> {
+/// Numbers of the segments in `dir`, ascending and without holes; those before `covered_below` may be missing. Files with
+/// other names are left alone.
+pub(super) fn list(dir: &Path, covered_below: u32) -> Result<Vec<u32>, Error> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let name = entry.map_err(Error::io("list", dir))?.file_name();
@@ -70,8 +71,9 @@ pub(super) fn list(dir: &Path) -> Result<Vec<u32>, Error> {
         }
     }
     numbers.sort_unstable();
-    if numbers.first().is_some_and(|first| *first != FIRST) {
-        return Err(Error::Missing { file: path(dir, FIRST) });
+    let first = numbers.first().copied().unwrap_or(FIRST);
+    if first > covered_below || (numbers.is_empty() && covered_below > FIRST) {
+        return Err(Error::Missing { file: path(dir, covered_below) });
     }
     for pair in numbers.windows(2) {
         if pair[1] != pair[0] + 1 {

@@ -181,7 +181,7 @@ impl Writer {
         self.shared.counters.bytes.fetch_add(HEADER_BYTES as u64, Relaxed);
         self.reserved = self.len;
         let segment = Segment { file: Arc::clone(&self.file), salt: self.salt, len: self.len };
-        self.shared.segments_mut().push(segment);
+        self.shared.segments_mut().list.push(segment);
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use minicbor::bytes::ByteSlice;
 use starling_core::event::{SIGNATURE_BYTES, Signer, verify};
-use starling_core::ids::{JobId, LogId};
+use starling_core::ids::{Hash, JobId, LogId};
 use starling_core::schedule::Presence;
 use starling_core::sync::Message;
 
@@ -51,6 +51,16 @@ pub enum Control {
         /// What.
         #[n(1)]
         kept: Kept,
+    },
+    /// "Send me this piece of a snapshot."
+    #[n(3)]
+    Piece {
+        /// The snapshot's name.
+        #[n(0)]
+        id: Hash,
+        /// From where.
+        #[n(1)]
+        offset: u64,
     },
 }
 
@@ -105,6 +115,19 @@ pub enum Bulk<'a> {
         /// Which job's.
         #[n(1)]
         job: JobId,
+        /// The bytes.
+        #[b(2)]
+        data: &'a ByteSlice,
+    },
+    /// A piece of a snapshot.
+    #[n(4)]
+    Piece {
+        /// The snapshot's name.
+        #[n(0)]
+        id: Hash,
+        /// From where.
+        #[n(1)]
+        offset: u64,
         /// The bytes.
         #[b(2)]
         data: &'a ByteSlice,

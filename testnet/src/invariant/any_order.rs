@@ -11,11 +11,12 @@ use starling_core::rng::Rng;
 use super::Violation;
 use crate::sim::Seat;
 
-/// Folds what is on a node's disk in an order drawn by `rng`, in two parts, and joins them.
+/// Folds the records on a node's disk in an order drawn by `rng`, in two parts that begin with snapshots, and joins them.
 pub(crate) fn look(
     seat: Seat,
     root: Hash,
     records: &[Record],
+    (early, late): (Facts, Facts),
     registry: &Registry,
     rng: &mut Rng,
 ) -> Option<Violation> {
@@ -33,7 +34,7 @@ pub(crate) fn look(
         let other = usize::try_from(rng.below(last as u64 + 1)).unwrap_or(0);
         entries.swap(last, other);
     }
-    let (mut left, mut right) = (Facts::bot(), Facts::bot());
+    let (mut left, mut right) = (early, late);
     for (dot, entry) in entries {
         // Some on both sides.
         let side = rng.below(3);

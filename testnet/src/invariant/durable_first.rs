@@ -24,12 +24,16 @@ pub(crate) fn look(disk: &Disk, effect: &Effect) -> Option<Violation> {
             Message::OfferReply { accepted: false, .. }
             | Message::Digest(_)
             | Message::Pull { .. }
+            | Message::SnapshotAhead { .. }
             | Message::Ask { .. } => true,
         },
         Effect::Reply { reply: Reply::Cancelled | Reply::Noted | Reply::Error(_), .. }
         | Effect::Write { .. }
         | Effect::Publish(_)
         | Effect::Serve { .. }
+        | Effect::Retire(_)
+        | Effect::Snapshot(_)
+        | Effect::Fetch { .. }
         | Effect::Kill(_)
         | Effect::Notice(_) => true,
     };

@@ -13,6 +13,7 @@ pub(crate) mod facts_contain_log;
 pub(crate) mod frontier_grows;
 pub(crate) mod hostile_bytes;
 pub(crate) mod library;
+pub(crate) mod live_only;
 pub(crate) mod one_gateway;
 pub(crate) mod one_seal;
 pub(crate) mod one_start;
@@ -20,6 +21,7 @@ pub(crate) mod one_writer;
 pub(crate) mod same_trace;
 pub(crate) mod sealed;
 pub(crate) mod stable_seals;
+pub(crate) mod stays_retired;
 pub(crate) mod within_caps;
 
 use core::fmt;
@@ -65,13 +67,14 @@ const fn rule(number: u8, kind: Kind, name: &'static str, source: &'static str) 
 }
 
 /// All rules that the simulator checks.
-pub const TABLE: [Rule; 19] = [
+pub const TABLE: [Rule; 21] = [
     rule(1, Kind::Step, "nothing leaves before it is durable", "L1"),
     rule(2, Kind::Step, "one writer per log", "L2, L3"),
     rule(3, Kind::Rest, "facts contain the fold of the frontier", "section 6"),
     rule(4, Kind::Rest, "equal frontiers, equal facts and roots", "section 6"),
     rule(5, Kind::Step, "a frontier never shrinks", "section 4"),
     rule(6, Kind::Healed, "what one node holds, all hold within 10 s", "section 5"),
+    rule(8, Kind::Rest, "a retired job never returns", "J9"),
     rule(9, Kind::Healed, "every acknowledged job is sealed", "J8"),
     rule(10, Kind::Step, "without faults a task starts once", "section 1"),
     rule(11, Kind::Step, "extra starts are at most the suspicions and crashes that touch the job", "J6"),
@@ -80,9 +83,10 @@ pub const TABLE: [Rule; 19] = [
     rule(14, Kind::Rest, "a seal that was seen never changes", "section 1"),
     rule(16, Kind::Step, "hostile bytes are refused, hostile events inert, nothing panics", "L4, section 6"),
     rule(18, Kind::Step, "every buffer stays under its cap", "section 12"),
-    rule(19, Kind::Rest, "the log in any order, and parts of it joined, give the same root", "section 6"),
+    rule(19, Kind::Rest, "the log in any order, parts of it and snapshots joined, give the same root", "section 6"),
     rule(20, Kind::Rest, "old and new versions mixed, then all new: the same facts", "section 6"),
     rule(21, Kind::Step, "one effective gateway, none in a minority", "section 8"),
+    rule(22, Kind::Healed, "facts hold no retired job, and little of what was", "J9"),
     rule(23, Kind::Run, "same seed, same trace", "section 11"),
     rule(24, Kind::Healed, "a crash loop mints nothing", "L2"),
 ];
@@ -119,6 +123,7 @@ pub(crate) struct Rules {
     pub(crate) one_gateway: one_gateway::OneGateway,
     pub(crate) one_seal: one_seal::OneSeal,
     pub(crate) stable_seals: stable_seals::StableSeals,
+    pub(crate) stays_retired: stays_retired::StaysRetired,
 }
 
 impl Rules {
@@ -131,6 +136,7 @@ impl Rules {
             one_gateway: one_gateway::OneGateway::default(),
             one_seal: one_seal::OneSeal::default(),
             stable_seals: stable_seals::StableSeals::default(),
+            stays_retired: stays_retired::StaysRetired::default(),
         }
     }
 

@@ -3,14 +3,18 @@
 //! Invariants: only `commit` makes records durable; a crash lets a prefix of the oldest write survive, cut at a record boundary; a failed write leaves nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use starling_core::event::{Entry, SignedBatch};
 use starling_core::ids::{GrantId, Hash, JobId, LogId, NodeId, Seq, WriteId};
 use starling_core::limits;
+use starling_core::machine::snapshot::{self, Bytes, Shared};
 use starling_core::machine::{Note, Record};
 use starling_core::namespace::{Declaration, is_submission};
 use starling_core::rng::Rng;
 use starling_core::time::Mono;
+
+use super::keeping::{Held, Origin};
 
 /// The disk.
 #[derive(Debug, Default)]
@@ -23,6 +27,16 @@ pub(crate) struct Disk {
     jobs: BTreeSet<JobId>,
     declarations: BTreeSet<Hash>,
     pending: VecDeque<(WriteId, Vec<Record>)>,
+    /// How much of each log was ever held.
+    lens: BTreeMap<LogId, Seq>,
+    /// Records that are gone because snapshots hold them.
+    dropped: usize,
+    /// This node's own snapshots, the two newest.
+    own: Vec<Held>,
+    /// Others' that it joined since the older of them.
+    joined: Vec<Held>,
+    /// Snapshots ever kept.
+    snapshots: usize,
     /// Until then every write fails.
     pub(crate) full_until: Mono,
 }
@@ -64,7 +78,10 @@ impl Disk {
     pub(crate) fn forget(&mut self, count: usize) {
         let kept = self.records.len().saturating_sub(count);
         let records = std::mem::take(&mut self.records);
-        *self = Self { full_until: self.full_until, ..Self::default() };
+        let (own, joined, lens) =
+            (std::mem::take(&mut self.own), std::mem::take(&mut self.joined), std::mem::take(&mut self.lens));
+        let (dropped, snapshots) = (self.dropped, self.snapshots);
+        *self = Self { full_until: self.full_until, own, joined, lens, dropped, snapshots, ..Self::default() };
         for record in records.into_iter().take(kept) {
             self.index(&record);
             self.records.push(record);
@@ -88,6 +105,8 @@ impl Disk {
                         _ => {}
                     }
                 }
+                let len = self.lens.entry(log).or_default();
+                *len = (*len).max(batch.header().last_seq());
                 self.batches.entry(log).or_default().insert(batch.header().first_seq, batch.clone());
             }
             Record::Note(Note::Accepted { grant, .. }) => drop(self.notes.insert(*grant)),
@@ -125,15 +144,87 @@ impl Disk {
 
     /// Events of `log` held from its start on.
     pub(crate) fn len(&self, log: &LogId) -> Seq {
-        self.batches
-            .get(log)
-            .and_then(|log| log.last_key_value())
-            .map_or(Seq(0), |(_, batch)| batch.header().last_seq())
+        self.lens.get(log).copied().unwrap_or_default()
+    }
+
+    /// Records ever written.
+    pub(crate) fn written(&self) -> usize {
+        self.dropped + self.records.len()
+    }
+
+    /// Keeps a snapshot of one's own, and drops what the one before holds.
+    pub(crate) fn keep_own(&mut self, bytes: Arc<Bytes>, upto: usize) {
+        self.snapshots += 1;
+        self.own.push(Held { bytes, upto, number: self.snapshots });
+        if self.own.len() > 2 {
+            self.own.remove(0);
+        }
+        if let [older, _] = self.own.as_slice() {
+            let (upto, number) = (older.upto, older.number);
+            self.joined.retain(|joined| joined.number > number);
+            for record in self.records.drain(..upto.saturating_sub(self.dropped)) {
+                if let Record::Batch(batch) = record
+                    && let Some(log) = self.batches.get_mut(&batch.header().log)
+                {
+                    log.remove(&batch.header().first_seq);
+                }
+            }
+            self.dropped = self.dropped.max(upto);
+            self.batches.retain(|_, log| !log.is_empty());
+        }
+    }
+
+    /// Keeps another node's snapshot.
+    pub(crate) fn keep_joined(&mut self, held: Held, shared: &Shared) {
+        self.snapshots += 1;
+        for end in &shared.logs {
+            let len = self.lens.entry(end.log).or_default();
+            *len = (*len).max(end.len);
+        }
+        self.joined.push(Held { number: self.snapshots, ..held });
+    }
+
+    /// All snapshots.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        self.own.iter().chain(&self.joined).cloned().collect()
+    }
+
+    pub(crate) fn newest_own(&self) -> Option<&Held> {
+        self.own.last()
+    }
+
+    pub(crate) fn snapshot_named(&self, id: &Hash) -> Option<Held> {
+        self.own.iter().find(|held| snapshot::name(&held.bytes.shared) == *id).cloned()
+    }
+
+    /// What a node starts from.
+    pub(crate) fn origin(&self, newest_is_damaged: bool) -> Origin {
+        let older = self.own.len().saturating_sub(2);
+        let own = if newest_is_damaged { self.own.get(older) } else { self.own.last() };
+        let number = own.map_or(0, |own| own.number);
+        let joined = self.joined.iter().filter(|joined| joined.number > number).cloned().collect();
+        Origin { own: own.cloned(), joined }
+    }
+
+    /// Where the records begin that a start from there needs.
+    pub(crate) fn first_beyond(&self, origin: &Origin) -> usize {
+        origin.own.as_ref().map_or(0, |own| own.upto.saturating_sub(self.dropped))
+    }
+
+    /// Whether what is asked for is not there any more, although it was, or something later is.
+    pub(crate) fn is_gone(&self, log: &LogId, from: Seq) -> bool {
+        match self.batches.get(log) {
+            None => self.lens.contains_key(log),
+            Some(log) => {
+                let next = log.values().find(|batch| batch.header().last_seq() >= from);
+                next.is_some_and(|batch| batch.header().first_seq > from)
+            }
+        }
     }
 
     /// Events of `node` itself, over all its epochs.
     pub(crate) fn own_events(&self, node: &NodeId) -> u64 {
-        self.batches.iter().filter(|(log, _)| log.node == *node).map(|(log, _)| self.len(log).0).sum()
+        self.lens.iter().filter(|(log, _)| log.node == *node).map(|(_, len)| len.0).sum()
     }
 
     /// Whole batches that hold events from `from` on, within one response; whether there is more.

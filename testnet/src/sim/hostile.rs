@@ -8,7 +8,7 @@ use starling_core::ids::{
     Attempt, Dot, Epoch, GatewayTerm, GrantId, GrantNo, Hash, JobId, JobNo, LogId, NodeId, Seq, Term,
 };
 use starling_core::lattice::IntervalSet;
-use starling_core::namespace::{Durability, Namespace, NamespaceSpec, Voice, batch, sys};
+use starling_core::namespace::{Durability, Namespace, NamespaceSpec, Registry, Voice, batch, sys};
 use starling_core::schedule::Offer;
 use starling_core::sync::Message;
 use starling_core::time::Hlc;
@@ -258,4 +258,28 @@ fn strange(hlc: Hlc, ns: &str, kind: &str, ver: u16) -> LogEntry {
 fn with_bytes(event: LogEntry) -> (LogEntry, Vec<u8>) {
     let bytes = event.to_bytes();
     (event, bytes)
+}
+
+/// The kernel's kinds as a version knew them that had never heard of retirement, and takes no care of what it does not know.
+#[derive(Debug, Default)]
+struct Unretiring(sys::Sys);
+
+impl Namespace for Unretiring {
+    fn spec(&self) -> &NamespaceSpec {
+        self.0.spec()
+    }
+
+    fn delta(&self, dot: Dot, event: &starling_core::event::Event) -> Delta {
+        if event.kind == "Retire" { Delta::Nothing } else { self.0.delta(dot, event) }
+    }
+}
+
+/// All namespaces, without retirement.
+pub(crate) fn unretiring() -> Registry {
+    let mut registry = Registry::empty();
+    registry.add(Box::new(Unretiring::default()));
+    registry.add(Box::new(batch::Batch::default()));
+    registry.add(Box::new(starling_core::namespace::simulation::Simulation::default()));
+    registry.add(Box::new(starling_core::namespace::monitor::Monitor::default()));
+    registry
 }

@@ -9,6 +9,7 @@ mod clients;
 mod disk;
 mod faults;
 mod hostile;
+mod keeping;
 mod network;
 mod node;
 mod options;
@@ -22,7 +23,7 @@ mod workers;
 mod world;
 
 pub(crate) use disk::Disk;
-pub use options::{EveryMs, Faults, Options, PerMille, Sabotage, Watch};
+pub use options::{EveryMs, Faults, Keep, Options, PerMille, Sabotage, Watch};
 pub use run::{Failure, Outcome, run};
 pub(crate) use world::Seat;
 pub use world::Totals;

@@ -99,9 +99,16 @@ impl World {
             Sabotage::NoHalfView => config.gateway_view_percent = 0,
             _ => {}
         }
+        config.retain_ms = self.options.keep.retain_ms(self.options.sabotage);
+        config.retain_jobs = self.options.keep.retain_jobs;
+        (config.snapshot_bytes, config.snapshot_ms) = (self.options.keep.snapshot_bytes, self.options.keep.snapshot_ms);
         let mut recovery = Recovery::new(config, self.registry(seat), identity);
+        let origin = self.origin(seat);
+        let found = origin.feed(&mut recovery, &self.cluster);
+        self.broken(found);
+        let first = self.node(seat).disk.first_beyond(&origin);
         let clean = matches!(self.node(seat).disk.records().last(), Some(Record::CleanShutdown));
-        for index in 0..self.node(seat).disk.records().len() {
+        for index in first..self.node(seat).disk.records().len() {
             let record = self.reread(seat, index);
             recovery.record(record);
         }
@@ -114,13 +121,15 @@ impl World {
         node.life += 1;
         let machine = recovery.finish(Now { mono: Mono(origin), wall: Wall(0) });
         let frontier = machine.frontier().clone();
+        let back = self.rules.stays_retired.look(seat, machine.facts());
+        let node = &mut self.nodes[seat.0];
         node.machine = Some(machine);
         let (id, life) = (node.id, node.life);
         if clean {
             self.rules.one_writer.hand_over(&id, life);
         }
         let found = self.rules.frontier_grows.look(seat, &frontier);
-        self.broken(found);
+        self.broken(back.or(found));
         self.trace.mix(&[31, self.now.0, seat.0 as u64]);
         self.trace.line(self.now, || format!("{seat:?} starts, life {life}"));
         self.step(seat, Input::Tick);
@@ -137,6 +146,9 @@ impl World {
         let mut registry = if self.node(seat).old { super::relays::old_registry() } else { Registry::built_in() };
         if self.options.sabotage == Sabotage::SkewedDelta && seat == Seat(0) {
             registry.add(Box::new(super::hostile::Skewed::default()));
+        }
+        if self.options.sabotage == Sabotage::ForgetsRetired && self.node(seat).life > 0 {
+            registry = super::hostile::unretiring();
         }
         registry
     }

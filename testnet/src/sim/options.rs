@@ -168,6 +168,52 @@ pub enum Sabotage {
     NoFence,
     /// A gateway needs to see nobody but itself.
     NoHalfView,
+    /// After a crash a node reads its log as if nothing had ever been retired.
+    ForgetsRetired,
+    /// The log is replayed without the snapshots that took the place of its beginning.
+    ReplaysLogAlone,
+    /// Nodes retire nothing, although they should.
+    NeverRetires,
+}
+
+/// What nodes keep, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// How long a sealed job is kept; `None` is for ever.
+    pub retain_ms: Option<u64>,
+    /// How many of them.
+    pub retain_jobs: usize,
+    /// Bytes of log between two snapshots.
+    pub snapshot_bytes: u64,
+    /// Time between two snapshots.
+    pub snapshot_ms: u64,
+}
+
+impl Keep {
+    /// Nothing ever goes.
+    pub const ALL: Self =
+        Self { retain_ms: None, retain_jobs: usize::MAX, snapshot_bytes: u64::MAX, snapshot_ms: u64::MAX };
+    /// Hardly anything stays.
+    pub const LITTLE: Self = Self { retain_ms: Some(1_500), retain_jobs: 3, snapshot_bytes: 3_000, snapshot_ms: 1_000 };
+
+    /// Retirement, snapshots, both or neither.
+    fn draw(rng: &mut Rng) -> Self {
+        let (retires, snapshots) = (rng.below(3) > 0, rng.below(3) > 0);
+        let mut keep = Self::ALL;
+        if retires {
+            keep.retain_ms = Some(500 + rng.below(6_000));
+            keep.retain_jobs = if rng.below(2) == 0 { 3 } else { usize::MAX };
+        }
+        if snapshots {
+            (keep.snapshot_bytes, keep.snapshot_ms) = (1_000 + rng.below(20_000), 200 + rng.below(6_000));
+        }
+        keep
+    }
+
+    pub(crate) fn retain_ms(&self, sabotage: Sabotage) -> u64 {
+        let never = sabotage == Sabotage::NeverRetires;
+        self.retain_ms.filter(|_| !never).unwrap_or(u64::MAX)
+    }
 }
 
 /// How closely a run is watched.
@@ -196,6 +242,8 @@ pub struct Options {
     pub tasks_max: u32,
     /// Which faults.
     pub faults: Faults,
+    /// What nodes keep.
+    pub keep: Keep,
     /// Share of packets that travel as bytes, to exercise the codec.
     pub as_bytes: PerMille,
     /// A rule broken on purpose.
@@ -221,6 +269,7 @@ impl Options {
             workers: usize::try_from(rng.below(4)).unwrap_or(0),
             tasks_max: 31,
             faults,
+            keep: Keep::draw(&mut Rng::new(seed ^ 0x4b45_4550_0000_0001)),
             as_bytes: PerMille(30),
             sabotage: Sabotage::None,
             watch: Watch::Close,
@@ -255,6 +304,7 @@ impl Options {
             workers: 0,
             tasks_max: 1,
             faults: Faults::NONE,
+            keep: Keep::ALL,
             as_bytes: PerMille(0),
             watch: Watch::Loose,
             ..Self::draw(0)

@@ -8,10 +8,11 @@ use starling_core::ids::JobId;
 use starling_core::log::Frontier;
 use starling_core::time::Mono;
 
+use super::keeping::{self, Held};
 use super::options::{Options, PerMille, Sabotage, Watch};
 use super::world::{Event, Seat, Totals, World};
 use crate::invariant::{
-    Violation, any_order, convergence, crash_loop, equal_facts, facts_contain_log, one_gateway, sealed,
+    Violation, any_order, convergence, crash_loop, equal_facts, facts_contain_log, live_only, one_gateway, sealed,
 };
 
 /// Everything acknowledged must be sealed this long after healing: the longest tasks, a few retries and their back-off.
@@ -115,6 +116,7 @@ impl World {
         };
         let found = facts_contain_log::look(seat, machine.facts(), machine.frontier(), &self.rules.library);
         let found = found.or_else(|| self.rules.stable_seals.look(machine.facts()));
+        let found = found.or_else(|| self.rules.stays_retired.look(seat, machine.facts()));
         self.broken(found);
     }
 
@@ -148,6 +150,7 @@ impl World {
         let found = sealed::look(self.current(), &self.promised());
         self.broken(found);
         self.rest();
+        self.look_at_size();
         self.crash_loop();
     }
 
@@ -170,7 +173,8 @@ impl World {
     }
 
     fn is_done(&self) -> bool {
-        sealed::look(self.current(), &self.promised()).is_none() && self.processes.is_idle()
+        let sealed = sealed::look(self.current(), &self.promised()).is_none() && self.processes.is_idle();
+        sealed && (self.options.keep.retain_ms.is_none() || self.machines().all(|(_, machine)| machine.retained() == 0))
     }
 
     /// Jobs that were acknowledged, and those that became durable although nobody could be told.
@@ -217,17 +221,31 @@ impl World {
         }
     }
 
+    /// Everything is sealed, and was long ago.
+    fn look_at_size(&mut self) {
+        if self.options.keep.retain_ms.is_none() {
+            return;
+        }
+        let honest = |node: &starling_core::ids::NodeId| self.by_id.contains_key(node);
+        let found = self.current().find_map(|(seat, machine)| live_only::look(seat, machine.facts(), honest));
+        self.broken(found);
+    }
+
     /// The log in any order, folded in two parts that are joined, gives the same Facts.
     fn replay(&mut self, seat: Seat) {
         let registry = match self.options.sabotage {
             Sabotage::OldReplay => super::relays::old_registry(),
             _ => self.registry(seat),
         };
+        let held = self.replay_held(seat);
+        let (early, late) = held.split_at(held.len() / 2);
+        let facts = |held: &[Held]| keeping::facts_of(held.iter(), &self.cluster, &registry);
+        let parts = (facts(early), facts(late));
         let node = &mut self.nodes[seat.0];
         let Some(machine) = node.machine.as_mut() else {
             return;
         };
-        let found = any_order::look(seat, machine.root(), node.disk.records(), &registry, &mut self.rng);
+        let found = any_order::look(seat, machine.root(), node.disk.records(), parts, &registry, &mut self.rng);
         self.broken(found);
     }
 

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use starling_core::event::SignedBatch;
 use starling_core::ids::{JobId, LogId};
-use starling_core::machine::{Effect, Input, Notice, Record, Reply};
+use starling_core::machine::{Effect, Input, Notice, Record, Reply, SnapshotNews, snapshot};
 use starling_core::sync::Message;
 use starling_core::time::Mono;
 
@@ -92,6 +92,8 @@ pub(crate) fn of_input(input: &Input) -> [u64; 3] {
         Input::Workers(workers) => {
             [17, workers.iter().map(|worker| u64::from(worker.slots)).sum(), workers.len() as u64]
         }
+        Input::Snapshotted(result) => [18, u64::from(result.is_ok()), 0],
+        Input::Fetched { from, result } => [19, from.prefix(), u64::from(result.is_ok())],
         Input::Stats(_) => [12, 0, 0],
         Input::Addresses { .. } => [13, 0, 0],
         Input::Shutdown => [14, 0, 0],
@@ -109,6 +111,7 @@ fn of_message(message: &Message) -> u64 {
         Message::OfferReply { grant, accepted, .. } => {
             7 ^ job(&grant.job) ^ u64::from(grant.no.no) << 8 ^ u64::from(*accepted) << 4
         }
+        Message::SnapshotAhead { log: of, id, .. } => 9 ^ log(of) ^ id.prefix(),
         Message::Ask { free, .. } => 8 ^ free.cpu_milli << 8,
     }
 }
@@ -129,6 +132,9 @@ pub(crate) fn of_effect(effect: &Effect) -> [u64; 3] {
         Effect::Send { to, message } => [24, to.prefix(), of_message(message)],
         Effect::Serve { to, log: of, from } => [25, to.prefix() ^ log(of), from.0],
         Effect::Spawn(spawn) => [26, job(&spawn.grant.job), u64::from(spawn.task) ^ spawn.run.0 << 32],
+        Effect::Retire(past) => [51, past.len() as u64, past.iter().fold(0, |sum, past| sum ^ job(&past.id))],
+        Effect::Snapshot(bytes) => [52, snapshot::name(&bytes.shared).prefix(), bytes.local.len() as u64],
+        Effect::Fetch { from, id, bytes } => [53, from.prefix() ^ id.prefix(), *bytes],
         Effect::Kill(run) => [27, run.0, 0],
         Effect::Reply { request, reply } => {
             let what = match reply {
@@ -151,6 +157,12 @@ pub(crate) fn of_effect(effect: &Effect) -> [u64; 3] {
                 Notice::Stopped => 3,
                 Notice::Gateway(standing) => 4 ^ standing.acting().map_or(0, |term| term.0 << 8),
                 Notice::GatewayFacts => 5,
+                Notice::Snapshot(news) => match news {
+                    SnapshotNews::Written => 6,
+                    SnapshotNews::Failed(_) => 7,
+                    SnapshotNews::Joined(node) => 8 ^ node.prefix(),
+                    SnapshotNews::Refused { from, .. } => 9 ^ from.prefix(),
+                },
             };
             [29, what, 0]
         }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use starling_core::event::{SignedBatch, cluster_id};
 use starling_core::facts::{Outcome, Usage};
-use starling_core::ids::{ClusterId, NodeId, RunId, Seq, WriteId};
+use starling_core::ids::{ClusterId, Hash, NodeId, RunId, Seq, WriteId};
+use starling_core::machine::snapshot::Bytes;
 use starling_core::machine::{Effect, Input, Notice, Record, Spawn, Work};
 use starling_core::resources::Resources;
 use starling_core::rng::Rng;
@@ -18,6 +19,7 @@ use starling_core::time::Mono;
 use super::clients::{Clients, Report};
 use super::faults::Fault;
 use super::hostile::Hostile;
+use super::keeping;
 use super::network::{Network, Origin, Packet};
 use super::node::Node;
 use super::options::{Faults, Options, Sabotage, Watch};
@@ -48,6 +50,8 @@ pub(crate) enum Event {
     Worker(usize),
     Workers(Seat),
     Report(Box<Report>),
+    Snapshot { seat: Seat, life: u32, bytes: Arc<Bytes>, upto: usize },
+    Fetch { seat: Seat, life: u32, from: NodeId, id: Hash },
     Restart(Seat),
     Resume(Seat),
     Fault(Fault),
@@ -187,6 +191,8 @@ impl World {
             Event::Relay(seat) => self.tell_of_relay(seat),
             Event::Worker(index) => self.on_worker(index),
             Event::Workers(seat) => self.on_workers(seat),
+            Event::Snapshot { seat, life, bytes, upto } => self.on_snapshot(seat, life, bytes, upto),
+            Event::Fetch { seat, life, from, id } => self.on_fetch(seat, life, from, id),
             Event::Restart(seat) => self.start(seat),
             Event::Resume(seat) => self.resume(seat),
             Event::Fault(fault) => self.on_fault(fault),
@@ -284,6 +290,15 @@ impl World {
                     self.send(seat, to, Packet::Message(Box::new(message)));
                 }
             }
+            Effect::Serve { to, log, from } if self.node(seat).disk.is_gone(&log, from) => {
+                let newest = keeping::newest(&self.node(seat).disk);
+                if let (Some(to), Some((id, bytes))) = (self.by_id.get(&to).copied(), newest) {
+                    self.send(seat, to, Packet::Message(Box::new(Message::SnapshotAhead { log, id, bytes })));
+                }
+            }
+            Effect::Retire(past) => self.on_retire(seat, &past),
+            Effect::Snapshot(bytes) => self.write_snapshot(seat, *bytes),
+            Effect::Fetch { from, id, .. } => self.fetch(seat, from, id),
             Effect::Serve { to, log, from } => {
                 let (batches, more) = self.node(seat).disk.serve(&log, from.max(Seq(1)));
                 if let Some(to) = self.by_id.get(&to).copied() {
@@ -476,6 +491,7 @@ impl World {
             }
             Notice::Stopped if self.stopping.remove(&seat) => self.stop(seat),
             Notice::Folded(_)
+            | Notice::Snapshot(_)
             | Notice::DiskRefuses(_)
             | Notice::DiskAccepts
             | Notice::GatewayFacts

@@ -35,6 +35,9 @@ impl Host {
             | Effect::Spawn(_)
             | Effect::Kill(_)
             | Effect::Reply { .. }
+            | Effect::Retire(_)
+            | Effect::Snapshot(_)
+            | Effect::Fetch { .. }
             | Effect::Notice(_) => None,
         }) {
             effects = self.machine.step(now(at), Input::Durable(write));

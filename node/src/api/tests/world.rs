@@ -28,6 +28,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use crate::api::{About, Context, Generators, ReadWorkers, StorageStats, serve};
 use crate::driver::{self, Clock, Edges, Handle};
 use crate::exec::output::{Stream, path};
+use crate::history::History as Jobs;
 use crate::monitor::History;
 use crate::output::{Files, Outputs, Place, Remote, TAIL_BYTES, Which};
 use crate::relay;
@@ -45,6 +46,7 @@ struct World {
     files: Files,
     log: Log,
     held: BTreeSet<RunId>,
+    retired: Jobs,
 }
 
 impl Edges for World {
@@ -64,10 +66,13 @@ impl Edges for World {
                     self.end(run, Outcome::Signal(15));
                 }
             }
+            Effect::Retire(past) => self.retired.append(past),
             Effect::Gossip(_)
             | Effect::Publish(_)
             | Effect::Send { .. }
             | Effect::Serve { .. }
+            | Effect::Snapshot(_)
+            | Effect::Fetch { .. }
             | Effect::Reply { .. }
             | Effect::Notice(_) => {}
         }
@@ -190,13 +195,24 @@ impl Node {
         );
         let machine = recovery.finish(clock.now());
         let me = machine.me();
+        let retired = Jobs::open(dir.path()).unwrap();
         let (files, log) = (Files::under(dir.path()), Log::default());
-        let world =
-            World { handle: handle.clone(), files: files.clone(), log: Arc::clone(&log), held: BTreeSet::new() };
+        let world = World {
+            handle: handle.clone(),
+            files: files.clone(),
+            log: Arc::clone(&log),
+            held: BTreeSet::new(),
+            retired: retired.clone(),
+        };
         let driver = std::thread::spawn(move || driver::run(machine, queue, world));
         let outputs = outputs(me, files.clone(), reach);
         let past = History::default();
-        let ctx = Context { generators, workers, ..context(handle.clone(), outputs, log, dir.path(), past.clone()) };
+        let ctx = Context {
+            generators,
+            workers,
+            retired: Some(retired),
+            ..context(handle.clone(), outputs, log, dir.path(), past.clone())
+        };
         let socket = dir.path().join("api.sock");
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let http = tcp.local_addr().unwrap();
@@ -256,6 +272,7 @@ fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path, past: History
         past,
         generators: None,
         workers: None,
+        retired: None,
     }
 }
 

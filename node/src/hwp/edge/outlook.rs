@@ -172,6 +172,7 @@ async fn changed(news: &mut broadcast::Receiver<Notice>) -> bool {
                 | Notice::Forked(_)
                 | Notice::RootMismatch(_)
                 | Notice::DiskRefuses(_)
+                | Notice::Snapshot(_)
                 | Notice::DiskAccepts,
             ) => {}
         }

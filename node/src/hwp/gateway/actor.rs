@@ -110,6 +110,7 @@ async fn watch(driver: driver::Handle, mut news: broadcast::Receiver<Notice>, tx
                 | Notice::Forked(_)
                 | Notice::RootMismatch(_)
                 | Notice::DiskRefuses(_)
+                | Notice::Snapshot(_)
                 | Notice::DiskAccepts
                 | Notice::GatewayFacts,
             ) => continue,

@@ -1,0 +1,392 @@
+//! Snapshots: all that a node holds as one value, so that the raw log below can go and a new node need not read it (ADR 17).
+//!
+//! Two parts: what all nodes share (where each log ends, Facts, their root) and what is this node's alone (acceptances that are open, keys of retired jobs, its clock).
+//! Invariants: a snapshot holds what is durable and nothing else; the shared part is checked against its root wherever it comes from; whatever another node
+//! sends is on this node's disk before it is joined.
+//! Does not: write, send or fetch bytes (the edges do).
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Decoder, Encode, Encoder};
+use smol_str::SmolStr;
+
+use super::Machine;
+use super::io::{Effect, Notice, SnapshotNews};
+use crate::config::Config;
+use crate::facts::{Facts, FactsError};
+use crate::ids::{ClusterId, GrantId, Hash, JobId, LogId, NodeId};
+use crate::lattice::IntervalSet;
+use crate::limits;
+use crate::log::LogEnd;
+use crate::time::{Hlc, Mono, Now};
+
+const VERSION: u8 = 1;
+const CONTEXT: &str = "starling 2026 snapshot v1";
+/// After a start, and after a snapshot that failed, the next is tried no sooner than this, or the configured time if that is shorter.
+const SOON_MS: u64 = 60_000;
+/// A peer whose snapshot was refused is not asked for another for this long.
+const SHUN_MS: u64 = 60_000;
+
+/// Why bytes are not a snapshot to be used here. Nothing changed.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// Not the form that this version writes.
+    #[error("bytes are not a snapshot: {0}")]
+    Malformed(#[from] minicbor::decode::Error),
+    /// Written by another version.
+    #[error("a snapshot of format {0}; this program reads format {VERSION}")]
+    Version(u8),
+    /// Of another cluster.
+    #[error("a snapshot of another cluster")]
+    OtherCluster,
+    /// Its Facts cannot be read.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// Its Facts are not those that it names.
+    #[error("its facts have root {found}, it names root {named}")]
+    WrongRoot {
+        /// What it says.
+        named: Hash,
+        /// What its Facts have.
+        found: Hash,
+    },
+    /// Logs out of order, or ends that cannot be.
+    #[error("its logs are out of order")]
+    Logs,
+}
+
+/// What all nodes share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// Where each log ends.
+    pub logs: Vec<LogEnd>,
+    /// What these logs add up to.
+    pub facts: Facts,
+}
+
+/// What is one node's alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Local {
+    /// Tasks that it accepted and has not reported the end of.
+    #[n(0)]
+    pub accepted: BTreeMap<GrantId, IntervalSet>,
+    /// Idempotency keys of retired jobs, oldest first.
+    #[n(1)]
+    pub requests: Vec<Key>,
+    /// Names that clients chose for retired jobs, oldest first.
+    #[n(2)]
+    pub aliases: Vec<Alias>,
+    /// Its clock: never behind anything that it signed.
+    #[n(3)]
+    pub clock: Hlc,
+}
+
+/// The key under which a retired job was submitted.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Key {
+    /// The key.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub key: Vec<u8>,
+    /// The job.
+    #[n(1)]
+    pub job: JobId,
+}
+
+/// The name of a retired job.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Alias {
+    /// The name.
+    #[cbor(n(0), with = "crate::facts::text")]
+    pub name: SmolStr,
+    /// When it was submitted.
+    #[n(1)]
+    pub hlc: Hlc,
+    /// The job.
+    #[n(2)]
+    pub job: JobId,
+}
+
+/// A snapshot to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bytes {
+    /// The shared part.
+    pub shared: Vec<u8>,
+    /// The local part.
+    pub local: Vec<u8>,
+}
+
+/// The name of a snapshot: a hash of its shared part.
+#[must_use]
+pub fn name(shared: &[u8]) -> Hash {
+    Hash(blake3::derive_key(CONTEXT, shared))
+}
+
+impl Shared {
+    fn to_bytes(cluster: &ClusterId, logs: &[LogEnd], facts: &mut Facts) -> Vec<u8> {
+        let root = facts.root();
+        let mut encoder = Encoder::new(Vec::new());
+        let write = |e: &mut Encoder<Vec<u8>>| -> Result<(), minicbor::encode::Error<core::convert::Infallible>> {
+            e.array(5)?.u8(VERSION)?.encode(cluster)?.encode(root)?.encode(logs)?.bytes(&facts.to_bytes())?;
+            Ok(())
+        };
+        write(&mut encoder).expect("writing to memory cannot fail");
+        encoder.into_writer()
+    }
+
+    /// Reads and checks the shared part.
+    ///
+    /// # Errors
+    /// If it is of another form, version or cluster, or its Facts do not have the root that it names.
+    pub fn from_bytes(bytes: &[u8], cluster: &ClusterId) -> Result<Self, SnapshotError> {
+        let mut d = Decoder::new(bytes);
+        if d.array()? != Some(5) {
+            return Err(minicbor::decode::Error::message("a snapshot must be an array of 5").into());
+        }
+        let version = d.u8()?;
+        if version != VERSION {
+            return Err(SnapshotError::Version(version));
+        }
+        if d.decode::<ClusterId>()? != *cluster {
+            return Err(SnapshotError::OtherCluster);
+        }
+        let named: Hash = d.decode()?;
+        let logs: Vec<LogEnd> = d.decode()?;
+        let mut facts = Facts::from_bytes(d.bytes()?)?;
+        if d.position() != bytes.len() || !logs.windows(2).all(|pair| pair[0].log < pair[1].log) {
+            return Err(SnapshotError::Logs);
+        }
+        if !logs.iter().all(LogEnd::is_sound) {
+            return Err(SnapshotError::Logs);
+        }
+        let found = facts.root();
+        if found == named { Ok(Self { logs, facts }) } else { Err(SnapshotError::WrongRoot { named, found }) }
+    }
+}
+
+impl Local {
+    /// Reads the local part.
+    ///
+    /// # Errors
+    /// If the bytes are anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        Ok(minicbor::decode(bytes)?)
+    }
+}
+
+/// The books of snapshots.
+#[derive(Debug, Default)]
+pub(super) struct Keeping {
+    /// Bytes of log since the last one.
+    bytes: u64,
+    /// The next is due no sooner.
+    due: Mono,
+    /// Another node's was joined: one of one's own takes its place.
+    joined: bool,
+    /// Where the logs end in the one that is being written, and the bytes it covers.
+    in_flight: Option<(Vec<LogEnd>, u64)>,
+    /// Acceptances on this node's disk that may be open.
+    accepted: BTreeMap<GrantId, IntervalSet>,
+    /// How many of them there may be before they are looked through.
+    accepted_max: usize,
+    /// From whom one is being fetched.
+    fetching: Option<NodeId>,
+    /// Until when some peers are not asked.
+    shunned: BTreeMap<NodeId, Mono>,
+}
+
+impl Keeping {
+    /// The books of a node that starts now, with so many bytes of log beyond its snapshot.
+    pub(super) fn new(
+        now: Mono,
+        config: &Config,
+        bytes: u64,
+        joined: bool,
+        accepted: BTreeMap<GrantId, IntervalSet>,
+    ) -> Self {
+        let due = now.after_ms(SOON_MS.min(config.snapshot_ms));
+        Self { bytes, due, joined, accepted, ..Self::default() }
+    }
+
+    /// So much was written.
+    pub(super) fn wrote(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+
+    fn is_due(&self, now: Mono, config: &Config) -> bool {
+        let due = self.joined || (self.bytes >= config.snapshot_bytes && now >= self.due);
+        due && self.in_flight.is_none()
+    }
+}
+
+/// The part of an acceptance that is still open: nobody reported its end, the owner neither withdrew nor sealed it.
+pub(super) fn still_open(facts: &Facts, me: &NodeId, grant: &GrantId, tasks: &IntervalSet) -> IntervalSet {
+    if facts.is_retired(&grant.job) {
+        return IntervalSet::new();
+    }
+    let job = facts.job(&grant.job);
+    let known = job.and_then(|job| job.grants.lookup(&grant.no));
+    // Nobody waits for what was withdrawn.
+    if known.is_some_and(|grant| grant.void) {
+        return IntervalSet::new();
+    }
+    let run = known.and_then(|grant| grant.run_by(me));
+    let mut open = run.map_or_else(|| tasks.clone(), |run| tasks.difference(&run.all_ended()));
+    if let Some(job) = job {
+        open.subtract(&job.sealed_tasks());
+    }
+    open
+}
+
+impl Machine {
+    /// An acceptance is on disk.
+    pub(super) fn keep_accepted(&mut self, grant: GrantId, tasks: IntervalSet) {
+        self.keeping.accepted.insert(grant, tasks);
+        if self.keeping.accepted.len() > self.keeping.accepted_max.max(2 * limits::HELD_GRANTS_MAX) {
+            self.drop_closed();
+            self.keeping.accepted_max = 2 * self.keeping.accepted.len();
+        }
+    }
+
+    fn drop_closed(&mut self) {
+        let (facts, me) = (&self.facts, &self.me);
+        self.keeping.accepted.retain(|grant, tasks| !still_open(facts, me, grant, tasks).is_empty());
+    }
+
+    /// Writes a snapshot once there is enough log beyond the last one.
+    pub(super) fn snapshot_due(&mut self, now: Now) {
+        if self.stopping || !self.keeping.is_due(now.mono, &self.config) || self.disk_refusal().is_some() {
+            return;
+        }
+        let logs = self.logs.ends();
+        self.drop_closed();
+        let requests = self.owner.retired_requests().map(|(key, job)| Key { key: key.clone(), job: *job });
+        let aliases = self.facts.retired_aliases();
+        let local = Local {
+            accepted: self.keeping.accepted.clone(),
+            requests: requests.collect(),
+            aliases: aliases.map(|(name, hlc, job)| Alias { name: name.clone(), hlc: *hlc, job: *job }).collect(),
+            clock: self.clock.last(),
+        };
+        let shared = Shared::to_bytes(&self.cluster, &logs, &mut self.facts);
+        let local = minicbor::to_vec(&local).expect("writing to memory cannot fail");
+        self.keeping.in_flight = Some((logs, self.keeping.bytes));
+        self.keeping.joined = false;
+        self.effects.push(Effect::Snapshot(Box::new(Bytes { shared, local })));
+    }
+
+    /// The snapshot is on disk, and what lies below it may be gone; or it could not be written.
+    pub(super) fn on_snapshotted(&mut self, now: Now, result: Result<(), String>) {
+        let Some((logs, bytes)) = self.keeping.in_flight.take() else {
+            return;
+        };
+        match result {
+            Ok(()) => {
+                self.logs.compact(&logs);
+                self.keeping.bytes = self.keeping.bytes.saturating_sub(bytes);
+                self.keeping.due = now.mono.after_ms(self.config.snapshot_ms);
+                self.effects.push(Effect::Notice(Notice::Snapshot(SnapshotNews::Written)));
+            }
+            Err(reason) => {
+                self.keeping.due = now.mono.after_ms(SOON_MS.min(self.config.snapshot_ms));
+                self.effects.push(Effect::Notice(Notice::Snapshot(SnapshotNews::Failed(reason))));
+            }
+        }
+    }
+
+    /// What this node asked `from` for lies below what that one still has; it offers a snapshot in its place.
+    pub(super) fn on_snapshot_ahead(&mut self, now: Now, from: NodeId, log: LogId, id: Hash, bytes: u64) {
+        if !self.sync.is_asked(&log, &from) {
+            return;
+        }
+        self.sync.end_pull(&log);
+        self.keeping.shunned.retain(|_, until| *until > now.mono);
+        if self.keeping.fetching.is_some() || self.keeping.shunned.contains_key(&from) {
+            return;
+        }
+        if bytes > limits::SNAPSHOT_BYTES_MAX {
+            return self.refuse_snapshot(now, from, format!("it would take {bytes} bytes"));
+        }
+        self.keeping.fetching = Some(from);
+        self.effects.push(Effect::Fetch { from, id, bytes });
+    }
+
+    fn refuse_snapshot(&mut self, now: Now, from: NodeId, reason: String) {
+        self.keeping.shunned.insert(from, now.mono.after_ms(SHUN_MS));
+        self.effects.push(Effect::Notice(Notice::Snapshot(SnapshotNews::Refused { from, reason })));
+    }
+
+    /// Another node's snapshot was fetched, checked and written to this node's disk; or it was not.
+    pub(super) fn on_fetched(&mut self, now: Now, from: NodeId, result: Result<Box<Shared>, String>) {
+        self.keeping.fetching = None;
+        let shared = match result {
+            Ok(shared) => *shared,
+            Err(reason) => return self.refuse_snapshot(now, from, reason),
+        };
+        let Shared { logs, facts } = shared;
+        let (_, dropped) = self.facts.merge(facts);
+        self.facts.refold(&self.registry);
+        self.on_retired(&dropped);
+        for end in logs {
+            self.jump(&end);
+        }
+        self.next_job = self.next_job.max(self.next_job_number());
+        self.keeping.joined = true;
+        self.effects.push(Effect::Notice(Notice::Snapshot(SnapshotNews::Joined(from))));
+        self.look_at_all(now);
+        // What lies beyond the snapshot comes from the log.
+        if self.sync.is_linked(&from) {
+            let digest = self.logs.frontier().digest();
+            let message = crate::sync::Message::Digest(digest);
+            self.effects.push(Effect::Send { to: from, message });
+        }
+    }
+
+    fn jump(&mut self, end: &LogEnd) {
+        let Some(released) = self.logs.jump(end) else {
+            return;
+        };
+        self.sync.end_pull(&end.log);
+        self.note_own_log(end.log);
+        for batch in released {
+            let urgency = self.urgency_of(&batch);
+            self.outbox.push_remote(batch, urgency);
+        }
+    }
+
+    /// Everything may have changed: owner and executor look at all that concerns them.
+    fn look_at_all(&mut self, now: Now) {
+        let own: Vec<JobId> = self.facts.jobs_of(&self.me).map(|(id, _)| id).collect();
+        let mut decisions = Vec::new();
+        for id in own {
+            let Some(job) = self.facts.job(&id) else {
+                continue;
+            };
+            self.owner.on_job(now.mono, id, job, None, &mut decisions);
+            for no in job.grants.iter().map(|(no, _)| *no) {
+                self.owner.on_job(now.mono, id, job, Some(no), &mut decisions);
+            }
+            self.keep_sealed(now.mono, id);
+        }
+        self.decide(now, decisions);
+        for grant in self.executor.held_grants() {
+            let job = self.facts.job(&grant.job);
+            let (void, cancelled) = job.map_or((false, false), |job| {
+                (job.grants.lookup(&grant.no).is_some_and(|grant| grant.void), job.cancel.0.is_some())
+            });
+            if void {
+                self.executor.on_void(grant);
+            }
+            if cancelled {
+                let (kills, ended) = self.executor.on_cancel(&grant.job);
+                self.effects.extend(kills.into_iter().map(Effect::Kill));
+                ended.into_iter().for_each(|ended| self.report(ended));
+            }
+        }
+        for (_, from, offer) in core::mem::take(&mut self.parked) {
+            self.on_offer(now, from, offer);
+        }
+        self.elect_due = now.mono;
+        self.effects.push(Effect::Notice(Notice::GatewayFacts));
+        self.place_due = true;
+    }
+}

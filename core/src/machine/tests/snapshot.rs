@@ -1,0 +1,228 @@
+//! Snapshots: what they hold brings back the same node, bad ones are refused, and a node that is far behind joins one.
+
+use super::super::snapshot::{self, Local, Shared, SnapshotError};
+use super::*;
+use crate::event::{SignedBatch, cluster_id};
+use crate::ids::Hash;
+use crate::testing::{Author, node};
+
+fn config() -> Config {
+    let total = Resources { cpu_milli: 2_000, mem_bytes: 1 << 30 };
+    Config { gateway: false, snapshot_bytes: 1, snapshot_ms: 1_000, ..Config::new("wren", total) }
+}
+
+fn start(seed: u8, from: Option<&snapshot::Bytes>, records: &[Record]) -> Machine {
+    let identity = Identity { signer: Signer::from_seed(&[seed; 32]), secret: SECRET, boot: u64::from(seed) };
+    let mut recovery = Recovery::new(config(), Registry::built_in(), identity);
+    if let Some(bytes) = from {
+        let shared = Shared::from_bytes(&bytes.shared, &cluster_id(&SECRET)).unwrap();
+        recovery.snapshot(shared, Some(Local::from_bytes(&bytes.local).unwrap()));
+    }
+    records.iter().for_each(|record| recovery.record(record.clone()));
+    recovery.finish(now(0))
+}
+
+/// Ticks until it has nothing to write; what it wrote, and the snapshot that it asked for.
+fn run(machine: &mut Machine, at: u64, input: Input) -> (Vec<Record>, Option<snapshot::Bytes>) {
+    let (mut written, mut snapshot) = (Vec::new(), None);
+    let mut effects = machine.step(now(at), input);
+    loop {
+        let mut write = None;
+        for effect in effects {
+            match effect {
+                Effect::Write { write: id, records } => {
+                    written.extend(records);
+                    write = Some(id);
+                }
+                Effect::Snapshot(bytes) => snapshot = Some(*bytes),
+                Effect::Gossip(_)
+                | Effect::Publish(_)
+                | Effect::Send { .. }
+                | Effect::Serve { .. }
+                | Effect::Spawn(_)
+                | Effect::Kill(_)
+                | Effect::Reply { .. }
+                | Effect::Retire(_)
+                | Effect::Fetch { .. }
+                | Effect::Notice(_) => {}
+            }
+        }
+        let Some(write) = write else {
+            return (written, snapshot);
+        };
+        effects = machine.step(now(at), Input::Durable(write));
+    }
+}
+
+/// A node with a running job, its records, and its snapshot.
+fn busy() -> (Machine, Vec<Record>, snapshot::Bytes) {
+    let mut machine = start(1, None, &[]);
+    let (records, early) = run(&mut machine, 1, command(submission(3, AckLevel::Local)));
+    assert!(early.is_none(), "not so soon after the start");
+    let (more, snapshot) = run(&mut machine, 1_500, Input::Tick);
+    (machine, [records, more].concat(), snapshot.expect("there is enough log"))
+}
+
+fn batches(author: &mut Author, count: u64) -> Vec<SignedBatch> {
+    let first = author.open("finch");
+    let mut all = vec![first];
+    all.extend((1..count).map(|no| author.say(no, 1)));
+    all
+}
+
+#[test]
+fn a_snapshot_and_the_log_beyond_it_bring_back_the_same_node() {
+    let (mut machine, records, snapshot) = busy();
+    let (late, _) = run(&mut machine, 1_600, command(submission(1, AckLevel::Local)));
+    let mut by_log = start(1, None, &[records, late.clone()].concat());
+    let mut by_snapshot = start(1, Some(&snapshot), &late);
+    assert_eq!(by_snapshot.frontier(), machine.frontier());
+    assert_eq!(by_snapshot.facts().to_bytes(), by_log.facts().to_bytes());
+    assert_eq!(by_snapshot.root(), machine.root());
+    assert_eq!(by_snapshot.own_log(), by_log.own_log());
+    let again = |machine: &mut Machine| show(&machine.step(now(9), Input::Tick));
+    assert_eq!(again(&mut by_snapshot), again(&mut by_log), "it reports what it lost, and goes on, alike");
+}
+
+#[test]
+fn records_that_the_snapshot_covers_change_nothing() {
+    let (mut machine, records, snapshot) = busy();
+    let mut again = start(1, Some(&snapshot), &records);
+    assert_eq!(again.frontier(), machine.frontier());
+    assert_eq!(again.root(), machine.root());
+    assert_eq!(again.logs().forked().count(), 0);
+}
+
+#[test]
+fn a_snapshot_that_failed_is_tried_again_and_one_that_did_not_is_not() {
+    let (mut machine, _, _) = busy();
+    run(&mut machine, 1_600, Input::Snapshotted(Err("no space left".into())));
+    let (_, again) = run(&mut machine, 9_000, Input::Tick);
+    assert!(again.is_some());
+    run(&mut machine, 9_001, Input::Snapshotted(Ok(())));
+    assert!(run(&mut machine, 90_000, Input::Tick).1.is_none(), "nothing was written since");
+}
+
+#[test]
+fn a_batch_below_a_snapshot_is_a_duplicate_and_the_last_one_still_shows_a_fork() {
+    let mut machine = start(1, None, &[]);
+    let mut author = Author::new(2);
+    let mut clone = author.clone();
+    let all = batches(&mut author, 5);
+    all.iter().for_each(|batch| drop(run(&mut machine, 1, Input::Batch { from: node(2), batch: batch.clone() })));
+    run(&mut machine, 1_500, Input::Tick);
+    run(&mut machine, 1_501, Input::Snapshotted(Ok(())));
+    let before = machine.frontier().clone();
+    for batch in &all {
+        run(&mut machine, 2_000, Input::Batch { from: node(2), batch: batch.clone() });
+    }
+    assert_eq!((machine.frontier(), machine.logs().forked().count()), (&before, 0));
+    clone.resume(&all[3]);
+    let other = clone.say(77, 1);
+    run(&mut machine, 2_001, Input::Batch { from: node(2), batch: other });
+    assert_eq!(machine.logs().forked().count(), 1);
+}
+
+/// A node that was offered a snapshot by node 2 in answer to its pull.
+fn offered(machine: &mut Machine) -> String {
+    let mut author = Author::new(3);
+    let batch = batches(&mut author, 3).pop().unwrap();
+    machine.step(now(1), Input::LinkUp(node(2)));
+    machine.step(now(2), Input::Batch { from: node(2), batch });
+    let log = author.log();
+    let message = Message::SnapshotAhead { log, id: Hash([9; 32]), bytes: 4_000 };
+    show(&machine.step(now(3), Input::Message { from: node(2), message }))
+}
+
+#[test]
+fn a_node_that_is_far_behind_joins_a_snapshot_and_goes_on_from_there() {
+    // Node 2 has seen much of node 3's log.
+    let mut ahead = start(2, None, &[]);
+    let mut author = Author::new(3);
+    let all = batches(&mut author, 9);
+    all[..7].iter().for_each(|batch| drop(run(&mut ahead, 1, Input::Batch { from: node(3), batch: batch.clone() })));
+    let (_, snapshot) = run(&mut ahead, 1_500, Input::Tick);
+    let shared = Shared::from_bytes(&snapshot.unwrap().shared, &cluster_id(&SECRET)).unwrap();
+
+    let mut behind = start(1, None, &[]);
+    assert!(offered(&mut behind).contains("fetch 4000 bytes"));
+    // What lies beyond the snapshot waits already.
+    run(&mut behind, 4, Input::Batch { from: node(2), batch: all[7].clone() });
+    let fetched = Input::Fetched { from: node(2), result: Ok(Box::new(shared)) };
+    let (written, own) = run(&mut behind, 5, fetched);
+    assert_eq!(written, [Record::Batch(all[7].clone())], "only what is beyond needs to be written");
+    let own = own.expect("a snapshot of its own takes the other's place");
+    run(&mut behind, 6, Input::Batch { from: node(2), batch: all[8].clone() });
+    run(&mut ahead, 1_600, Input::Batch { from: node(3), batch: all[7].clone() });
+    run(&mut ahead, 1_601, Input::Batch { from: node(3), batch: all[8].clone() });
+    assert_eq!(behind.frontier(), ahead.frontier());
+    assert_eq!(behind.root(), ahead.root());
+    let shared = Shared::from_bytes(&own.shared, &cluster_id(&SECRET)).unwrap();
+    assert!(shared.logs.iter().any(|end| end.log == author.log() && end.len == Seq(7)));
+}
+
+#[test]
+fn an_offer_that_nobody_asked_for_is_ignored_and_a_bad_snapshot_is_not_asked_for_again() {
+    let mut machine = start(1, None, &[]);
+    machine.step(now(0), Input::LinkUp(node(2)));
+    let message = Message::SnapshotAhead { log: Author::new(3).log(), id: Hash([9; 32]), bytes: 4_000 };
+    assert!(!show(&machine.step(now(0), Input::Message { from: node(2), message })).contains("fetch"));
+    assert!(offered(&mut machine).contains("fetch"));
+    let refused = Input::Fetched { from: node(2), result: Err("its facts have another root".into()) };
+    assert!(show(&machine.step(now(4), refused)).contains("Refused"));
+    assert!(!offered(&mut machine).contains("fetch"), "not from the same peer so soon");
+}
+
+#[test]
+fn a_snapshot_with_another_root_cluster_or_form_is_refused() {
+    let (_, _, snapshot) = busy();
+    let cluster = cluster_id(&SECRET);
+    let of = |bytes: &[u8]| Shared::from_bytes(bytes, &cluster).map(drop);
+    assert!(of(&snapshot.shared).is_ok());
+    assert!(matches!(Shared::from_bytes(&snapshot.shared, &cluster_id(&[1; 32])), Err(SnapshotError::OtherCluster)));
+    // The root lies behind the array's head, the version, and the cluster's 34 bytes.
+    let mut wrong = snapshot.shared.clone();
+    wrong[40] ^= 1;
+    assert!(matches!(of(&wrong), Err(SnapshotError::WrongRoot { .. })), "{:?}", of(&wrong));
+    wrong = snapshot.shared.clone();
+    wrong[1] = 2;
+    assert!(matches!(of(&wrong), Err(SnapshotError::Version(2))));
+    for cut in 0..snapshot.shared.len() {
+        assert!(of(&snapshot.shared[..cut]).is_err(), "cut at {cut}");
+    }
+    for at in 0..snapshot.shared.len() {
+        for bit in 0..8 {
+            let mut bytes = snapshot.shared.clone();
+            bytes[at] ^= 1 << bit;
+            // A log's end is no part of the root: the hash of all bytes, which is the snapshot's name, guards it.
+            if let Ok(()) = of(&bytes) {
+                assert_ne!(snapshot::name(&bytes), snapshot::name(&snapshot.shared));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_acceptance_outlives_the_note_that_the_snapshot_covers() {
+    let mut machine = start(1, None, &[]);
+    let mut author = Author::new(2);
+    let job = JobId { log: author.log(), no: crate::ids::JobNo(1) };
+    let admit = author.admit("finch");
+    let submit = crate::namespace::batch::submit_job(
+        crate::testing::hlc(5),
+        job,
+        IntervalSet::one(1),
+        0,
+        crate::testing::command(),
+    );
+    let batch = author.append(vec![admit, submit]);
+    machine.step(now(0), Input::LinkUp(node(2)));
+    run(&mut machine, 1, Input::Batch { from: node(2), batch });
+    let grant = crate::testing::grant_id(job, 1);
+    let offer = Offer { grant, attempt: crate::ids::Attempt(1), tasks: IntervalSet::one(1), pool: None };
+    run(&mut machine, 2, Input::Message { from: node(2), message: Message::Offer(offer) });
+    let (_, snapshot) = run(&mut machine, 1_500, Input::Tick);
+    let mut again = start(1, Some(&snapshot.unwrap()), &[]);
+    let text = show(&again.step(now(1), Input::Tick));
+    assert!(text.contains("JobFinished 1"), "the owner hears that the task was lost: {text}");
+}

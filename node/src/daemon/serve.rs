@@ -1,0 +1,84 @@
+//! Serving: what others lack, from this node's disk: batches of the log, and where the log is gone, pieces of a snapshot.
+//!
+//! Invariants: one thread, so a flood of pulls takes one disk's time and no more; answers are bounded (`limits`).
+//! Does not: decide what anybody lacks (`starling_core::sync` does).
+
+use std::sync::mpsc::Receiver;
+
+use starling_core::ids::{Hash, LogId, NodeId, Seq};
+use starling_core::limits;
+use starling_core::sync::Message;
+use starling_net::{Lane, PeerKey};
+use tracing::{debug, warn};
+
+use super::edges::log_key;
+use crate::storage::Reader;
+use crate::storage::snapshots::Snapshots;
+use crate::wire::{self, Bulk, Control};
+
+/// What somebody wants.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Serve {
+    /// A log, from a position on.
+    Log { to: NodeId, log: LogId, from: Seq },
+    /// A piece of a snapshot.
+    Piece { to: NodeId, id: Hash, offset: u64 },
+}
+
+/// The disk and the network.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) reader: Reader,
+    pub(super) snapshots: Snapshots,
+    pub(super) net: starling_net::Handle,
+}
+
+impl Server {
+    /// Serves until nobody can ask any more. For a thread of its own.
+    pub(super) fn run(&self, queue: &Receiver<Serve>) {
+        for wanted in queue {
+            match wanted {
+                Serve::Log { to, log, from } => self.log(to, log, from),
+                Serve::Piece { to, id, offset } => self.piece(to, id, offset),
+            }
+        }
+    }
+
+    fn log(&self, to: NodeId, log: LogId, from: Seq) {
+        let found = match self.reader.read(log_key(&log), from.0, limits::SYNC_RESPONSE_BYTES_MAX) {
+            Ok(found) => found,
+            Err(error) => return warn!(?log, %error, "cannot read the log for a peer"),
+        };
+        // What was asked for is not there although something later is, or nothing of the log at all: a snapshot contains it.
+        let is_gone = match found.first() {
+            Some((first_seq, _)) => *first_seq > from.0,
+            None => !self.reader.has(log_key(&log)),
+        };
+        if is_gone && let Some((name, bytes)) = self.snapshots.newest() {
+            let message = Message::SnapshotAhead { log, id: Hash(name), bytes };
+            return self.send(to, Lane::Control, wire::encode(&Control::Core(message)));
+        }
+        let size: usize = found.iter().map(|(_, bytes)| bytes.len()).sum();
+        // A response near the limit was cut; a short one was all there is.
+        let more = size + limits::BATCH_BYTES_MAX > limits::SYNC_RESPONSE_BYTES_MAX;
+        let batches = found.iter().map(|(_, bytes)| bytes.as_ref().into()).collect();
+        self.send(to, Lane::Bulk, wire::encode(&Bulk::Batches { log, more, batches }));
+    }
+
+    fn piece(&self, to: NodeId, id: Hash, offset: u64) {
+        match self.snapshots.piece(&id.0, offset, limits::SNAPSHOT_CHUNK_BYTES_MAX) {
+            Ok(Some(data)) => {
+                self.send(to, Lane::Bulk, wire::encode(&Bulk::Piece { id, offset, data: data.as_ref().into() }));
+            }
+            // Another has taken its place, and the peer will be offered that one.
+            Ok(None) => debug!(node = %to, "a piece of a snapshot that is not here"),
+            Err(error) => warn!(%error, "cannot read a snapshot for a peer"),
+        }
+    }
+
+    fn send(&self, to: NodeId, lane: Lane, frame: bytes::Bytes) {
+        if let Err(error) = self.net.send(PeerKey(to.0), lane, frame) {
+            debug!(node = %to, %error, "pull not answered");
+        }
+    }
+}
