@@ -12,6 +12,7 @@ mod cli;
 mod crashes;
 mod disk;
 mod guide;
+mod history;
 mod http;
 mod hub;
 mod hwp;

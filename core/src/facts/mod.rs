@@ -34,8 +34,7 @@ use smol_str::SmolStr;
 
 use crate::event::{Entry, Event};
 use crate::ids::{Dot, Hash, JobId, JobNo, LogId, NodeId};
-use crate::lattice::{Change, Lattice, Numbers};
-use crate::limits;
+use crate::lattice::{Change, Lattice};
 use crate::namespace::{Registry, opaque};
 use crate::time::Hlc;
 
@@ -256,73 +255,6 @@ impl Facts {
             }
         }
         Change::Grew
-    }
-
-    /// Takes what is retired of these logs out of the map.
-    fn drop_retired(&mut self, logs: &[LogId]) -> Vec<(JobId, Job)> {
-        let mut dropped = Vec::new();
-        for log in logs {
-            let Some(shelf) = self.jobs.get_mut(log) else {
-                continue;
-            };
-            let mut numbers: Vec<JobNo> = Vec::new();
-            for (start, end) in self.retired.of(log).flat_map(Numbers::ranges) {
-                numbers.extend(shelf.range(JobNo(start)..=JobNo(end)).map(|(no, _)| *no));
-            }
-            for no in numbers {
-                let Some(slot) = shelf.remove(&no) else {
-                    continue;
-                };
-                // Without a digest it is no part of the sum.
-                self.sum = self.sum.wrapping_sub(slot.digest.unwrap_or(0));
-                dropped.push((JobId { log: *log, no }, slot.job));
-            }
-            if shelf.is_empty() {
-                self.jobs.remove(log);
-            }
-        }
-        for (id, job) in &dropped {
-            if let Some((alias, hlc)) = job.submit.as_ref().and_then(|submit| Some((submit.alias()?, submit.hlc))) {
-                self.remember_alias(alias.clone(), hlc, *id);
-            }
-        }
-        let mut opaque = core::mem::take(&mut self.opaque);
-        self.filter_opaque(&mut opaque);
-        self.opaque = opaque;
-        dropped
-    }
-
-    /// The name of a retired job goes on to name it, for as long as it is among the last `limits::RETIRED_KEYS_MAX`.
-    pub(crate) fn remember_alias(&mut self, alias: SmolStr, hlc: Hlc, id: JobId) {
-        self.aliases.entry(alias.clone()).or_default().insert((hlc, id));
-        self.retired_aliases.push_back((alias, hlc, id));
-        if self.retired_aliases.len() > limits::RETIRED_KEYS_MAX
-            && let Some((alias, hlc, id)) = self.retired_aliases.pop_front()
-            && let btree_map::Entry::Occupied(mut named) = self.aliases.entry(alias)
-        {
-            named.get_mut().remove(&(hlc, id));
-            if named.get().is_empty() {
-                named.remove();
-            }
-        }
-    }
-
-    /// The names of the jobs that were retired last, for a snapshot.
-    pub(crate) fn retired_aliases(&self) -> impl Iterator<Item = &(SmolStr, Hlc, JobId)> {
-        self.retired_aliases.iter()
-    }
-
-    /// Whether an event that is kept is about a retired job.
-    fn is_about_retired(&self, bytes: &[u8]) -> bool {
-        !self.retired.is_empty()
-            && Event::from_bytes(bytes).is_ok_and(|event| event.ctx.job.is_some_and(|id| self.is_retired(&id)))
-    }
-
-    fn filter_opaque(&self, opaque: &mut BTreeMap<Dot, BTreeSet<Vec<u8>>>) {
-        opaque.retain(|_, all| {
-            all.retain(|bytes| !self.is_about_retired(bytes));
-            !all.is_empty()
-        });
     }
 
     /// Folds what had been kept because an older version did not understand it.

@@ -214,7 +214,8 @@ impl Keeping {
 
     fn is_due(&self, now: Mono, config: &Config) -> bool {
         let due = self.joined || (self.bytes >= config.snapshot_bytes && now >= self.due);
-        due && self.in_flight.is_none()
+        // Never one while another's is on its way: which of the two files contains the other would be for chance to say.
+        due && self.in_flight.is_none() && self.fetching.is_none()
     }
 }
 
@@ -300,7 +301,8 @@ impl Machine {
         }
         self.sync.end_pull(&log);
         self.keeping.shunned.retain(|_, until| *until > now.mono);
-        if self.keeping.fetching.is_some() || self.keeping.shunned.contains_key(&from) {
+        let busy = self.keeping.fetching.is_some() || self.keeping.in_flight.is_some();
+        if busy || self.keeping.shunned.contains_key(&from) {
             return;
         }
         if bytes > limits::SNAPSHOT_BYTES_MAX {

@@ -11,6 +11,7 @@ mod owned;
 mod owner;
 mod place;
 mod pool;
+mod requests;
 #[cfg(test)]
 mod tests;
 

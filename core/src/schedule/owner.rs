@@ -4,12 +4,13 @@
 //! everything here can be rebuilt from Facts (`recover`).
 //! Does not: write events or talk to nodes; `machine` carries out its `Decision`s.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::decision::{Decision, Pending};
 use super::owned::{Open, Owned};
 use super::place::Candidate;
 use super::pool::{Pool, as_room};
+use super::requests::Requests;
 use crate::facts::{Job, Outcome};
 use crate::ids::{GrantId, GrantNo, JobId, NodeId, Seat, Term};
 use crate::lattice::IntervalSet;
@@ -55,9 +56,7 @@ pub struct Owner {
     /// Delayed retries: when, and of which job.
     delayed: BTreeSet<(Mono, JobId)>,
     /// Clients' idempotency keys.
-    requests: BTreeMap<Vec<u8>, JobId>,
-    /// The keys of those jobs that were retired last.
-    retired: VecDeque<(Vec<u8>, JobId)>,
+    pub(super) requests: Requests,
     /// Grants on disk whose offer has not been answered, by when to ask (again).
     unanswered: BTreeSet<(Mono, GrantId)>,
 }
@@ -69,9 +68,7 @@ impl Owner {
             return;
         };
         if !self.jobs.contains_key(&id) {
-            if !submit.request.is_empty() {
-                self.requests.entry(submit.request.clone()).or_insert(id);
-            }
+            self.requests.add(&submit.request, id);
             if job.is_sealed() {
                 return;
             }
@@ -260,7 +257,7 @@ impl Owner {
         }
     }
 
-    fn forget(&mut self, id: JobId) {
+    pub(super) fn forget(&mut self, id: JobId) {
         if let Some(owned) = self.jobs.remove(&id) {
             let key = (core::cmp::Reverse(owned.priority), id);
             self.queue.remove(&key);
@@ -272,31 +269,6 @@ impl Owner {
                 self.recount(&open.seat);
             }
         }
-    }
-
-    /// A job is retired. A client that repeats its submission gets the same answer for a while.
-    pub fn on_retired(&mut self, id: JobId, job: &Job) {
-        self.forget(id);
-        if let Some(submit) = job.submit.as_ref().filter(|submit| !submit.request.is_empty()) {
-            self.remember_request(submit.request.clone(), id);
-        }
-    }
-
-    /// The key of a retired job, for as long as it is among the last `limits::RETIRED_KEYS_MAX`.
-    pub(crate) fn remember_request(&mut self, key: Vec<u8>, id: JobId) {
-        self.requests.entry(key.clone()).or_insert(id);
-        self.retired.push_back((key, id));
-        if self.retired.len() > limits::RETIRED_KEYS_MAX
-            && let Some((key, id)) = self.retired.pop_front()
-            && self.requests.get(&key) == Some(&id)
-        {
-            self.requests.remove(&key);
-        }
-    }
-
-    /// The keys of the jobs that were retired last, for a snapshot.
-    pub(crate) fn retired_requests(&self) -> impl Iterator<Item = &(Vec<u8>, JobId)> {
-        self.retired.iter()
     }
 
     /// A grant is in the log: it may be offered now.
@@ -470,12 +442,6 @@ impl Owner {
     #[must_use]
     pub fn has_waiting(&self) -> bool {
         !self.queue.is_empty() || !self.parked.is_empty()
-    }
-
-    /// The job submitted with this idempotency key.
-    #[must_use]
-    pub fn request(&self, key: &[u8]) -> Option<JobId> {
-        self.requests.get(key).copied()
     }
 
     /// Jobs not yet sealed.

@@ -19,6 +19,9 @@ use crate::history::{HistoryError, Size};
 /// Retired jobs looked at for one list. Older ones are found by their names.
 const LOOK_AT_MAX: usize = 200_000;
 
+/// Retired jobs in one list, however long a list was asked for.
+const ROWS_MAX: usize = 20_000;
+
 /// What history keeps of one job.
 ///
 /// Cancel safety: cancel safe.
@@ -40,15 +43,12 @@ pub(super) async fn newest(api: &Api, limit: usize, wanted: Wanted) -> Result<(V
     if jobs == 0 {
         return Ok((Vec::new(), 0));
     }
+    let limit = limit.min(ROWS_MAX);
     let all_match = wanted.matches_all();
-    let found = blocking(move || {
-        let most = if all_match { limit } else { LOOK_AT_MAX };
-        history.newest(most, LOOK_AT_MAX, |past| wanted.matches(past))
-    });
-    let mut found = found.await?;
-    let total = if all_match { jobs } else { found.len() as u64 };
-    found.truncate(limit);
-    Ok((found, total))
+    let look_at = if all_match { limit } else { LOOK_AT_MAX };
+    let found = blocking(move || history.newest(limit, look_at, |past| wanted.matches(past)));
+    let (found, matched) = found.await?;
+    Ok((found, if all_match { jobs } else { matched }))
 }
 
 async fn blocking<T: Send + 'static>(

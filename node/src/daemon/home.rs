@@ -17,6 +17,8 @@ use crate::storage::{Completion, Error as StoreError, Options, Recovery, Store};
 
 /// Directories tried for a node without `--dir`.
 const NODES_MAX: u32 = 1_000;
+/// No segment of the log is shorter when it is followed by another.
+const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
 /// Names tried for a node without `--name`.
 const CANDIDATES_MAX: usize = 10_000;
 
@@ -46,7 +48,7 @@ pub(super) type OnDone = Box<dyn Fn(Completion) + Send>;
 /// If the configured one is in use, none is free, or the log cannot be opened.
 pub(super) fn open(config: &Config, on_done: impl Fn() -> OnDone) -> anyhow::Result<Home> {
     if let Some(dir) = &config.dir.value {
-        return match open_dir(dir, on_done()) {
+        return match open_dir(dir, config, on_done()) {
             Err(StoreError::InUse { pid, .. }) => {
                 let by = pid.map_or_else(String::new, |pid| format!(" by process {pid}"));
                 bail!("the data directory {} is in use{by}; stop that node, or choose another --dir", dir.display())
@@ -56,7 +58,7 @@ pub(super) fn open(config: &Config, on_done: impl Fn() -> OnDone) -> anyhow::Res
     }
     for number in 1..=NODES_MAX {
         let dir = config.base.join(format!("node-{number}"));
-        match open_dir(&dir, on_done()) {
+        match open_dir(&dir, config, on_done()) {
             Err(StoreError::InUse { .. }) => {}
             other => return finish(&dir, other?),
         }
@@ -66,9 +68,13 @@ pub(super) fn open(config: &Config, on_done: impl Fn() -> OnDone) -> anyhow::Res
 
 type Parts = (Store, Recovery, Snapshots, Found);
 
-fn open_dir(dir: &Path, on_done: OnDone) -> Result<Parts, StoreError> {
+fn open_dir(dir: &Path, config: &Config, on_done: OnDone) -> Result<Parts, StoreError> {
     let naming = |shared: &[u8]| snapshot::name(shared).0;
-    Store::open_beside(&dir.join("log"), &dir.join("snapshots"), naming, Options::default(), on_done)
+    // A segment goes as a whole, so that several must fit between two snapshots.
+    let segment_bytes =
+        (config.keep.snapshot_bytes.value / 4).clamp(SEGMENT_BYTES_MIN, Options::default().segment_bytes);
+    let options = Options { segment_bytes, ..Options::default() };
+    Store::open_beside(&dir.join("log"), &dir.join("snapshots"), naming, options, on_done)
 }
 
 fn finish(dir: &Path, (store, recovery, snapshots, found): Parts) -> anyhow::Result<Home> {

@@ -201,7 +201,7 @@ impl History {
         Ok(None)
     }
 
-    /// The jobs retired last that `wanted` accepts, newest first: at most `limit`, out of the last `look_at`. May block.
+    /// Of the last `look_at` jobs those that `wanted` accepts, newest first: at most `limit` of them, and how many there are. May block.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -210,26 +210,30 @@ impl History {
         limit: usize,
         look_at: usize,
         wanted: impl Fn(&Past) -> bool,
-    ) -> Result<Vec<Past>, HistoryError> {
+    ) -> Result<(Vec<Past>, u64), HistoryError> {
         let (pending, spans) = {
             let inner = self.read();
             (inner.pending.clone(), inner.spans.clone())
         };
-        let (mut found, mut seen) = (Vec::new(), 0);
-        let mut take = |mut past: Vec<Past>| {
-            seen += past.len();
-            past.reverse();
-            past.retain(&wanted);
-            found.extend(past);
-            found.len() < limit && seen < look_at
+        let (mut found, mut matched, mut seen) = (Vec::new(), 0, 0);
+        let mut take = |past: Vec<Past>| {
+            for past in past.into_iter().rev().take(look_at - seen) {
+                seen += 1;
+                if wanted(&past) {
+                    matched += 1;
+                    if found.len() < limit {
+                        found.push(past);
+                    }
+                }
+            }
+            seen < look_at
         };
         let mut more = take(pending);
         let mut spans = spans.iter().rev();
         while more && let Some(span) = spans.next() {
             more = take(self.load(span)?);
         }
-        found.truncate(limit);
-        Ok(found)
+        Ok((found, matched))
     }
 
     /// How much is kept.

@@ -64,10 +64,12 @@ fn what_was_appended_is_found_before_and_after_it_is_on_disk_and_after_a_restart
     again.flush().unwrap();
     assert_eq!(again.size().jobs, 4);
     assert_eq!(again.find(&odd.id).unwrap(), Some(odd.clone()));
-    let newest: Vec<JobId> = again.newest(3, 100, |_| true).unwrap().iter().map(|past| past.id).collect();
+    let newest: Vec<JobId> = again.newest(3, 100, |_| true).unwrap().0.iter().map(|past| past.id).collect();
     assert_eq!(newest, [id(4, 8), odd.id, id(1, 2)]);
     let of_one = again.newest(9, 100, |past| past.id.log.node == NodeId([1; 32])).unwrap();
-    assert_eq!(of_one.len(), 2);
+    assert_eq!((of_one.0.len(), of_one.1), (2, 2));
+    assert_eq!(again.newest(1, 100, |_| true).unwrap().1, 4);
+    assert_eq!(again.newest(9, 2, |_| true).unwrap().1, 2);
 }
 
 #[test]

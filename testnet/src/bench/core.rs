@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
-use starling_core::event::{SignedBatch, Signer, Value, WorkSpec, cluster_id};
+use starling_core::event::{Entry, SignedBatch, Signer, Value, WorkSpec, cluster_id};
 use starling_core::facts::{Facts, Outcome, Usage};
 use starling_core::ids::{Attempt, Dot, Epoch, GrantId, GrantNo, Hash, JobId, JobNo, LogId, Seq, Term};
 use starling_core::lattice::IntervalSet;
@@ -24,6 +24,7 @@ pub(super) fn figures(_binary: &Path) -> anyhow::Result<Vec<Figure>> {
         crate::sim::campaign::speed(50).map_err(|failure| anyhow!("the simulator failed: {failure:?}"))?;
     Ok(vec![
         Figure::new("fold_events_per_s", fold_rate(), "events/s", Beside::Target(300_000.0)),
+        Figure::new("snapshot_10k_jobs_ms", snapshot_ms(), "ms", Beside::Target(50.0)),
         Figure::new("sim_speedup_50", ratio, "x", Beside::Target(200.0)),
     ])
 }
@@ -59,6 +60,22 @@ fn fold_rate() -> f64 {
     let took = start.elapsed().as_secs_f64();
     let folded = facts.job_count() as u64 * PER_JOB;
     folded as f64 / took
+}
+
+/// What a snapshot of 10,000 sealed jobs takes of the driver's time.
+fn snapshot_ms() -> f64 {
+    let log = LogId { node: Signer::from_seed(&[1; 32]).node(), epoch: Epoch(1) };
+    let (mut facts, registry) = (Facts::bot(), Registry::built_in());
+    for no in 1..=10_000 {
+        for (seq, event) in (1..).zip(job_events(log, no)) {
+            facts.fold(Dot { log, seq: Seq(no * PER_JOB + seq) }, &Entry::Event(event), &registry);
+        }
+    }
+    facts.root();
+    let start = Instant::now();
+    let bytes = facts.to_bytes();
+    let took = start.elapsed().as_secs_f64() * 1_000.0;
+    if bytes.is_empty() { f64::NAN } else { took }
 }
 
 fn job_events(log: LogId, no: u64) -> [starling_core::event::Event; 5] {

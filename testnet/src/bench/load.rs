@@ -56,7 +56,7 @@ pub(super) fn catch_up(binary: &Path) -> anyhow::Result<Vec<Figure>> {
         api::submit_count(&client, CATCH_UP_JOBS, AckLevel::Local).await?;
         let goal = api::events(&mut client).await?;
         cluster.boot(3)?;
-        let mut late = connect_soon(&cluster).await?;
+        let mut late = connect_soon(&cluster, 3).await?;
         let deadline = Instant::now() + CATCH_UP_DEADLINE;
         let (mut first, mut at_first) = (Instant::now(), 0);
         loop {
@@ -75,10 +75,10 @@ pub(super) fn catch_up(binary: &Path) -> anyhow::Result<Vec<Figure>> {
     })
 }
 
-async fn connect_soon(cluster: &Cluster) -> anyhow::Result<api::Client> {
+pub(super) async fn connect_soon(cluster: &Cluster, number: usize) -> anyhow::Result<api::Client> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        match api::connect(cluster, 3).await {
+        match api::connect(cluster, number).await {
             Ok(client) => return Ok(client),
             Err(error) if Instant::now() > deadline => return Err(error),
             Err(_) => pause(Duration::from_millis(5)),

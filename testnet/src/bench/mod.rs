@@ -8,6 +8,7 @@ mod api;
 mod cluster;
 mod core;
 mod figures;
+mod history;
 mod hwp;
 mod load;
 mod relay;
@@ -25,7 +26,7 @@ pub struct BenchArgs {
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
-    /// Only figures whose group begins so: core, cluster, load, relay, hwp, memory, catch-up
+    /// Only figures whose group begins so: core, cluster, load, relay, hwp, memory, catch-up, history
     #[arg(long, value_name = "GROUP")]
     pub only: Option<String>,
     /// The starling binary [default: the one beside this program]
@@ -35,7 +36,7 @@ pub struct BenchArgs {
 
 type Group = fn(&Path) -> anyhow::Result<Vec<Figure>>;
 
-const GROUPS: [(&str, Group); 7] = [
+const GROUPS: [(&str, Group); 8] = [
     ("core", core::figures),
     ("cluster", cluster::figures),
     ("load", load::figures),
@@ -43,6 +44,7 @@ const GROUPS: [(&str, Group); 7] = [
     ("hwp", hwp::figures),
     ("memory", cluster::memory),
     ("catch-up", load::catch_up),
+    ("history", history::figures),
 ];
 
 /// Measures and prints.

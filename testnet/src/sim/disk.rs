@@ -29,6 +29,8 @@ pub(crate) struct Disk {
     pending: VecDeque<(WriteId, Vec<Record>)>,
     /// How much of each log was ever held.
     lens: BTreeMap<LogId, Seq>,
+    /// Records ever written whose durability the node has heard of.
+    heard: usize,
     /// Records that are gone because snapshots hold them.
     dropped: usize,
     /// This node's own snapshots, the two newest.
@@ -80,8 +82,8 @@ impl Disk {
         let records = std::mem::take(&mut self.records);
         let (own, joined, lens) =
             (std::mem::take(&mut self.own), std::mem::take(&mut self.joined), std::mem::take(&mut self.lens));
-        let (dropped, snapshots) = (self.dropped, self.snapshots);
-        *self = Self { full_until: self.full_until, own, joined, lens, dropped, snapshots, ..Self::default() };
+        let (dropped, snapshots, heard) = (self.dropped, self.snapshots, self.heard);
+        *self = Self { full_until: self.full_until, own, joined, lens, dropped, snapshots, heard, ..Self::default() };
         for record in records.into_iter().take(kept) {
             self.index(&record);
             self.records.push(record);
@@ -147,9 +149,14 @@ impl Disk {
         self.lens.get(log).copied().unwrap_or_default()
     }
 
-    /// Records ever written.
-    pub(crate) fn written(&self) -> usize {
-        self.dropped + self.records.len()
+    /// The node hears that all that was written is durable.
+    pub(crate) fn hear(&mut self) {
+        self.heard = self.dropped + self.records.len();
+    }
+
+    /// Records ever written that the node has heard to be durable: what a snapshot of it holds.
+    pub(crate) fn heard(&self) -> usize {
+        self.heard
     }
 
     /// Keeps a snapshot of one's own, and drops what the one before holds.
@@ -181,6 +188,8 @@ impl Disk {
             let len = self.lens.entry(end.log).or_default();
             *len = (*len).max(end.len);
         }
+        self.jobs.extend(shared.facts.jobs().map(|(id, _)| id));
+        self.declarations.extend(shared.facts.declarations().iter().map(|(id, _)| id));
         self.joined.push(Held { number: self.snapshots, ..held });
     }
 

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use starling_core::facts::{Facts, Past};
-use starling_core::ids::{Hash, JobId, NodeId};
+use starling_core::ids::{Hash, JobId, LogId, NodeId, Seq};
 use starling_core::lattice::Lattice as _;
 use starling_core::machine::snapshot::{self, Bytes, Local, Shared};
 use starling_core::machine::{Input, Recovery};
 use starling_core::namespace::Registry;
+use starling_core::sync::Message;
 
-use super::disk::Disk;
+use super::network::Packet;
 use super::options::Sabotage;
 use super::world::{Event, Seat, World};
 use crate::invariant::Violation;
@@ -66,6 +67,21 @@ pub(crate) fn facts_of<'a>(
 }
 
 impl World {
+    /// Sends what is on the disk, or offers a snapshot where it is gone.
+    pub(crate) fn serve(&mut self, seat: Seat, to: &NodeId, log: LogId, from: Seq) {
+        let Some(to) = self.by_id.get(to).copied() else {
+            return;
+        };
+        let disk = &self.node(seat).disk;
+        let newest = disk.newest_own().filter(|_| disk.is_gone(&log, from)).map(|held| Arc::clone(&held.bytes));
+        if let Some(bytes) = newest {
+            let (id, bytes) = (snapshot::name(&bytes.shared), bytes.shared.len() as u64);
+            return self.send(seat, to, Packet::Message(Box::new(Message::SnapshotAhead { log, id, bytes })));
+        }
+        let (batches, more) = disk.serve(&log, from.max(Seq(1)));
+        self.send(seat, to, Packet::Pulled { log, batches, more });
+    }
+
     pub(crate) fn on_retire(&mut self, seat: Seat, past: &[Past]) {
         let jobs = past.iter().map(|past| past.id);
         self.rules.stays_retired.on_retired(seat, jobs);
@@ -76,7 +92,7 @@ impl World {
 
     pub(crate) fn write_snapshot(&mut self, seat: Seat, bytes: Bytes) {
         let node = self.node(seat);
-        let (life, upto) = (node.life, node.disk.written());
+        let (life, upto) = (node.life, node.disk.heard());
         let delay = 1 + self.rng.below(10 * self.faults.disk_ms_max.max(1));
         self.after(delay, Event::Snapshot { seat, life, bytes: Arc::new(bytes), upto });
     }
@@ -138,10 +154,4 @@ impl World {
     pub(crate) fn replay_held(&self, seat: Seat) -> Vec<Held> {
         if self.options.sabotage == Sabotage::ReplaysLogAlone { Vec::new() } else { self.node(seat).disk.held() }
     }
-}
-
-/// The name of what a disk would offer.
-pub(crate) fn newest(disk: &Disk) -> Option<(Hash, u64)> {
-    let own = disk.newest_own()?;
-    Some((snapshot::name(&own.bytes.shared), own.bytes.shared.len() as u64))
 }

@@ -107,6 +107,7 @@ impl World {
         let found = origin.feed(&mut recovery, &self.cluster);
         self.broken(found);
         let first = self.node(seat).disk.first_beyond(&origin);
+        self.node_mut(seat).disk.hear();
         let clean = matches!(self.node(seat).disk.records().last(), Some(Record::CleanShutdown));
         for index in first..self.node(seat).disk.records().len() {
             let record = self.reread(seat, index);

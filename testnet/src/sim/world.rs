@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use starling_core::event::{SignedBatch, cluster_id};
 use starling_core::facts::{Outcome, Usage};
-use starling_core::ids::{ClusterId, Hash, NodeId, RunId, Seq, WriteId};
+use starling_core::ids::{ClusterId, Hash, NodeId, RunId, WriteId};
 use starling_core::machine::snapshot::Bytes;
 use starling_core::machine::{Effect, Input, Notice, Record, Spawn, Work};
 use starling_core::resources::Resources;
@@ -19,7 +19,6 @@ use starling_core::time::Mono;
 use super::clients::{Clients, Report};
 use super::faults::Fault;
 use super::hostile::Hostile;
-use super::keeping;
 use super::network::{Network, Origin, Packet};
 use super::node::Node;
 use super::options::{Faults, Options, Sabotage, Watch};
@@ -290,21 +289,10 @@ impl World {
                     self.send(seat, to, Packet::Message(Box::new(message)));
                 }
             }
-            Effect::Serve { to, log, from } if self.node(seat).disk.is_gone(&log, from) => {
-                let newest = keeping::newest(&self.node(seat).disk);
-                if let (Some(to), Some((id, bytes))) = (self.by_id.get(&to).copied(), newest) {
-                    self.send(seat, to, Packet::Message(Box::new(Message::SnapshotAhead { log, id, bytes })));
-                }
-            }
             Effect::Retire(past) => self.on_retire(seat, &past),
             Effect::Snapshot(bytes) => self.write_snapshot(seat, *bytes),
             Effect::Fetch { from, id, .. } => self.fetch(seat, from, id),
-            Effect::Serve { to, log, from } => {
-                let (batches, more) = self.node(seat).disk.serve(&log, from.max(Seq(1)));
-                if let Some(to) = self.by_id.get(&to).copied() {
-                    self.send(seat, to, Packet::Pulled { log, batches, more });
-                }
-            }
+            Effect::Serve { to, log, from } => self.serve(seat, &to, log, from),
             Effect::Spawn(spawn) => self.spawn(seat, *spawn),
             Effect::Kill(run) => {
                 self.processes.kill(seat, run);
@@ -353,6 +341,7 @@ impl World {
         if node.paused_until > self.now {
             return self.defer(seat, Event::Confirm { seat, life, write });
         }
+        self.node_mut(seat).disk.hear();
         self.step(seat, Input::Durable(write));
     }
 

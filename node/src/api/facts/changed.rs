@@ -112,6 +112,8 @@ struct Named {
     jobs: BTreeSet<JobId>,
     /// Namespaces that were registered.
     registered: BTreeSet<SmolStr>,
+    /// Whether a part of a log is not here any more, because a snapshot took its place: it may have named any job.
+    hole: bool,
 }
 
 impl Named {
@@ -126,8 +128,11 @@ impl Named {
         }
     }
 
-    /// All jobs, those of registered namespaces too.
+    /// All jobs, those of holes and registered namespaces too.
     fn complete(mut self, machine: &Machine) -> Vec<JobId> {
+        if self.hole {
+            self.jobs.extend(machine.facts().jobs().map(|(id, _)| id));
+        }
         if !self.registered.is_empty() {
             let of = machine
                 .facts()
@@ -157,6 +162,7 @@ async fn chunk(api: &Api, part: Part, mut named: Named) -> Result<(Named, Seq), 
         let mut next = part.from;
         for bytes in history(part.log, part.from, part.bytes)? {
             let batch = SignedBatch::open_own(&bytes, &part.cluster).map_err(|error| error.to_string())?;
+            named.hole |= batch.header().first_seq > next;
             for (seq, entry) in batch.entries() {
                 if let Entry::Event(event) = entry
                     && (part.from..=part.last).contains(&seq)
@@ -168,6 +174,7 @@ async fn chunk(api: &Api, part: Part, mut named: Named) -> Result<(Named, Seq), 
         }
         // Nothing more on disk, whatever the frontier says: do not ask for ever.
         let end = Seq(part.last.0 + 1);
+        named.hole |= next == part.from;
         Ok((named, if next == part.from { end } else { next.min(end) }))
     };
     let read = tokio::task::spawn_blocking(read).await;

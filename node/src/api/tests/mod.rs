@@ -9,5 +9,6 @@ mod hub;
 mod logs;
 mod monitor;
 mod namespaces;
+mod retired;
 mod simulations;
 mod world;

@@ -166,21 +166,27 @@ impl Node {
     }
 
     pub(super) async fn with_output(reach: Reach) -> Self {
-        Self::with(reach, None, None).await
+        Self::with(reach, None, None, |config| config).await
+    }
+
+    /// One that retires jobs as soon as they are sealed.
+    pub(super) async fn forgetful() -> Self {
+        Self::with(Reach::Here, None, None, |config| Config { retain_ms: 1, ..config }).await
     }
 
     pub(super) async fn with_generators(generators: Arc<dyn Generators>) -> Self {
-        Self::with(Reach::Here, Some(generators), None).await
+        Self::with(Reach::Here, Some(generators), None, |config| config).await
     }
 
     pub(super) async fn with_workers(workers: Arc<dyn ReadWorkers>) -> Self {
-        Self::with(Reach::Here, None, Some(workers)).await
+        Self::with(Reach::Here, None, Some(workers), |config| config).await
     }
 
     async fn with(
         reach: Reach,
         generators: Option<Arc<dyn Generators>>,
         workers: Option<Arc<dyn ReadWorkers>>,
+        adapt: impl FnOnce(Config) -> Config,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::start();
@@ -189,7 +195,7 @@ impl Node {
         let signer = Signer::from_seed(&[1; 32]);
         let identity = Identity { signer, secret: [7; 32], boot: 1 };
         let recovery = Recovery::new(
-            Config { version: "1.2.3".into(), ..Config::new("wren", total) },
+            adapt(Config { version: "1.2.3".into(), ..Config::new("wren", total) }),
             Registry::built_in(),
             identity,
         );

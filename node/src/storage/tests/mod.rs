@@ -5,6 +5,7 @@
 
 mod crash;
 mod damage;
+mod snapshots;
 mod writer;
 
 use std::path::{Path, PathBuf};

@@ -11,7 +11,9 @@ use std::sync::{Arc, RwLock};
 use super::super::queue::{Bounds, Queue};
 use super::super::recovery::Segment;
 use super::super::writer::Writer;
-use super::super::{Counters, Index, OnDone, Options, QueueFull, RECORD_BYTES_MAX, Record, Shared, Store, WriteError};
+use super::super::{
+    Counters, Index, OnDone, Options, QueueFull, RECORD_BYTES_MAX, Record, Segments, Shared, Store, WriteError,
+};
 use super::{DEADLINE, Log, batch, fast_dir, key, local};
 
 /// Opens a store whose first completion waits for the returned gate to be dropped.
@@ -142,7 +144,7 @@ fn write_to(device: &str, n: u64) -> Vec<Result<(), WriteError>> {
         options: Options { group_bytes_max: 1, ..Options::default() },
         queue: Queue::new(Bounds { writes: 10, bytes: 1000 }),
         index: RwLock::new(Index::default()),
-        segments: RwLock::new(vec![segment.clone()]),
+        segments: RwLock::new(Segments { first: 1, list: vec![segment.clone()] }),
         counters: Counters::default(),
     });
     let (tx, done) = channel();

@@ -63,6 +63,9 @@ impl Edges for World {
             | Effect::Send { .. }
             | Effect::Serve { .. }
             | Effect::Reply { .. }
+            | Effect::Retire(_)
+            | Effect::Snapshot(_)
+            | Effect::Fetch { .. }
             | Effect::Notice(_) => {}
         }
     }

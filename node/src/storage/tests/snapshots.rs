@@ -1,0 +1,128 @@
+//! Snapshots beside the log: two are kept, damage to one loses nothing, and segments below the older one may go.
+
+use std::fs;
+
+use super::super::snapshots::{Found, Loaded, Name, Snapshots};
+use super::*;
+
+fn naming(shared: &[u8]) -> Name {
+    *blake3::hash(shared).as_bytes()
+}
+
+fn open(dir: &Path) -> (Snapshots, Found) {
+    Snapshots::open(dir, naming).unwrap()
+}
+
+fn loaded(segment: u32, text: &str) -> Loaded {
+    Loaded { segment, shared: text.as_bytes().to_vec(), local: b"mine".to_vec() }
+}
+
+fn put(snapshots: &Snapshots, segment: u32, text: &str) -> u32 {
+    snapshots.write(segment, text.as_bytes(), b"mine").unwrap()
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn two_are_kept_and_the_log_beyond_the_older_is_needed() {
+    let tmp = fast_dir();
+    let (snapshots, found) = open(tmp.path());
+    assert!(found.own.is_none() && found.joined.is_empty() && found.damaged.is_empty());
+    assert_eq!(put(&snapshots, 3, "one"), 1, "the first alone makes nothing superfluous");
+    snapshots.write_joined(b"another's").unwrap();
+    assert_eq!(put(&snapshots, 7, "three"), 3);
+    assert_eq!(files(tmp.path()), ["00000001.own", "00000002.joined", "00000003.own"]);
+    let (_, found) = open(tmp.path());
+    assert_eq!((found.own, found.joined.len()), (Some(loaded(7, "three")), 0), "it contains what was joined before it");
+    assert_eq!(put(&snapshots, 9, "four"), 7);
+    assert_eq!(files(tmp.path()), ["00000003.own", "00000004.own"]);
+    snapshots.write_joined(b"later").unwrap();
+    let (_, found) = open(tmp.path());
+    assert_eq!((found.own.unwrap().segment, found.joined[0].shared.as_slice()), (9, b"later".as_slice()));
+}
+
+#[test]
+fn a_damaged_one_is_named_and_the_one_before_it_serves_with_what_was_joined_since() {
+    let tmp = fast_dir();
+    let (snapshots, _) = open(tmp.path());
+    put(&snapshots, 3, "one");
+    snapshots.write_joined(b"another's").unwrap();
+    put(&snapshots, 7, "three");
+    let newest = tmp.path().join("00000003.own");
+    let whole = fs::read(&newest).unwrap();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        fs::write(&newest, &bytes).unwrap();
+        // The version is read before anything else, so that a later one can check itself differently.
+        if (8..12).contains(&at) {
+            assert!(matches!(Snapshots::open(tmp.path(), naming), Err(Error::Version { .. })));
+            continue;
+        }
+        let (_, found) = open(tmp.path());
+        assert_eq!(found.own, Some(loaded(3, "one")), "flip at {at}");
+        assert_eq!((found.joined.len(), &found.damaged), (1, &vec![newest.clone()]));
+    }
+    for cut in 0..whole.len() {
+        fs::write(&newest, &whole[..cut]).unwrap();
+        assert_eq!(open(tmp.path()).1.own, Some(loaded(3, "one")), "cut at {cut}");
+    }
+}
+
+#[test]
+fn pieces_are_served_by_name_from_both_and_nothing_beyond_their_ends() {
+    let tmp = fast_dir();
+    let (snapshots, _) = open(tmp.path());
+    assert_eq!(snapshots.newest(), None);
+    put(&snapshots, 1, "the first");
+    put(&snapshots, 1, "the second");
+    let (old, new) = (naming(b"the first"), naming(b"the second"));
+    assert_eq!(snapshots.newest(), Some((new, 10)));
+    let piece = |name: &Name, offset, max| snapshots.piece(name, offset, max).unwrap();
+    assert_eq!(piece(&old, 4, 99).unwrap(), "first");
+    assert_eq!(piece(&new, 4, 3).unwrap(), "sec");
+    assert_eq!((piece(&new, 10, 9), piece(&new, u64::MAX, 9), piece(&[0; 32], 0, 9)), (None, None, None));
+    put(&snapshots, 1, "the third");
+    assert_eq!(piece(&old, 0, 9), None);
+    let (again, _) = open(tmp.path());
+    assert_eq!(again.newest().unwrap().1, 9);
+}
+
+#[test]
+fn segments_below_a_snapshot_go_and_the_log_opens_without_them() {
+    let tmp = fast_dir();
+    let dir = tmp.path().join("log");
+    let options = Options { segment_bytes: 300, ..Options::default() };
+    let log = Log::open_with(&dir, options).unwrap();
+    for n in 0..30 {
+        log.put(vec![batch(key(1, 7), 1 + n, 1, &format!("batch {n}"))]);
+    }
+    let before = log.store.stats();
+    let needed = log.store.current() - 2;
+    assert!(log.store.compactor().drop_below(needed).unwrap() > 0);
+    let after = log.store.stats();
+    assert_eq!((after.segments, log.store.current()), (3, needed + 2));
+    assert!(after.bytes < before.bytes);
+    let first = log.store.read(key(1, 7), 1, 1).unwrap()[0].0;
+    assert!(first > 1 && log.store.reader().has(key(1, 7)));
+    log.put(vec![batch(key(1, 7), 31, 1, "one more")]);
+    assert!(log.store.compactor().drop_below(u32::MAX).unwrap() > 0);
+    assert_eq!(log.store.stats().segments, 1, "never the one that is being written");
+    let last = log.store.current();
+    drop(log);
+    let error = Log::open_with(&dir, options).err().unwrap();
+    assert!(matches!(error, Error::Missing { .. }), "{error}");
+    let log = Log::open_with(&dir, Options { covered_below: last, ..options }).unwrap();
+    log.put(vec![batch(key(1, 7), 32, 1, "and one")]);
+    drop(log);
+    let error = Log::open_with(&dir, Options { covered_below: last - 1, ..options }).err().unwrap();
+    assert!(matches!(error, Error::Missing { .. }), "{error}");
+    // What a snapshot covers is still served, but not given again.
+    let log = Log::open_with(&dir, Options { covered_below: last + 1, ..options });
+    assert!(matches!(log.map(|log| log.recovered()), Ok(records) if records.is_empty()));
+}
