@@ -1,13 +1,16 @@
-//! Network namespaces on a bridge: several hosts on one machine. Needs root and iproute2.
+//! Network namespaces on a bridge: several hosts on one machine that can be parted and made to lose packets. Needs root and iproute2.
 //!
 //! A namespace of its own holds the bridge, so that nothing of this touches the machine's real interfaces.
 //! Invariants: names carry the process id, so that test runs do not meet; all are removed on drop.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, ensure};
+
+use super::filter::{PerMille, hardware_address, program};
 
 /// Hosts 10.99.0.1 … on one bridge.
 #[derive(Debug)]
@@ -32,8 +35,14 @@ pub fn can_make_namespaces() -> bool {
 }
 
 fn ip(args: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new("ip").args(args).stdin(Stdio::null()).output().context("running ip (iproute2)")?;
-    ensure!(output.status.success(), "ip {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    run("ip", args)
+}
+
+fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("running {program} (iproute2)"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program} {}: {}", args.join(" "), said.trim());
     Ok(())
 }
 
@@ -59,8 +68,12 @@ impl Namespaces {
         let host = self.host(number);
         let port = format!("port{number}");
         let address = format!("10.99.0.{number}/24");
+        let station = hardware_address(number);
         ip(&["netns", "add", &host])?;
-        ip(&["-n", hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &host])?;
+        ip(&[
+            "-n", hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "address", &station, "netns",
+            &host,
+        ])?;
         ip(&["-n", hub, "link", "set", &port, "master", "bridge0", "up"])?;
         ip(&["-n", &host, "link", "set", "lo", "up"])?;
         ip(&["-n", &host, "addr", "add", &address, "dev", "eth0"])?;
@@ -95,6 +108,19 @@ impl Namespaces {
             Port::Down => "down",
         };
         ip(&["-n", &self.hub(), "link", "set", &format!("port{number}"), state])
+    }
+
+    /// Has host `number` lose so many of the packets that each of these hosts sends to it, and none of others.
+    ///
+    /// # Errors
+    /// If `tc` fails: without classic BPF in the kernel, say.
+    pub fn set_losses(&self, number: usize, losses: &BTreeMap<usize, PerMille>) -> anyhow::Result<()> {
+        let host = self.host(number);
+        let on = ["-n", &host, "qdisc", "replace", "dev", "eth0", "clsact"];
+        run("tc", &on)?;
+        let code = program(losses);
+        let filter = ["filter", "replace", "dev", "eth0", "ingress", "prio", "1", "handle", "1"];
+        run("tc", &[&["-n", &host], &filter[..], &["bpf", "da", "bytecode", &code]].concat())
     }
 }
 
