@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::field::{Network, probe};
+use super::field::{Network, find_faketime, probe};
 use super::plan::{Plan, Shape};
 use super::report::{say, show, show_plan};
-use super::run::run;
+use super::run::{Setting, run};
 use crate::local::find_binary;
 
 /// How to make chaos.
@@ -32,6 +32,9 @@ pub struct Arguments {
     /// Print the faults and start nothing
     #[arg(long)]
     plan: bool,
+    /// The library that steps clocks, libfaketimeMT.so.1 [default: where Debian's package puts it]
+    #[arg(long, value_name = "FILE")]
+    faketime: Option<PathBuf>,
     /// The starling binary [default: the one beside this program]
     #[arg(long, value_name = "FILE", env = "STARLING_BIN")]
     binary: Option<PathBuf>,
@@ -49,7 +52,8 @@ fn minutes(text: &str) -> Result<f64, String> {
 pub fn chaos(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let seed = arguments.seed.unwrap_or_else(fresh_seed);
     let network = if arguments.loopback { Network::Loopback } else { Network::Namespaces };
-    let (tools, lacks) = probe(network);
+    let faketime = arguments.faketime.clone().or_else(find_faketime);
+    let (tools, lacks) = probe(network, faketime.as_deref());
     for lack in &lacks {
         say(&format!("SKIPPED: {lack}"));
     }
@@ -63,12 +67,16 @@ pub fn chaos(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     for (flag, _) in [(" --loopback", arguments.loopback), (" --lose-one", loses_one)].iter().filter(|(_, on)| *on) {
         again.push_str(flag);
     }
+    if let Some(library) = &arguments.faketime {
+        again.push_str(&format!(" --faketime {}", library.display()));
+    }
     say(&again);
     if arguments.plan {
         show_plan(&plan);
         return Ok(ExitCode::SUCCESS);
     }
-    let outcome = run(&find_binary(arguments.binary.as_deref())?, &shape, &plan)?;
+    let binary = find_binary(arguments.binary.as_deref())?;
+    let outcome = run(Setting { binary: &binary, faketime: faketime.as_deref(), shape: &shape, plan: &plan })?;
     show(&outcome);
     if let Some(kept) = &outcome.kept {
         say(&format!("everything was kept in {}\nthe same plan again: {again}", kept.display()));

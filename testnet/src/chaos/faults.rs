@@ -41,7 +41,7 @@ impl Injector {
             Kind::Kill { node } | Kind::Gone { node } => field.cluster.kill(*node),
             Kind::Pause { node } => field.cluster.set_pace(*node, Pace::Standing),
             Kind::FullDisk { node } => field.fill_disk(*node),
-            Kind::Clock { .. } => Ok(()),
+            Kind::Clock { node, by_s } => field.set_clock(*node, *by_s),
         }
         .with_context(|| format!("beginning a fault: {kind}"))
     }
@@ -62,7 +62,8 @@ impl Injector {
             Kind::Kill { node } => field.cluster.boot(*node),
             Kind::Pause { node } => field.cluster.set_pace(*node, Pace::Running),
             Kind::FullDisk { node } => field.free_disk(*node),
-            Kind::Gone { .. } | Kind::Clock { .. } => Ok(()),
+            Kind::Clock { node, .. } => field.set_clock(*node, 0),
+            Kind::Gone { .. } => Ok(()),
         }
         .with_context(|| format!("ending a fault: {kind}"))
     }

@@ -1,4 +1,4 @@
-//! Where chaos takes place: the nodes, their hosts and disks, and the directory that holds everything.
+//! Where chaos takes place: the nodes, their hosts, disks and clocks, and the directory that holds everything.
 //!
 //! Invariants: what was mounted is unmounted on drop, after the nodes have ended; the directory is removed unless it is kept.
 //! Does not: decide what goes wrong.
@@ -21,6 +21,8 @@ const FLAGS: &[&str] = &["--cpus", "4"];
 /// On loopback the system chooses the ports.
 const LOOPBACK_FLAGS: &[&str] = &["--cpus", "4", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"];
 const BALLAST: &str = "ballast";
+/// Where Debian's libfaketime lies below `/usr/lib`, by machine.
+const FAKETIME: &str = "faketime/libfaketimeMT.so.1";
 
 /// Small file systems, one a node, or none where nobody may mount.
 #[derive(Debug, Default)]
@@ -36,8 +38,8 @@ pub(super) struct Field {
     scratch: TempDir,
 }
 
-/// What can be done here, and one sentence for each thing that cannot.
-pub(super) fn probe(network: Network) -> (Tools, Vec<String>) {
+/// What can be done here, and one sentence for each thing that cannot. `faketime` is the library that steps clocks.
+pub(super) fn probe(network: Network, faketime: Option<&Path>) -> (Tools, Vec<String>) {
     let mut tools = Tools::default();
     let mut lacks = Vec::new();
     match network {
@@ -51,7 +53,11 @@ pub(super) fn probe(network: Network) -> (Tools, Vec<String>) {
         Ok(()) => tools.small_disks = true,
         Err(why) => lacks.push(format!("no full disks: {why:#}")),
     }
-    lacks.push("no clock steps: Linux has one wall clock for all namespaces".to_owned());
+    match faketime {
+        Some(_) => tools.clocks = true,
+        // Time namespaces move the monotonic clock only.
+        None => lacks.push("no clock steps: Linux has one wall clock for all, and libfaketime is not here".to_owned()),
+    }
     (tools, lacks)
 }
 
@@ -62,6 +68,12 @@ pub(super) enum Network {
     Namespaces,
     /// All on loopback.
     Loopback,
+}
+
+/// The library that gives a process a wall clock of its own, where its package puts it.
+pub(super) fn find_faketime() -> Option<PathBuf> {
+    let machines = std::fs::read_dir("/usr/lib").ok()?.flatten();
+    machines.map(|machine| machine.path().join(FAKETIME)).find(|library| library.exists())
 }
 
 fn probe_network() -> anyhow::Result<()> {
@@ -101,7 +113,7 @@ impl Field {
     ///
     /// # Errors
     /// If anything of it fails.
-    pub(super) fn start(binary: &Path, count: usize, tools: Tools) -> anyhow::Result<Self> {
+    pub(super) fn start(binary: &Path, count: usize, tools: Tools, faketime: Option<&Path>) -> anyhow::Result<Self> {
         let scratch = tempfile::Builder::new().prefix("starling-chaos-").tempdir().context("making a directory")?;
         let (home, logs) = (scratch.path().join("home"), scratch.path().join("logs"));
         std::fs::create_dir(&home).context("making a directory")?;
@@ -116,15 +128,27 @@ impl Field {
             }
         }
         let flags = if tools.network { FLAGS } else { LOOPBACK_FLAGS };
-        let options = Options { logs: Some(logs), ..Options::uniform(binary, &home, count, flags) };
+        let mut options = Options { logs: Some(logs), ..Options::uniform(binary, &home, count, flags) };
+        if let Some(library) = faketime {
+            for (place, env) in options.env.iter_mut().enumerate() {
+                let clock = clock(scratch.path(), place + 1);
+                set_clock(&clock, 0)?;
+                *env = own_clock(library, &clock);
+            }
+        }
         let cluster = if tools.network {
             let namespaces = Namespaces::make("chaos", count)?;
             share_secret(binary, &home, count)?;
-            Cluster::start_in_namespaces(options, namespaces)?
+            Cluster::start_in_namespaces(options, namespaces)
         } else {
-            Cluster::start(options)?
+            Cluster::start(options)
         };
-        Ok(Self { cluster, disks, scratch })
+        match cluster {
+            Ok(cluster) => Ok(Self { cluster, disks, scratch }),
+            Err(error) => {
+                Err(error.context(format!("starting nodes; their logs were kept in {}", scratch.keep().display())))
+            }
+        }
     }
 
     /// A file that this program, its clients and all tasks share.
@@ -145,6 +169,11 @@ impl Field {
         std::fs::remove_file(self.cluster.dir(number).join(BALLAST)).context("removing the ballast")
     }
 
+    /// Sets a node's wall clock so many seconds before or after that of the machine. The node sees it within a second.
+    pub(super) fn set_clock(&self, number: usize, by_s: i64) -> anyhow::Result<()> {
+        set_clock(&clock(self.scratch.path(), number), by_s)
+    }
+
     /// Ends the nodes and keeps everything for whoever looks into a failure: returns where.
     pub(super) fn keep(self) -> PathBuf {
         let Self { cluster, disks, scratch } = self;
@@ -158,4 +187,30 @@ impl Field {
         drop(disks);
         scratch.keep()
     }
+}
+
+/// The file that says how far a node's clock is off.
+fn clock(scratch: &Path, number: usize) -> PathBuf {
+    scratch.join(format!("clock-{number}"))
+}
+
+/// Whole at any moment, since the node may read it at any.
+fn set_clock(file: &Path, by_s: i64) -> anyhow::Result<()> {
+    let fresh = file.with_extension("fresh");
+    std::fs::write(&fresh, format!("{by_s:+}s")).context("setting a clock")?;
+    std::fs::rename(&fresh, file).context("setting a clock")
+}
+
+/// What libfaketime reads: the wall clock alone is off, and the file is looked at once a second.
+fn own_clock(library: &Path, clock: &Path) -> Vec<(String, String)> {
+    let text = |path: &Path| path.display().to_string();
+    let pairs = [
+        ("LD_PRELOAD", text(library)),
+        ("FAKETIME_TIMESTAMP_FILE", text(clock)),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("FAKETIME_CACHE_DURATION", "1".to_owned()),
+        ("NO_FAKE_STAT", "1".to_owned()),
+    ];
+    pairs.map(|(name, value)| (name.to_owned(), value)).to_vec()
 }

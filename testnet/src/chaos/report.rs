@@ -36,7 +36,7 @@ pub(super) fn show(outcome: &Outcome) {
     let verdict = &outcome.verdict;
     let row = |name: &str, value: String| say(&format!("  {name:<34} {value}"));
     say("");
-    row("time", format!("{:.1} min", outcome.began.elapsed().as_secs_f64() / 60.0));
+    row("time", format!("{:.1} min", outcome.lasted.as_secs_f64() / 60.0));
     row("faults", by_kind(&outcome.happened));
     let acked = format!("{}, {} of them on two disks at once", verdict.acked, verdict.acked_remote);
     row("jobs acknowledged", acked);
@@ -48,6 +48,7 @@ pub(super) fn show(outcome: &Outcome) {
     row("tasks of acknowledged jobs", verdict.tasks.to_string());
     row("starts", format!("{}, {} of them extra", verdict.starts, verdict.extra));
     row("starts under a known attempt", verdict.repeated.to_string());
+    row("executors called dead", outcome.suspicions.to_string());
     row("jobs that no fault touched", format!("{}, one start a task each", verdict.untouched));
     let longest = outcome.healings.iter().max().copied().unwrap_or(Duration::ZERO);
     row("longest healing after a storm", format!("{:.1} s (of {})", longest.as_secs_f64(), outcome.healings.len()));

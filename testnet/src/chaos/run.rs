@@ -28,6 +28,11 @@ const TICK: Duration = Duration::from_millis(50);
 const WATCH: Duration = Duration::from_millis(100);
 const STALL: Duration = Duration::from_millis(1_500);
 
+/// What a node says when an executor of its jobs is silent for too long.
+const SUSPICION: &str = "node is silent";
+/// What no node may say: a panic, and that equal logs have unequal roots.
+const ALARMS: [&str; 2] = ["panicked", "equal logs gave different"];
+
 /// What a run came to.
 #[derive(Debug)]
 pub(super) struct Outcome {
@@ -36,7 +41,9 @@ pub(super) struct Outcome {
     /// How long the nodes took after each storm until all held what any had held.
     pub(super) healings: Vec<Duration>,
     pub(super) settled_in: Duration,
-    pub(super) began: Instant,
+    pub(super) lasted: Duration,
+    /// How often an owner said that an executor is dead.
+    pub(super) suspicions: usize,
     /// Where everything was kept, if a promise was broken.
     pub(super) kept: Option<PathBuf>,
 }
@@ -58,27 +65,32 @@ struct Run<'a> {
     interrupted: Arc<AtomicBool>,
 }
 
+/// What to run, on what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setting<'a> {
+    pub(super) binary: &'a Path,
+    /// The library that steps clocks, if there is one.
+    pub(super) faketime: Option<&'a Path>,
+    pub(super) shape: &'a Shape,
+    pub(super) plan: &'a Plan,
+}
+
 /// Runs a plan.
 ///
 /// # Errors
 /// If the nodes do not come up, the system refuses a fault, or somebody interrupts.
-pub(super) fn run(binary: &Path, shape: &Shape, plan: &Plan) -> anyhow::Result<Outcome> {
+pub(super) fn run(setting: Setting<'_>) -> anyhow::Result<Outcome> {
     let interrupted = heed_signals()?;
-    let field = Field::start(binary, shape.nodes, shape.tools)?;
+    let Setting { shape, plan, .. } = setting;
+    let field = Field::start(setting.binary, shape.nodes, shape.tools, setting.faketime)?;
     let view = View::open(&field.cluster)?;
-    let (began, began_ms) = (Instant::now(), traces::uptime_ms()?);
     say(&format!("{} nodes are up; load and faults for {} s", shape.nodes, plan.length_ms / 1_000));
-    let ledgers: Vec<PathBuf> = (1..=CLIENTS).map(|number| field.file(&format!("ledger-{number}.tsv"))).collect();
-    let nodes = (1..=shape.nodes).map(|number| field.cluster.dir(number)).collect();
-    let plot = Plot { seed: shape.seed, nodes, traces: field.file("traces"), began };
-    let watch = Watch::start(began)?;
-    let load = Load::start(&plot, &ledgers)?;
     let mut run = Run {
         plan,
         field,
         view,
         injector: Injector::default(),
-        began,
+        began: Instant::now(),
         on: Vec::new(),
         happened: Vec::new(),
         healing: None,
@@ -87,26 +99,51 @@ pub(super) fn run(binary: &Path, shape: &Shape, plan: &Plan) -> anyhow::Result<O
         gone: Vec::new(),
         interrupted,
     };
-    run.play()?;
-    load.finish()?;
-    let submissions = ledger::read(&ledgers)?;
-    let up: Vec<usize> = (1..=shape.nodes).filter(|node| !run.gone.contains(node)).collect();
-    let start = Instant::now();
-    let (seen, troubles) = settle(&run.view, &up, &submissions, || run.interrupted.load(Ordering::Relaxed))?;
-    let settled_in = start.elapsed();
-    run.findings.extend(troubles);
-    run.look_after(&up)?;
-    run.findings.extend(run.panics());
-    run.happened.extend(watch.stalls());
-    let traces = traces::read(&plot.traces, began_ms, run.view.keys())?;
-    let story = Story { submissions, traces, happened: run.happened, seen, up };
-    let mut verdict = judge(&story);
-    verdict.findings.extend(run.findings);
-    let kept = (!verdict.findings.is_empty()).then(|| run.field.keep());
-    Ok(Outcome { verdict, happened: story.happened, healings: run.healings, settled_in, began, kept })
+    match run.whole(shape.seed) {
+        Ok(outcome) if outcome.verdict.findings.is_empty() => Ok(outcome),
+        Ok(outcome) => Ok(Outcome { kept: Some(run.field.keep()), ..outcome }),
+        Err(error) if run.interrupted.load(Ordering::Relaxed) => Err(error),
+        Err(error) => Err(error.context(format!("everything was kept in {}", run.field.keep().display()))),
+    }
 }
 
 impl Run<'_> {
+    /// From the first submission to the verdict.
+    fn whole(&mut self, seed: u64) -> anyhow::Result<Outcome> {
+        let count = self.field.cluster.len();
+        let began_ms = traces::uptime_ms()?;
+        let ledgers: Vec<PathBuf> =
+            (1..=CLIENTS).map(|number| self.field.file(&format!("ledger-{number}.tsv"))).collect();
+        let nodes = (1..=count).map(|number| self.field.cluster.dir(number)).collect();
+        let plot = Plot { seed, nodes, traces: self.field.file("traces"), began: self.began };
+        let watch = Watch::start(self.began)?;
+        let load = Load::start(&plot, &ledgers)?;
+        self.play()?;
+        load.finish()?;
+        let submissions = ledger::read(&ledgers)?;
+        let up = self.up();
+        let start = Instant::now();
+        let (seen, troubles) = settle(&self.view, &up, &submissions, || self.interrupted.load(Ordering::Relaxed))?;
+        let settled_in = start.elapsed();
+        self.findings.extend(troubles);
+        self.look_after(&up)?;
+        let logs = self.logs();
+        self.happened.extend(watch.stalls());
+        let traces = traces::read(&plot.traces, began_ms, self.view.keys())?;
+        let story = Story { submissions, traces, happened: std::mem::take(&mut self.happened), seen, up };
+        let mut verdict = judge(&story);
+        verdict.findings.append(&mut self.findings);
+        verdict.findings.extend(logs.alarms);
+        let healings = std::mem::take(&mut self.healings);
+        let (happened, suspicions, lasted) = (story.happened, logs.suspicions, self.began.elapsed());
+        Ok(Outcome { verdict, happened, suspicions, healings, settled_in, lasted, kept: None })
+    }
+
+    /// Nodes that are not lost for good.
+    fn up(&self) -> Vec<usize> {
+        (1..=self.field.cluster.len()).filter(|node| !self.gone.contains(node)).collect()
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -161,16 +198,16 @@ impl Run<'_> {
         let now_ms = self.now_ms();
         let (due, on) = std::mem::take(&mut self.on).into_iter().partition(|(fault, _)| fault.end_ms <= now_ms);
         self.on = on;
+        let due: Vec<(Fault, u64)> = due;
         for (fault, from_ms) in due {
-            let ended: (Fault, u64) = (fault, from_ms);
-            self.injector.end(&mut self.field, &ended.0.kind)?;
-            self.happened.push(Happened { cause: Cause::Fault(ended.0), from_ms, until_ms: self.now_ms() });
+            self.injector.end(&mut self.field, &fault.kind)?;
+            self.happened.push(Happened { cause: Cause::Fault(fault), from_ms, until_ms: self.now_ms() });
         }
         Ok(())
     }
 
     fn look_at_healing(&mut self) {
-        let up: Vec<usize> = (1..=self.field.cluster.len()).filter(|node| !self.gone.contains(node)).collect();
+        let up = self.up();
         let took = self.healing.as_mut().and_then(|healing| healing.look(&self.view, &up));
         if let Some(took) = took {
             say(&format!("          all nodes hold the same {:.1} s after the storm", took.as_secs_f64()));
@@ -191,16 +228,27 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn panics(&self) -> Vec<String> {
-        let lines_of = |node: usize| {
-            let log = std::fs::read(self.field.cluster.log(node)).unwrap_or_default();
-            let log = String::from_utf8_lossy(&log).into_owned();
-            let bad =
-                log.lines().filter(|line| line.contains("panicked") || line.contains("equal logs gave different"));
-            bad.map(|line| format!("node {node} says: {line}")).collect::<Vec<_>>()
-        };
-        (1..=self.field.cluster.len()).flat_map(lines_of).collect()
+    fn logs(&self) -> Logs {
+        let mut logs = Logs::default();
+        for node in 1..=self.field.cluster.len() {
+            let text = std::fs::read(self.field.cluster.log(node)).unwrap_or_default();
+            for line in String::from_utf8_lossy(&text).lines() {
+                logs.suspicions += usize::from(line.contains(SUSPICION));
+                if ALARMS.iter().any(|alarm| line.contains(alarm)) {
+                    logs.alarms.push(format!("node {node} says: {line}"));
+                }
+            }
+        }
+        logs
     }
+}
+
+/// What the nodes' own logs tell.
+#[derive(Debug, Default)]
+struct Logs {
+    suspicions: usize,
+    /// Lines that must not be there.
+    alarms: Vec<String>,
 }
 
 /// True once this program is asked to end; its own end is then left to whoever looks.

@@ -142,3 +142,48 @@ impl Drop for Namespaces {
         let _absent = ip(&["netns", "del", &self.hub()]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::local::EVERYTHING;
+
+    /// Datagrams that came in for a port that nobody listens at: the second number of the second line that begins so.
+    fn strays(hosts: &Namespaces, number: usize) -> u64 {
+        let output = hosts.command(number, Path::new("cat")).arg("/proc/net/snmp").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let line = text.lines().filter(|line| line.starts_with("Udp:")).nth(1).unwrap();
+        line.split(' ').nth(2).unwrap().parse().unwrap()
+    }
+
+    /// How many of 400 datagrams from host 1 reach host 2 while that loses so many of a thousand.
+    fn arriving(hosts: &Namespaces, loss: PerMille) -> u64 {
+        hosts.set_losses(2, &[(1, loss)].into()).unwrap();
+        let before = strays(hosts, 2);
+        let script = "for i in $(seq 400); do echo x >/dev/udp/10.99.0.2/9; done 2>/dev/null";
+        hosts.command(1, Path::new("bash")).args(["-c", script]).status().unwrap();
+        strays(hosts, 2) - before
+    }
+
+    #[test]
+    fn a_host_loses_the_share_it_is_told() {
+        if !can_make_namespaces() {
+            // Without a stderr nobody reads it.
+            let _lost =
+                writeln!(std::io::stderr(), "SKIPPED: losses: no right to make network namespaces, or no iproute2");
+            return;
+        }
+        let hosts = Namespaces::make("losses", 2).unwrap();
+        // The first datagrams wait for the address to be resolved, and some of them are dropped then.
+        arriving(&hosts, 0);
+        assert_eq!(arriving(&hosts, 0), 400);
+        // Ten standard deviations around the mean.
+        let half = arriving(&hosts, 500);
+        assert!((100..=300).contains(&half), "{half} of 400 arrived");
+        assert_eq!(arriving(&hosts, EVERYTHING), 0);
+        hosts.set_losses(2, &BTreeMap::new()).unwrap();
+        assert_eq!(arriving(&hosts, 0), 400);
+    }
+}
