@@ -17,9 +17,9 @@ use crate::local::{Cluster, Namespaces, Options, can_make_namespaces, share_secr
 /// Enough for what half an hour's load leaves on a disk, and soon full.
 const DISK_MIB: u32 = 64;
 /// Tasks take a quarter of a CPU by their reservation and next to none in fact.
-const FLAGS: &[&str] = &["--cpus", "4"];
+const FLAGS: &[&str] = &["--cpus", "2"];
 /// On loopback the system chooses the ports.
-const LOOPBACK_FLAGS: &[&str] = &["--cpus", "4", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"];
+const LOOPBACK_FLAGS: &[&str] = &["--cpus", "2", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"];
 const BALLAST: &str = "ballast";
 /// Where Debian's libfaketime lies below `/usr/lib`, by machine.
 const FAKETIME: &str = "faketime/libfaketimeMT.so.1";
@@ -28,6 +28,11 @@ const FAKETIME: &str = "faketime/libfaketimeMT.so.1";
 #[derive(Debug, Default)]
 struct Disks {
     mounted: Vec<PathBuf>,
+}
+
+/// The label of every second node, so that a job can be sent to others than the node that owns it.
+pub(super) fn label(number: usize) -> &'static str {
+    if number.is_multiple_of(2) { "even" } else { "odd" }
 }
 
 /// The nodes and what they stand on. Fields are dropped in this order.
@@ -129,6 +134,9 @@ impl Field {
         }
         let flags = if tools.network { FLAGS } else { LOOPBACK_FLAGS };
         let mut options = Options { logs: Some(logs), ..Options::uniform(binary, &home, count, flags) };
+        for (place, flags) in options.nodes.iter_mut().enumerate() {
+            flags.extend(["--label".to_owned(), label(place + 1).to_owned()]);
+        }
         if let Some(library) = faketime {
             for (place, env) in options.env.iter_mut().enumerate() {
                 let clock = clock(scratch.path(), place + 1);

@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail};
 use starling_core::rng::Rng;
 use starling_proto::v1::{AckLevel, CancelRequest, IndexRange, SubmitReply, SubmitRequest};
 
+use super::field::label;
 use super::ledger::{Entry, Ledger, Level};
 use super::traces::SCRIPT;
 use super::view::{Client, client, runtime};
@@ -131,7 +132,8 @@ impl Customer {
         (place + 1, self.nodes[place].clone())
     }
 
-    fn draw(&mut self, tag: &str) -> (u32, SubmitRequest) {
+    /// A job for that node to own. Nodes like to run their own jobs themselves, so two thirds are for others to run.
+    fn draw(&mut self, tag: &str, node: usize) -> (u32, SubmitRequest) {
         let last = if self.rng.below(5) < 3 { 0 } else { self.rng.below(TASKS_MAX) };
         let last = u32::try_from(last).unwrap_or(0);
         // Most are short; one in sixteen is longer than it takes to call a node dead.
@@ -141,6 +143,8 @@ impl Customer {
             1 => AckLevel::Remote1,
             _ => AckLevel::Default,
         };
+        let elsewhere = self.rng.below(3) > 0;
+        let constraint = elsewhere.then(|| label(node + 1).to_owned()).into_iter().collect();
         let seconds = format!("{}.{:03}", sleep_ms / 1_000, sleep_ms % 1_000);
         let traces = self.plot.traces.display().to_string();
         let command = ["sh", "-c", SCRIPT, "sh", &traces, tag, &seconds];
@@ -151,6 +155,7 @@ impl Customer {
             cpus_milli: Some(CPUS_MILLI),
             request_id: tag.as_bytes().to_vec(),
             ack: ack.into(),
+            constraint,
             ..SubmitRequest::default()
         };
         (last + 1, request)
@@ -159,7 +164,7 @@ impl Customer {
     /// Submits until acknowledged; the job, or `None` if no try was.
     async fn submit(&mut self, tag: &str) -> anyhow::Result<Option<String>> {
         let (node, at) = self.pick();
-        let (tasks, request) = self.draw(tag);
+        let (tasks, request) = self.draw(tag, node);
         for _ in 0..TRIES {
             let tag = tag.to_owned();
             self.ledger.note(&Entry::Tried { at_ms: self.now_ms(), tag: tag.clone(), node, tasks })?;

@@ -132,8 +132,9 @@ impl Run<'_> {
         let traces = traces::read(&plot.traces, began_ms, self.view.keys())?;
         let story = Story { submissions, traces, happened: std::mem::take(&mut self.happened), seen, up };
         let mut verdict = judge(&story);
-        verdict.findings.append(&mut self.findings);
-        verdict.findings.extend(logs.alarms);
+        // What happened to nodes explains what happened to jobs.
+        let judged = std::mem::replace(&mut verdict.findings, std::mem::take(&mut self.findings));
+        verdict.findings.extend(logs.alarms.into_iter().chain(judged));
         let healings = std::mem::take(&mut self.healings);
         let (happened, suspicions, lasted) = (story.happened, logs.suspicions, self.began.elapsed());
         Ok(Outcome { verdict, happened, suspicions, healings, settled_in, lasted, kept: None })

@@ -76,37 +76,20 @@ pub(super) fn settle(
 ) -> anyhow::Result<(Said, Vec<String>)> {
     let start = Instant::now();
     let mut talked = start;
-    let mut unsealed: BTreeMap<&str, u32> = BTreeMap::new();
-    for submission in submissions.values() {
-        if let Some(ack) = &submission.acked {
-            unsealed.insert(&ack.job, submission.tasks);
-        }
-    }
-    let all: Vec<&str> = unsealed.keys().copied().collect();
+    let mut asked = Asked::of(submissions);
     loop {
         if interrupted() {
             bail!("interrupted");
         }
         let late = start.elapsed() > SETTLE;
         let mut waits = waits_for(view, nodes);
-        if waits.is_empty() {
-            unsealed.retain(|job, tasks| !is_sealed(view, nodes, job, *tasks));
-            if !unsealed.is_empty() {
-                let some: Vec<&str> = unsealed.keys().copied().take(5).collect();
-                waits.push(format!("{} jobs to be sealed at every node: {} …", unsealed.len(), some.join(" ")));
-            }
+        if waits.is_empty() || late {
+            waits.extend(asked.ask(view, nodes));
         }
         if waits.is_empty() || late {
-            let mut said = Said::new();
-            for job in all {
-                said.insert(
-                    job.to_owned(),
-                    nodes.iter().filter_map(|node| view.job(*node, job).ok().flatten()).collect(),
-                );
-            }
             let troubles =
                 waits.into_iter().map(|wait| format!("after {} s still waiting for {wait}", SETTLE.as_secs()));
-            return Ok((said, troubles.collect()));
+            return Ok((asked.said, troubles.collect()));
         }
         if talked.elapsed() >= TALK {
             talked = Instant::now();
@@ -116,8 +99,41 @@ pub(super) fn settle(
     }
 }
 
-fn is_sealed(view: &View, nodes: &[usize], job: &str, tasks: u32) -> bool {
-    nodes.iter().all(|node| view.job(*node, job).is_ok_and(|seen| seen.is_some_and(|seen| seen.sealed >= tasks)))
+/// Jobs that are asked for until they are sealed at every node, since then nothing changes any more.
+struct Asked<'a> {
+    /// With how many tasks each has.
+    unsealed: BTreeMap<&'a str, u32>,
+    said: Said,
+}
+
+impl<'a> Asked<'a> {
+    fn of(submissions: &'a BTreeMap<String, Submission>) -> Self {
+        let acked = submissions.values().filter_map(|one| Some((one.acked.as_ref()?.job.as_str(), one.tasks)));
+        Self { unsealed: acked.collect(), said: Said::new() }
+    }
+
+    /// Asks for those that were not sealed everywhere so far; says what is missing, in words.
+    fn ask(&mut self, view: &View, nodes: &[usize]) -> Option<String> {
+        let jobs: Vec<&str> = self.unsealed.keys().copied().collect();
+        let answers = match view.jobs(nodes, &jobs) {
+            Ok(answers) => answers,
+            Err(error) => return Some(format!("answers about {} jobs ({error:#})", jobs.len())),
+        };
+        for job in jobs {
+            self.said.insert(job.to_owned(), Vec::new());
+        }
+        for (job, seen) in answers {
+            self.said.entry(job).or_default().push(seen);
+        }
+        let said = &self.said;
+        self.unsealed.retain(|job, tasks| {
+            let sealed = said.get(*job).map_or(0, |said| said.iter().filter(|seen| seen.sealed >= *tasks).count());
+            sealed < nodes.len()
+        });
+        let some: Vec<&str> = self.unsealed.keys().copied().take(5).collect();
+        let count = self.unsealed.len();
+        (count > 0).then(|| format!("{count} jobs to be sealed at every node: {} …", some.join(" ")))
+    }
 }
 
 /// What is not yet as it must be, in words.

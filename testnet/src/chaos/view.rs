@@ -13,6 +13,7 @@ use starling_proto::v1::{
     CheckState, DoctorRequest, InfoReply, InfoRequest, JobDetail, JobRef, JobState, ListJobsRequest,
 };
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
 use super::judge::{Seen, State};
@@ -22,6 +23,9 @@ use crate::local::Cluster;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A doctor tries things out, each with a limit of its own.
 const DOCTOR: Duration = Duration::from_secs(15);
+
+/// Questions on their way at a time.
+const IN_FLIGHT: usize = 64;
 
 pub(super) type Client = StarlingClient<Channel>;
 
@@ -124,17 +128,40 @@ impl View {
         Ok(bad.map(|check| format!("{}: {}", check.name, check.detail)).collect())
     }
 
-    /// What a node says of a job; `None` if it does not know it.
-    pub(super) fn job(&self, number: usize, job: &str) -> anyhow::Result<Option<Seen>> {
-        let request = JobRef { job: job.to_owned() };
-        let asked = self.ask(number, |mut client| async move {
-            match client.get_job(request).await {
-                Ok(detail) => Ok(tonic::Response::new(Some(detail.into_inner()))),
-                Err(status) if status.code() == tonic::Code::NotFound => Ok(tonic::Response::new(None)),
-                Err(status) => Err(status),
+    /// What these nodes say of these jobs, many asked at a time; a node that does not know a job says nothing.
+    ///
+    /// # Errors
+    /// If a node does not answer: which one.
+    pub(super) fn jobs(&self, nodes: &[usize], jobs: &[&str]) -> anyhow::Result<Vec<(String, Seen)>> {
+        let mut said = Vec::new();
+        let asked: Vec<(usize, &str)> = jobs.iter().flat_map(|job| nodes.iter().map(|node| (*node, *job))).collect();
+        for some in asked.chunks(IN_FLIGHT) {
+            for (node, job, detail) in self.runtime.block_on(self.details(some))? {
+                said.push((job, self.seen(node, detail)?));
             }
-        });
-        asked?.map(|detail| self.seen(number, detail)).transpose()
+        }
+        Ok(said)
+    }
+
+    async fn details(&self, asked: &[(usize, &str)]) -> anyhow::Result<Vec<(usize, String, JobDetail)>> {
+        let mut answers = JoinSet::new();
+        for (node, job) in asked {
+            let (node, job, mut client) = (*node, (*job).to_owned(), self.clients[*node - 1].clone());
+            answers.spawn(async move {
+                let asked = client.get_job(JobRef { job: job.clone() });
+                (node, job, tokio::time::timeout(PATIENCE, asked).await)
+            });
+        }
+        let mut details = Vec::new();
+        while let Some(answer) = answers.join_next().await {
+            let (node, job, answer) = answer.context("asking for a job")?;
+            match answer.with_context(|| format!("node {node} says nothing of {job}"))? {
+                Ok(detail) => details.push((node, job, detail.into_inner())),
+                Err(status) if status.code() == tonic::Code::NotFound => {}
+                Err(status) => return Err(status).with_context(|| format!("asking node {node} for {job}")),
+            }
+        }
+        Ok(details)
     }
 
     fn seen(&self, node: usize, detail: JobDetail) -> anyhow::Result<Seen> {
