@@ -51,8 +51,8 @@ pub(super) struct Seen {
     pub(super) state: State,
     /// Tasks whose outcome is sealed.
     pub(super) sealed: u32,
-    /// Who owns it now.
-    pub(super) owner: usize,
+    /// Who owns it now, if that is a node of the run.
+    pub(super) owner: Option<usize>,
     /// What it says of why, for people.
     pub(super) reason: String,
 }
@@ -158,7 +158,8 @@ fn outcome(story: &Story, submission: &Submission, ack: &Ack, seen: &[Seen], ver
 
 /// At most one more start of a task for each time that somebody may have doubted an executor of its job.
 fn bound(story: &Story, submission: &Submission, ack: &Ack, seen: &[Seen], starts: &[Start], verdict: &mut Verdict) {
-    let owners: BTreeSet<usize> = [submission.node].into_iter().chain(seen.iter().map(|seen| seen.owner)).collect();
+    let owners: BTreeSet<usize> =
+        [submission.node].into_iter().chain(seen.iter().filter_map(|seen| seen.owner)).collect();
     let executors: BTreeSet<usize> = starts.iter().map(|start| start.node).collect();
     let last_ms = starts.iter().map(|start| start.at_ms).max().unwrap_or(0).max(ack.at_ms);
     let mut doubts = 0_u64;
@@ -228,7 +229,7 @@ mod tests {
             acked: Some(ack),
             cancel: Cancel::Unasked,
         };
-        let seen = |node| Seen { node, state: State::Done, sealed: 2, owner: 1, reason: String::new() };
+        let seen = |node| Seen { node, state: State::Done, sealed: 2, owner: Some(1), reason: String::new() };
         let start = |task| Start { task, attempt: 1, node: 2, at_ms: 20_200 };
         Story {
             submissions: [("1-1".to_owned(), submission)].into(),

@@ -18,6 +18,8 @@ use crate::local::pause;
 const SETTLE: Duration = Duration::from_secs(90);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(300);
+/// Of things of one kind so many are named.
+const SHOWN: usize = 5;
 /// Between two words on what is waited for.
 const TALK: Duration = Duration::from_secs(5);
 
@@ -75,7 +77,7 @@ pub(super) fn settle(
     interrupted: impl Fn() -> bool,
 ) -> anyhow::Result<(Said, Vec<String>)> {
     let start = Instant::now();
-    let mut talked = start;
+    let (mut talked, mut told) = (start, String::new());
     let mut asked = Asked::of(submissions);
     loop {
         if interrupted() {
@@ -93,7 +95,11 @@ pub(super) fn settle(
         }
         if talked.elapsed() >= TALK {
             talked = Instant::now();
-            say(&format!("          waiting for {}", waits.join("; ")));
+            let tell = format!("          waiting for {}", waits.join("; "));
+            if tell != told {
+                say(&tell);
+                told = tell;
+            }
         }
         pause(PAUSE);
     }
@@ -113,16 +119,13 @@ impl<'a> Asked<'a> {
     }
 
     /// Asks for those that were not sealed everywhere so far; says what is missing, in words.
-    fn ask(&mut self, view: &View, nodes: &[usize]) -> Option<String> {
+    fn ask(&mut self, view: &View, nodes: &[usize]) -> Vec<String> {
         let jobs: Vec<&str> = self.unsealed.keys().copied().collect();
-        let answers = match view.jobs(nodes, &jobs) {
-            Ok(answers) => answers,
-            Err(error) => return Some(format!("answers about {} jobs ({error:#})", jobs.len())),
-        };
+        let answers = view.jobs(nodes, &jobs);
         for job in jobs {
             self.said.insert(job.to_owned(), Vec::new());
         }
-        for (job, seen) in answers {
+        for (job, seen) in answers.said {
             self.said.entry(job).or_default().push(seen);
         }
         let said = &self.said;
@@ -130,9 +133,13 @@ impl<'a> Asked<'a> {
             let sealed = said.get(*job).map_or(0, |said| said.iter().filter(|seen| seen.sealed >= *tasks).count());
             sealed < nodes.len()
         });
-        let some: Vec<&str> = self.unsealed.keys().copied().take(5).collect();
-        let count = self.unsealed.len();
-        (count > 0).then(|| format!("{count} jobs to be sealed at every node: {} …", some.join(" ")))
+        let mut waits: Vec<String> = answers.silent.iter().map(|node| format!("an answer of node {node}")).collect();
+        waits.extend(answers.refusals.into_iter().take(SHOWN).map(|refusal| format!("an answer of {refusal}")));
+        if !self.unsealed.is_empty() {
+            let some: Vec<&str> = self.unsealed.keys().copied().take(SHOWN).collect();
+            waits.push(format!("{} jobs to be sealed at every node: {} …", self.unsealed.len(), some.join(" ")));
+        }
+        waits
     }
 }
 
@@ -140,16 +147,20 @@ impl<'a> Asked<'a> {
 fn waits_for(view: &View, nodes: &[usize]) -> Vec<String> {
     let mut waits = Vec::new();
     let mut held = BTreeSet::new();
+    let mut open: BTreeMap<u32, Vec<String>> = BTreeMap::new();
     for node in nodes {
         match view.open_jobs(*node) {
             Ok(0) => {}
-            Ok(open) => waits.push(format!("{open} jobs to end as node {node} sees it")),
+            Ok(jobs) => open.entry(jobs).or_default().push(node.to_string()),
             Err(error) => waits.push(format!("an answer of node {node} ({error:#})")),
         }
         match view.info(*node) {
             Ok(info) => _ = held.insert((info.events, info.facts_root)),
             Err(error) => waits.push(format!("an answer of node {node} ({error:#})")),
         }
+    }
+    for (jobs, nodes) in open {
+        waits.push(format!("{jobs} jobs to end, as nodes {} see it", nodes.join(" ")));
     }
     if held.len() > 1 {
         let held: Vec<String> =

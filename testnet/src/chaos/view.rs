@@ -3,7 +3,7 @@
 //! Invariants: no question waits longer than `DOCTOR`.
 //! Does not: change anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,6 +41,17 @@ pub(super) struct View {
     names: BTreeMap<String, usize>,
     /// Nodes by public key.
     keys: BTreeMap<String, usize>,
+}
+
+/// What nodes answered about jobs.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    /// By job.
+    pub(super) said: Vec<(String, Seen)>,
+    /// What they could not answer, in words.
+    pub(super) refusals: Vec<String>,
+    /// Nodes that did not answer in time.
+    pub(super) silent: BTreeSet<usize>,
 }
 
 /// A client that connects when it is used, and again after each break. Must be called inside of a runtime.
@@ -128,40 +139,42 @@ impl View {
         Ok(bad.map(|check| format!("{}: {}", check.name, check.detail)).collect())
     }
 
-    /// What these nodes say of these jobs, many asked at a time; a node that does not know a job says nothing.
-    ///
-    /// # Errors
-    /// If a node does not answer: which one.
-    pub(super) fn jobs(&self, nodes: &[usize], jobs: &[&str]) -> anyhow::Result<Vec<(String, Seen)>> {
-        let mut said = Vec::new();
+    /// What these nodes say of these jobs, many asked at a time; a node that does not know a job says nothing of it. A node that does not answer at all is
+    /// asked no more.
+    pub(super) fn jobs(&self, nodes: &[usize], jobs: &[&str]) -> Answers {
+        let mut answers = Answers::default();
         let asked: Vec<(usize, &str)> = jobs.iter().flat_map(|job| nodes.iter().map(|node| (*node, *job))).collect();
         for some in asked.chunks(IN_FLIGHT) {
-            for (node, job, detail) in self.runtime.block_on(self.details(some))? {
-                said.push((job, self.seen(node, detail)?));
+            for (node, job, detail) in self.runtime.block_on(self.details(some, &mut answers)) {
+                match self.seen(node, detail) {
+                    Ok(seen) => answers.said.push((job, seen)),
+                    Err(error) => answers.refusals.push(format!("node {node} of {job}: {error:#}")),
+                }
             }
         }
-        Ok(said)
+        answers
     }
 
-    async fn details(&self, asked: &[(usize, &str)]) -> anyhow::Result<Vec<(usize, String, JobDetail)>> {
-        let mut answers = JoinSet::new();
-        for (node, job) in asked {
+    async fn details(&self, asked: &[(usize, &str)], answers: &mut Answers) -> Vec<(usize, String, JobDetail)> {
+        let mut asking = JoinSet::new();
+        for (node, job) in asked.iter().filter(|(node, _)| !answers.silent.contains(node)) {
             let (node, job, mut client) = (*node, (*job).to_owned(), self.clients[*node - 1].clone());
-            answers.spawn(async move {
+            asking.spawn(async move {
                 let asked = client.get_job(JobRef { job: job.clone() });
                 (node, job, tokio::time::timeout(PATIENCE, asked).await)
             });
         }
         let mut details = Vec::new();
-        while let Some(answer) = answers.join_next().await {
-            let (node, job, answer) = answer.context("asking for a job")?;
-            match answer.with_context(|| format!("node {node} says nothing of {job}"))? {
-                Ok(detail) => details.push((node, job, detail.into_inner())),
-                Err(status) if status.code() == tonic::Code::NotFound => {}
-                Err(status) => return Err(status).with_context(|| format!("asking node {node} for {job}")),
+        // A task that only asks neither panics nor is aborted.
+        while let Some(Ok((node, job, answer))) = asking.join_next().await {
+            match answer {
+                Ok(Ok(detail)) => details.push((node, job, detail.into_inner())),
+                Ok(Err(status)) if status.code() == tonic::Code::NotFound => {}
+                Ok(Err(status)) => answers.refusals.push(format!("node {node} of {job}: {}", status.message())),
+                Err(_elapsed) => _ = answers.silent.insert(node),
             }
         }
-        Ok(details)
+        details
     }
 
     fn seen(&self, node: usize, detail: JobDetail) -> anyhow::Result<Seen> {
@@ -172,7 +185,8 @@ impl View {
             JobState::Failed | JobState::Lost => State::Failed,
             JobState::Cancelled => State::Cancelled,
         };
-        let owner = *self.names.get(&summary.owner).with_context(|| format!("no node is called {}", summary.owner))?;
+        // A node that lost its identity is another one now.
+        let owner = self.names.get(&summary.owner).copied();
         let sealed = detail.seal.map_or(0, |seal| seal.tasks);
         Ok(Seen { node, state, sealed, owner, reason: summary.reason })
     }

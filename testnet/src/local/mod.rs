@@ -315,6 +315,8 @@ pub enum Pace {
 fn terminate(child: &Child) {
     // It may have ended by itself.
     let _gone = kill_process(Pid::from_child(child), Signal::TERM);
+    // One that stands still hears it only when it goes on.
+    let _gone = kill_process(Pid::from_child(child), Signal::CONT);
 }
 
 impl Drop for Cluster {
