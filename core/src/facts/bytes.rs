@@ -1,6 +1,6 @@
 //! Facts as bytes: the canonical form, for comparing nodes and for snapshots, and back.
 //!
-//! Shape: `[members, jobs, opaque]`, then what most clusters lack, each only if there is any: declarations (a map), the gateway (an array), retired jobs (tag 1).
+//! Shape: `[members, jobs, opaque]`, then what most clusters lack, each only if there is any: declarations (a map), the gateway (an array), adoptions (tag 6), retired jobs (tag 7).
 //! Invariants: equal Facts have equal bytes; bytes from anywhere are Facts or an error, never a panic, and Facts that were read write the very bytes that were read.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,14 +9,15 @@ use minicbor::Encoder;
 use minicbor::data::{Tag, Type};
 use minicbor::decode::{Decoder, Error as DecodeError};
 
-use super::{Declarations, Delta, Facts, Gateway, Job, NodeInfo, Registration, Retired};
+use super::{Declarations, Delta, Facts, Gateway, Job, NodeInfo, Owners, Registration, Retired};
 use crate::ids::{Dot, Hash, JobId, NodeId};
 use crate::lattice::{Lattice as _, Min};
 use crate::namespace::Declaration;
 
 type Opaque = BTreeMap<Dot, BTreeSet<Vec<u8>>>;
 
-const RETIRED: Tag = Tag::new(1);
+const OWNERS: Tag = Tag::new(6);
+const RETIRED: Tag = Tag::new(7);
 
 /// Bytes that are no Facts. Nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,10 @@ impl Facts {
         }
         if !self.gateway.is_empty() {
             encoder.encode(&self.gateway).expect("writing to memory cannot fail");
+        }
+        if !self.owners.is_empty() {
+            encoder.tag(OWNERS).expect("writing to memory cannot fail");
+            encoder.encode(&self.owners).expect("writing to memory cannot fail");
         }
         if !self.retired.is_empty() {
             encoder.tag(RETIRED).expect("writing to memory cannot fail");
@@ -85,11 +90,15 @@ fn read(d: &mut Decoder<'_>) -> Result<Facts, DecodeError> {
     if next(d)? == Some(Type::Array) {
         facts.gateway = d.decode::<Gateway>()?;
     }
-    if next(d)? == Some(Type::Tag) {
-        if d.tag()? != RETIRED {
+    while next(d)? == Some(Type::Tag) {
+        let tag = d.tag()?;
+        if tag == OWNERS {
+            facts.owners = d.decode::<Owners>()?;
+        } else if tag == RETIRED {
+            facts.absorb(Delta::Retired(Box::new(d.decode::<Retired>()?)));
+        } else {
             return Err(DecodeError::message("unknown part of facts"));
         }
-        facts.absorb(Delta::Retired(Box::new(d.decode::<Retired>()?)));
     }
     Ok(facts)
 }

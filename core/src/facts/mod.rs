@@ -8,6 +8,7 @@ mod bytes;
 mod declared;
 mod gateway;
 mod job;
+mod owners;
 mod past;
 mod phase;
 mod retired;
@@ -26,9 +27,10 @@ pub use bytes::FactsError;
 pub use declared::{Declarations, Declared, Registration};
 pub use gateway::{Claim, Gateway, Token};
 pub use job::{Cancel, Grant, Handler, Handling, Job, Outcome, Placed, Submit, Wishes};
+pub use owners::{Adoption, Owners};
 pub use past::{Ended, Past, Ran};
 pub use retired::Retired;
-pub use roster::{Name, NodeInfo};
+pub use roster::{Drain, Name, NodeInfo};
 pub use run::{Extra, Port, Run, Usage};
 use smol_str::SmolStr;
 
@@ -53,6 +55,8 @@ pub enum Delta {
     Gateway(Box<Gateway>),
     /// Jobs are retired.
     Retired(Box<Retired>),
+    /// A node took over the jobs of a log.
+    Adoption(LogId, Adoption),
     /// Of a namespace or version not known here: kept, folded when it is.
     Opaque(Dot, Vec<u8>),
 }
@@ -70,6 +74,8 @@ pub enum Touched {
     Gateway,
     /// These jobs were retired: this is the last that is known of them.
     Retired(Vec<(JobId, Job)>),
+    /// The owner of a log's jobs.
+    Owner(LogId),
     /// A declaration arrived, and with it the meaning of these events, which had been kept.
     Declaration(Vec<(Dot, Event)>),
 }
@@ -91,6 +97,7 @@ pub struct Facts {
     opaque: BTreeMap<Dot, BTreeSet<Vec<u8>>>,
     declarations: Declarations,
     gateway: Gateway,
+    owners: Owners,
     retired: Retired,
     /// Jobs by the name that their client chose, earliest submitted first; found again from `jobs`, but for retired ones.
     aliases: BTreeMap<SmolStr, BTreeSet<(Hlc, JobId)>>,
@@ -112,6 +119,7 @@ impl PartialEq for Facts {
             && self.declarations == other.declarations
             && self.gateway == other.gateway
             && self.retired == other.retired
+            && self.owners == other.owners
             && self.jobs().eq(other.jobs())
     }
 }
@@ -220,6 +228,10 @@ impl Facts {
                 Touched::Retired(self.drop_retired(&logs))
             }
             Delta::Opaque(_, bytes) if self.is_about_retired(&bytes) => Touched::Nothing,
+            Delta::Adoption(log, adoption) => {
+                self.rest = None;
+                if self.owners.join(Owners::one(log, adoption)).grew() { Touched::Owner(log) } else { Touched::Nothing }
+            }
             Delta::Opaque(dot, bytes) => {
                 self.rest = None;
                 self.opaque.entry(dot).or_default().insert(bytes);
@@ -300,8 +312,10 @@ impl Facts {
         let opaque = self.opaque.iter().flat_map(|(dot, all)| all.iter().map(move |bytes| digest_of(&(dot, bytes))));
         let declared = self.declarations.iter().map(|(hash, one)| digest_of(&(hash, one.first)));
         let gateway = (!self.gateway.is_empty()).then(|| digest_of(&("gateway", &self.gateway)));
+        let owners = self.owners.iter().map(|entry| digest_of(&("owner", entry)));
         let retired = self.retired.iter().map(|(log, by, jobs)| digest_of(&("retired", log, by, jobs)));
-        members.chain(opaque).chain(declared).chain(gateway).chain(retired).fold(0, u128::wrapping_add)
+        let few = declared.chain(gateway).chain(owners).chain(retired);
+        members.chain(opaque).chain(few).fold(0, u128::wrapping_add)
     }
 
     /// The job, if anything is known of it.
@@ -317,7 +331,7 @@ impl Facts {
             .flat_map(|(log, shelf)| shelf.iter().map(|(no, slot)| (JobId { log: *log, no: *no }, &slot.job)))
     }
 
-    /// The jobs that `node` owns.
+    /// The jobs that were submitted at `node`.
     pub fn jobs_of(&self, node: &NodeId) -> impl Iterator<Item = (JobId, &Job)> {
         let range = LogId { node: *node, epoch: crate::ids::Epoch(0) }..=LogId {
             node: *node,
@@ -326,6 +340,18 @@ impl Facts {
         self.jobs
             .range(range)
             .flat_map(|(log, shelf)| shelf.iter().map(|(no, slot)| (JobId { log: *log, no: *no }, &slot.job)))
+    }
+
+    /// The jobs of one log.
+    pub fn jobs_in(&self, log: &LogId) -> impl Iterator<Item = (JobId, &Job)> + use<'_> {
+        let log = *log;
+        let shelf = self.jobs.get(&log).into_iter().flatten();
+        shelf.map(move |(no, slot)| (JobId { log, no: *no }, &slot.job))
+    }
+
+    /// Logs that hold jobs.
+    pub fn logs(&self) -> impl Iterator<Item = &LogId> {
+        self.jobs.keys()
     }
 
     /// How many jobs are known.
@@ -361,6 +387,18 @@ impl Facts {
     #[must_use]
     pub fn gateway(&self) -> &Gateway {
         &self.gateway
+    }
+
+    /// Who owns the jobs of which log.
+    #[must_use]
+    pub fn owners(&self) -> &Owners {
+        &self.owners
+    }
+
+    /// Who owns a job.
+    #[must_use]
+    pub fn owner_of(&self, job: &JobId) -> NodeId {
+        self.owners.owner_of(&job.log)
     }
 
     /// The job whose client chose this name; of several (submitted on two sides of a partition) the earliest.
@@ -401,7 +439,7 @@ impl Facts {
         let mut opaque = other.opaque;
         self.filter_opaque(&mut opaque);
         let change = change.or(self.opaque.join(opaque)).or(self.declarations.join(other.declarations));
-        let change = change.or(self.gateway.join(other.gateway));
+        let change = change.or(self.gateway.join(other.gateway)).or(self.owners.join(other.owners));
         self.unwrap_opaque();
         (change, dropped)
     }

@@ -18,15 +18,10 @@ use crate::lattice::{Change, Lattice, Numbers};
 use crate::limits;
 use crate::time::Hlc;
 
-/// Retired jobs by log, under the name of whoever retired them: authority is in the key.
+/// Retired jobs by log, under the name of whoever owned them then and said so (`namespace::sys` reads nobody else's word).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retired {
     by_log: BTreeMap<LogId, BTreeMap<NodeId, Numbers>>,
-}
-
-/// Whether what `author` says of the retirement of jobs in `log` counts: it is the owner's to say.
-fn may_retire(author: &NodeId, log: &LogId) -> bool {
-    log.node == *author
 }
 
 impl Retired {
@@ -46,10 +41,8 @@ impl Retired {
     }
 
     /// What is retired of one log: sets that may overlap.
-    pub fn of(&self, log: &LogId) -> impl Iterator<Item = &Numbers> {
-        let log = *log;
-        let said = self.by_log.get(&log).into_iter().flatten();
-        said.filter(move |(author, _)| may_retire(author, &log)).map(|(_, jobs)| jobs)
+    pub fn of(&self, log: &LogId) -> impl Iterator<Item = &Numbers> + use<'_> {
+        self.by_log.get(log).into_iter().flat_map(BTreeMap::values)
     }
 
     /// The retired jobs with this number among all logs of `node`.

@@ -14,6 +14,7 @@ mod peers;
 mod recover;
 mod retire;
 pub mod snapshot;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -27,6 +28,7 @@ pub use io::{
     Spawn, Submission, Work,
 };
 pub use recover::Recovery;
+pub use succession::Outlook;
 
 use crate::config::Config;
 use crate::election::Election;
@@ -40,6 +42,7 @@ use crate::schedule::{Executor, Fleet, Offer, Owner};
 use crate::sync::Sync;
 use crate::time::{HlcClock, Mono, Now};
 use outbox::Outbox;
+use succession::Duties;
 
 /// Who this node is: its keys and the cluster's secret.
 #[derive(Clone, Debug)]
@@ -101,6 +104,7 @@ pub struct Machine {
     owner: Owner,
     executor: Executor,
     election: Election,
+    duties: Duties,
     /// When to look at the election again.
     elect_due: Mono,
     outbox: Outbox,
@@ -135,6 +139,7 @@ impl Machine {
         if self.stopped {
             return refused(input);
         }
+        self.fleet.wake(now.mono);
         match input {
             Input::Tick => {}
             Input::Batch { from, batch } => self.on_batch(now, from, batch),
@@ -169,6 +174,7 @@ impl Machine {
         }
         self.on_time(now);
         self.elect(now);
+        self.succeed(now);
         self.settle(now);
         self.retire_due(now);
         self.flush(now);
@@ -180,9 +186,15 @@ impl Machine {
     #[must_use]
     pub fn next_deadline(&self) -> Mono {
         let mut next = self.about.next_presence.min(self.sync.next_deadline());
-        let (owner, executor) = (self.owner.next_deadline(), self.executor.next_deadline());
-        let (election, retirement) = (self.election.next_deadline(), self.retention.next_deadline(&self.config));
-        for deadline in [owner, executor, self.flush_deadline(), election, retirement] {
+        let parts = [
+            self.owner.next_deadline(),
+            self.executor.next_deadline(),
+            self.flush_deadline(),
+            self.election.next_deadline(),
+            self.duties.next_deadline(),
+            self.retention.next_deadline(&self.config),
+        ];
+        for deadline in parts {
             next = next.min(deadline.unwrap_or(next));
         }
         next

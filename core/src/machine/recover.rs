@@ -9,6 +9,7 @@ use super::io::{Effect, Note, Record};
 use super::outbox::Outbox;
 use super::retire::Retention;
 use super::snapshot::{Alias, Keeping, Key, Local, Shared, still_open};
+use super::succession::Duties;
 use super::{About, Disk, Identity, Machine};
 use crate::config::Config;
 use crate::election::Election;
@@ -78,7 +79,7 @@ impl Recovery {
             return;
         };
         self.accepted.extend(local.accepted);
-        local.requests.into_iter().for_each(|Key { key, job }| self.owner.remember_request(key, job));
+        local.requests.into_iter().for_each(|Key { key, job }| self.owner.remember_key(key, job));
         local.aliases.into_iter().for_each(|Alias { name, hlc, job }| self.facts.remember_alias(name, hlc, job));
         self.clock.observe(local.clock, crate::time::Wall(local.clock.wall_ms));
     }
@@ -151,6 +152,7 @@ impl Recovery {
             retention: Retention::new(now.mono, &self.config),
             keeping: Keeping::new(now.mono, &self.config, self.bytes, self.joined, self.accepted.clone()),
             elect_due: now.mono,
+            duties: Duties::new(now.mono),
             election: Election::new(self.config.settle_ms, self.config.suspect_ms),
             executor: Executor::new(me, self.config.total),
             outbox: Outbox::default(),
@@ -176,15 +178,7 @@ impl Recovery {
         };
         machine.next_job = machine.next_job_number();
         machine.report_lost(self.accepted);
-        let mut decisions = Vec::new();
-        let jobs: Vec<_> = machine.facts.jobs_of(&me).map(|(id, _)| id).collect();
-        for id in jobs {
-            if let Some(job) = machine.facts.job(&id) {
-                machine.owner.on_job(now.mono, id, job, None, &mut decisions);
-            }
-            machine.keep_sealed(now.mono, id);
-        }
-        machine.decide(now, decisions);
+        machine.resume_duties(now);
         machine
     }
 }
@@ -201,8 +195,8 @@ impl Machine {
     /// Tasks that this node had accepted, and perhaps started, before it went down.
     fn report_lost(&mut self, mut accepted: BTreeMap<GrantId, IntervalSet>) {
         // A grant to oneself needs no note: the grant itself is in the log.
-        for (id, job) in self.facts.jobs_of(&self.me) {
-            for (no, grant) in job.grants.iter() {
+        for (id, job) in self.facts.jobs() {
+            for (no, grant) in job.grants.iter().filter(|(no, _)| no.term.is_of(&id.log.node, &self.me)) {
                 if let Some(placed) = grant.placed.as_ref().filter(|placed| placed.node == self.me && !grant.void) {
                     accepted.insert(GrantId { job: id, no: *no }, placed.tasks.clone());
                 }

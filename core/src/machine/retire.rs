@@ -100,19 +100,31 @@ impl Machine {
 
     /// Whether retiring the jobs of this log is this node's to do.
     fn owns(&self, log: &LogId) -> bool {
-        log.node == self.me
+        self.facts.owners().owner_of(log) == self.me
+    }
+
+    /// Whether it may be done now. An owner that sees less than half of the members may have been superseded on the other side.
+    fn may_retire(&self, now: Now) -> bool {
+        let (live, roster) = self.seen(now);
+        let busy = self.outbox.own_len() >= limits::OUTBOX_EVENTS_MAX / 2;
+        let able = !self.stopping && !busy && self.disk_refusal().is_none();
+        able && live * 100 >= roster * self.config.view_percent
     }
 
     /// Retires what has been kept for long enough.
     pub(super) fn retire_due(&mut self, now: Now) {
-        let busy = self.outbox.own_len() >= limits::OUTBOX_EVENTS_MAX / 2;
-        if self.stopping || self.disk_refusal().is_some() || busy {
+        if !self.may_retire(now) {
             self.retention.next = self.retention.next.max(now.mono.after_ms(RETIRE_EVERY_MS));
             return;
         }
         let mut by_log: BTreeMap<LogId, Numbers> = BTreeMap::new();
         for id in self.retention.due(now.mono, &self.config) {
-            let _ = by_log.entry(id.log).or_default().insert(id.no.0);
+            if self.acts_for(&id.log) {
+                let _ = by_log.entry(id.log).or_default().insert(id.no.0);
+            } else {
+                // Of a log that it has yet to take up, or that is another's by now.
+                self.keep_sealed(now.mono, id);
+            }
         }
         for (log, jobs) in by_log {
             let ranges: Vec<(u64, u64)> = jobs.ranges().collect();
@@ -122,7 +134,8 @@ impl Machine {
                     let _ = jobs.insert_range(*start, *end);
                 }
                 let hlc = self.clock.tick(now.wall);
-                self.outbox.push(sys::retire(hlc, log, &jobs));
+                let term = self.facts.owners().term_of(&log);
+                self.outbox.push(sys::retire(hlc, log, term, &jobs));
             }
         }
     }
@@ -134,7 +147,7 @@ impl Machine {
         }
         for (id, job) in jobs {
             self.retention.forget(id);
-            if self.owns(&id.log) {
+            if self.owns(&id.log) || id.log.node == self.me {
                 self.owner.on_retired(*id, job);
             }
             if self.executor.holds(id) {

@@ -325,8 +325,13 @@ impl Machine {
             Err(reason) => return self.refuse_snapshot(now, from, reason),
         };
         let Shared { logs, facts } = shared;
+        let before = self.facts.owners().clone();
         let (_, dropped) = self.facts.merge(facts);
         self.facts.refold(&self.registry);
+        let adopted = self.facts.owners().iter().map(|(log, _)| *log);
+        let moved: Vec<LogId> =
+            adopted.filter(|log| before.adoption(log) != self.facts.owners().adoption(log)).collect();
+        moved.into_iter().for_each(|log| self.on_owner_changed(now, log));
         self.on_retired(&dropped);
         for end in logs {
             self.jump(&end);
@@ -357,17 +362,21 @@ impl Machine {
 
     /// Everything may have changed: owner and executor look at all that concerns them.
     fn look_at_all(&mut self, now: Now) {
-        let own: Vec<JobId> = self.facts.jobs_of(&self.me).map(|(id, _)| id).collect();
+        let logs: Vec<LogId> = self.facts.logs().filter(|log| self.acts_for(log)).copied().collect();
         let mut decisions = Vec::new();
-        for id in own {
-            let Some(job) = self.facts.job(&id) else {
-                continue;
-            };
-            self.owner.on_job(now.mono, id, job, None, &mut decisions);
-            for no in job.grants.iter().map(|(no, _)| *no) {
-                self.owner.on_job(now.mono, id, job, Some(no), &mut decisions);
+        for log in logs {
+            let term = self.facts.owners().term_of(&log);
+            let jobs: Vec<JobId> = self.facts.jobs_in(&log).map(|(id, _)| id).collect();
+            for id in jobs {
+                let Some(job) = self.facts.job(&id) else {
+                    continue;
+                };
+                self.owner.on_job(now.mono, (id, term), job, None, &mut decisions);
+                for no in job.grants.iter().map(|(no, _)| *no) {
+                    self.owner.on_job(now.mono, (id, term), job, Some(no), &mut decisions);
+                }
+                self.keep_sealed(now.mono, id);
             }
-            self.keep_sealed(now.mono, id);
         }
         self.decide(now, decisions);
         for grant in self.executor.held_grants() {

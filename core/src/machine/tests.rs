@@ -10,6 +10,7 @@ mod restart;
 mod retire;
 mod snapshot;
 mod spread;
+mod succession;
 
 use expect_test::{Expect, expect};
 

@@ -158,6 +158,7 @@ impl Machine {
                         self.effects.push(Effect::Notice(Notice::GatewayFacts));
                     }
                     Touched::Retired(jobs) => self.on_retired(&jobs),
+                    Touched::Owner(log) => self.on_owner_changed(now, log),
                     Touched::Job(job) => self.on_job_touched(now, dot, job, event),
                     Touched::Declaration(read) => {
                         for (dot, event) in read {

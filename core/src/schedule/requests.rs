@@ -48,12 +48,12 @@ impl Owner {
     pub fn on_retired(&mut self, id: JobId, job: &Job) {
         self.forget(id);
         if let Some(submit) = job.submit.as_ref().filter(|submit| !submit.request.is_empty()) {
-            self.remember_request(submit.request.clone(), id);
+            self.remember_key(submit.request.clone(), id);
         }
     }
 
     /// The key of a retired job, for as long as it is among the last `limits::RETIRED_KEYS_MAX`.
-    pub(crate) fn remember_request(&mut self, key: Vec<u8>, id: JobId) {
+    pub(crate) fn remember_key(&mut self, key: Vec<u8>, id: JobId) {
         self.requests.retire(key, id);
     }
 

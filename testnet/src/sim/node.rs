@@ -96,7 +96,7 @@ impl World {
         let mut config = Config::new(&format!("bird{}", seat.0), total);
         match self.options.sabotage {
             Sabotage::NoSettle => config.settle_ms = 0,
-            Sabotage::NoHalfView => config.gateway_view_percent = 0,
+            Sabotage::NoHalfView => config.view_percent = 0,
             _ => {}
         }
         config.retain_ms = self.options.keep.retain_ms(self.options.sabotage);

@@ -5,7 +5,7 @@ use super::*;
 use crate::lattice::Numbers;
 
 fn retire(author: u8, owner: u8, jobs: &[u64]) -> Statement {
-    let event = sys::retire(hlc(50), log(owner), &jobs.iter().copied().collect::<Numbers>());
+    let event = sys::retire(hlc(50), log(owner), Term(1), &jobs.iter().copied().collect::<Numbers>());
     (Dot { log: log(author), seq: Seq(90) }, Entry::Event(event))
 }
 
@@ -72,7 +72,7 @@ fn another_than_the_owner_retires_nothing() {
     let mut facts = folded(&story(1));
     let registry = Registry::built_in();
     let (dot, entry) = retire(3, 1, &[1]);
-    assert_eq!(facts.fold(dot, &entry, &registry), Touched::Retired(Vec::new()));
+    assert_eq!(facts.fold(dot, &entry, &registry), Touched::Nothing);
     assert_eq!((facts.job_count(), facts.is_retired(&job_id(1, 1)), facts.retired().len()), (1, false, 0));
 }
 

@@ -112,6 +112,7 @@ async fn watch(driver: driver::Handle, mut news: broadcast::Receiver<Notice>, tx
                 | Notice::DiskRefuses(_)
                 | Notice::Snapshot(_)
                 | Notice::DiskAccepts
+                | Notice::Adopted { .. }
                 | Notice::GatewayFacts,
             ) => continue,
             Ok(Notice::Stopped) | Err(RecvError::Closed) => {
