@@ -114,7 +114,7 @@ type Statement = (Dot, Entry);
 
 /// All kinds, by owners, executors and strangers, about few jobs, so that much of it collides. Positions repeat: authors fork.
 fn any_statement() -> impl Strategy<Value = Statement> {
-    let fields = (0_u8..14, 1_u8..4, 1_u64..5, (1_u8..3, 1_u64..3), 1_u32..3, (1_u32..6, 0_u32..4), 1_u64..50);
+    let fields = (0_u8..16, 1_u8..4, 1_u64..5, (1_u8..3, 1_u64..3), 1_u32..3, (1_u32..6, 0_u32..4), 1_u64..50);
     fields.prop_map(|(kind, author, seq, (owner, no), grant, (first, more), at)| {
         let job = job_id(owner, no);
         let grant = grant_id(job, grant);
@@ -132,7 +132,7 @@ fn any_statement() -> impl Strategy<Value = Statement> {
             13 => sys::forget(hlc, node(author)),
             7 => Voice::default().started(hlc, grant, set),
             8 => Voice::default().finished(hlc, grant, set, &outcome, &Usage::default()),
-            12 | 13 => sys::retire(hlc, log(owner), Term(1), &(no..=no + u64::from(more) / 3).collect()),
+            14 | 15 => sys::retire(hlc, log(owner), Term(1), &(no..=no + u64::from(more) / 3).collect()),
             9 => sys::admit(hlc, Hash::ZERO, if at % 2 == 0 { "wren" } else { "finch" }),
             _ => Event {
                 hlc,

@@ -98,7 +98,10 @@ fn vectors() -> Vec<Vector> {
         ),
         vector!("sys-register-namespace-1", sys::register_namespace(hlc(1_450), &declaration)),
         vector!("sys-cancel-1", sys::cancel(hlc(1_400), job)),
-        vector!("sys-retire-1", sys::retire(hlc(1_850), crate::testing::log(1), Term(1), &[1, 2, 3, 9].into_iter().collect())),
+        vector!(
+            "sys-retire-1",
+            sys::retire(hlc(1_850), crate::testing::log(1), Term(1), &[1, 2, 3, 9].into_iter().collect())
+        ),
         vector!("batch-submit-job-1", submit),
         vector!("batch-submit-job-1-least", batch::submit_job(hlc(1_100), job, tasks(1, 1), 0, command())),
         vector!("batch-job-started-1", Voice::default().started(hlc(1_600), grant, tasks(1, 3))),

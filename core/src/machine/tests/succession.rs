@@ -20,6 +20,9 @@ fn run(machine: &mut Machine, at: u64, input: Input) -> Vec<Effect> {
         | Effect::Spawn(_)
         | Effect::Kill(_)
         | Effect::Reply { .. }
+        | Effect::Retire(_)
+        | Effect::Snapshot(_)
+        | Effect::Fetch { .. }
         | Effect::Notice(_) => None,
     }) {
         latest = all.len();
