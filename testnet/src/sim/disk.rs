@@ -190,6 +190,10 @@ impl Disk {
             *len = (*len).max(end.len);
         }
         self.jobs.extend(shared.facts.jobs().map(|(id, _)| id));
+        for (job, known) in shared.facts.jobs() {
+            let placed = known.grants.iter().filter(|(_, grant)| grant.placed.as_ref().is_some());
+            self.grants.extend(placed.map(|(no, _)| GrantId { job, no: *no }));
+        }
         self.declarations.extend(shared.facts.declarations().iter().map(|(id, _)| id));
         self.joined.push(Held { number: self.snapshots, ..held });
     }

@@ -174,7 +174,12 @@ impl World {
 
     fn is_done(&self) -> bool {
         let sealed = sealed::look(self.current(), &self.promised()).is_none() && self.processes.is_idle();
-        sealed && (self.options.keep.retain_ms.is_none() || self.machines().all(|(_, machine)| machine.retained() == 0))
+        let honest = |node: &starling_core::ids::NodeId| self.by_id.contains_key(node);
+        let is_small = |(seat, machine): (Seat, &starling_core::machine::Machine)| {
+            machine.retained() == 0 && live_only::look(seat, machine.facts(), honest).is_none()
+        };
+        // Whoever took over jobs that were sealed already retires them too.
+        sealed && (self.options.keep.retain_ms.is_none() || self.current().all(is_small))
     }
 
     /// Jobs that were acknowledged, and those that became durable although nobody could be told.
