@@ -33,15 +33,15 @@ impl Machine {
                     let urgency = self.urgency_of(&batch);
                     self.outbox.push_remote(batch, urgency);
                 }
-                self.note_own_log(log);
+                self.note_own_log(now, log);
             }
             Ingest::Gap { .. } => {
-                self.note_own_log(log);
+                self.note_own_log(now, log);
                 self.pull_missing(now, from, log);
             }
             Ingest::Fork(batch) => {
                 self.outbox.push_remote(batch, Urgency::Urgent);
-                self.note_own_log(log);
+                self.note_own_log(now, log);
                 self.effects.push(Effect::Notice(Notice::Forked(log)));
             }
             Ingest::Duplicate | Ingest::NotAdmitted | Ingest::Overfull => {}
@@ -63,14 +63,18 @@ impl Machine {
     }
 
     /// A peer showed new events under this node's own name: a restored backup or a cloned disk. That epoch is frozen; the next event opens another (DESIGN L3).
-    fn note_own_log(&mut self, log: LogId) {
-        self.freeze_own_log(log);
+    fn note_own_log(&mut self, now: Now, log: LogId) {
+        let written = self.own_log();
+        if self.freeze_own_log(log) {
+            self.doubt_own_log(now, written);
+            self.doubt_own_log(now, log);
+        }
     }
 
-    /// Whatever this node writes from now on lies in another log than `log`, if that is its own.
-    pub(super) fn freeze_own_log(&mut self, log: LogId) {
+    /// Whatever this node writes from now on lies in another log than `log`; false if it does already.
+    pub(super) fn freeze_own_log(&mut self, log: LogId) -> bool {
         if log.node != self.me || log.epoch < self.epoch {
-            return;
+            return false;
         }
         self.epoch = Epoch(log.epoch.0.saturating_add(1));
         // A job lies in the log that holds its submission, and those that still wait will be written to the new one.
@@ -81,6 +85,7 @@ impl Machine {
                 self.owed_local.insert(owed.job, owed);
             }
         }
+        true
     }
 
     /// Asks `peer` for what follows this node's end of `log`.
@@ -167,8 +172,13 @@ impl Machine {
         let node = presence.node;
         let (total, free, backlog) = (presence.total, presence.free, presence.backlog);
         let (digest, root) = (presence.digest, presence.root);
+        let boot = self.fleet.peer(&node).map(|peer| peer.presence.boot);
+        let is_reborn = boot.is_some_and(|boot| boot != presence.boot);
         if node == self.me || !self.fleet.hear(now.mono, presence) {
             return;
+        }
+        if is_reborn {
+            self.owner.doubt(now.mono, &node);
         }
         self.owner.on_room(Seat::machine(node), total, free);
         let pools = self.fleet.peer(&node).map(|peer| peer.presence.gateway.pools.clone()).unwrap_or_default();

@@ -87,6 +87,7 @@ impl Owner {
             for no in job.grants.iter().map(|(no, _)| *no).collect::<Vec<_>>() {
                 self.on_report(now, GrantId { job: id, no }, job, decisions);
             }
+            self.ask_again(now, id);
         } else if let Some(no) = grant {
             if no.term != term {
                 self.on_earlier_grant(now, GrantId { job: id, no }, job);
@@ -108,6 +109,14 @@ impl Owner {
     pub fn remember_request(&mut self, id: JobId, submit: &Submit) {
         if !submit.request.is_empty() {
             self.requests.entry(submit.request.clone()).or_insert(id);
+        }
+    }
+
+    /// Whatever executors said before the books were opened, they are asked again: one may have been started anew meanwhile and know nothing of it.
+    fn ask_again(&mut self, now: Mono, id: JobId) {
+        for (no, open) in self.jobs.get_mut(&id).into_iter().flat_map(|owned| owned.open.iter_mut()) {
+            open.accepted = false;
+            self.unanswered.insert((now, GrantId { job: id, no: *no }));
         }
     }
 
@@ -181,12 +190,8 @@ impl Owner {
         if left.is_empty() {
             return;
         }
-        let accepted = grant.run().is_some();
-        owned.open.insert(id.no, Open::new(placed.seat(), placed.attempt, left, accepted, now));
+        owned.open.insert(id.no, Open::new(placed.seat(), placed.attempt, left, false, now));
         self.by_seat.entry(placed.seat()).or_default().insert(id);
-        if !accepted {
-            self.unanswered.insert((now, id));
-        }
         self.recount(&placed.seat());
     }
 
@@ -342,6 +347,17 @@ impl Owner {
     pub fn on_granted(&mut self, now: Mono, grant: GrantId) {
         if self.jobs.get(&grant.job).is_some_and(|owned| owned.open.contains_key(&grant.no)) {
             self.unanswered.insert((now, grant));
+        }
+    }
+
+    /// A node was started anew: whether it still knows of what it had accepted, it must say again.
+    pub fn doubt(&mut self, now: Mono, node: &NodeId) {
+        let grants: Vec<GrantId> = self.seats_of(node).flat_map(|(_, grants)| grants).copied().collect();
+        for grant in grants {
+            if let Some(open) = self.open_mut(&grant) {
+                open.accepted = false;
+                self.unanswered.insert((now, grant));
+            }
         }
     }
 
