@@ -12,6 +12,7 @@ mod outbox;
 mod pace;
 mod peers;
 mod recover;
+mod resume;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -25,6 +26,7 @@ pub use io::{
     Work,
 };
 pub use recover::Recovery;
+pub use resume::{Fate, Survivor};
 
 use crate::config::Config;
 use crate::election::Election;
@@ -151,6 +153,7 @@ impl Machine {
                 self.about.links = links;
                 self.about.next_presence = now.mono;
             }
+            Input::GiveUp => self.on_give_up(),
             Input::Shutdown => {
                 self.stopping = true;
                 self.outbox.marker = true;
