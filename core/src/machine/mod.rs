@@ -26,7 +26,7 @@ pub use io::{
     Work,
 };
 pub use recover::Recovery;
-pub use resume::{Fate, Survivor};
+pub use resume::{Books, Fate, Survivor};
 
 use crate::config::Config;
 use crate::election::Election;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::io::{Note, Record};
 use super::outbox::Outbox;
-use super::resume::{Accepted, Survivor};
+use super::resume::{Accepted, Books, Survivor};
 use super::{About, Disk, Identity, Machine};
 use crate::config::Config;
 use crate::election::Election;
@@ -31,7 +31,8 @@ pub struct Recovery {
     facts: Facts,
     clock: HlcClock,
     accepted: BTreeMap<GrantId, Accepted>,
-    survivors: Option<Vec<Survivor>>,
+    survivors: Vec<Survivor>,
+    books: Books,
     clean: bool,
 }
 
@@ -48,7 +49,8 @@ impl Recovery {
             facts: Facts::bot(),
             clock: HlcClock::default(),
             accepted: BTreeMap::new(),
-            survivors: None,
+            survivors: Vec::new(),
+            books: Books::Partial,
             clean: false,
         }
     }
@@ -84,10 +86,11 @@ impl Recovery {
         }
     }
 
-    /// The edges kept books of every task that was started here, and this is what they found of those that are not known to have been told: what is accepted and not
-    /// among them never started. Without this call nothing is known of any, and all of them are lost.
-    pub fn resume(&mut self, survivors: Vec<Survivor>) {
-        self.survivors = Some(survivors);
+    /// What the edges found of the tasks that were started here and are not known to have been told. Without this call nothing is known of any, and all of them
+    /// are lost.
+    pub fn resume(&mut self, survivors: Vec<Survivor>, books: Books) {
+        self.survivors = survivors;
+        self.books = books;
     }
 
     /// All records are in: the node may start.
@@ -139,7 +142,7 @@ impl Recovery {
             epoch,
             next_job,
         };
-        machine.resume(now, self.accepted, self.survivors);
+        machine.resume(now, self.accepted, self.survivors, self.books);
         let mut decisions = Vec::new();
         let jobs: Vec<_> = machine.facts.jobs_of(&me).map(|(id, _)| id).collect();
         for id in jobs {

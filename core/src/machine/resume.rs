@@ -46,6 +46,15 @@ pub enum Fate {
     Gone,
 }
 
+/// How far the edges' books of started tasks can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Books {
+    /// What is not in them did not start.
+    Complete,
+    /// What is not in them may have started: they are new, or the machine went down.
+    Partial,
+}
+
 /// What the log says of a grant that this node had accepted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Accepted {
@@ -58,12 +67,13 @@ pub(super) struct Accepted {
 type Fates = BTreeMap<u32, Fate>;
 
 impl Machine {
-    /// Takes up what was accepted. Without `survivors` nobody kept books of what was started, so all of it is lost.
+    /// Takes up what was accepted.
     pub(super) fn resume(
         &mut self,
         now: Now,
         mut accepted: BTreeMap<GrantId, Accepted>,
-        survivors: Option<Vec<Survivor>>,
+        survivors: Vec<Survivor>,
+        books: Books,
     ) {
         // A grant to oneself needs no note: the grant itself is in the log.
         for (id, job) in self.facts.jobs_of(&self.me) {
@@ -74,20 +84,19 @@ impl Machine {
                 }
             }
         }
-        let is_booked = survivors.is_some();
         let mut found: BTreeMap<GrantId, Fates> = BTreeMap::new();
-        for Survivor { grant, task, fate } in survivors.unwrap_or_default() {
+        for Survivor { grant, task, fate } in survivors {
             // Even if the note of its acceptance went with a torn log: it was started.
             let _ = accepted.entry(grant).or_default().tasks.insert(task);
             found.entry(grant).or_default().insert(task, fate);
         }
         for (grant, accepted) in accepted {
             let fates = found.remove(&grant).unwrap_or_default();
-            self.resume_grant(now, grant, accepted, is_booked.then_some(fates));
+            self.resume_grant(now, grant, accepted, (fates, books));
         }
     }
 
-    fn resume_grant(&mut self, now: Now, grant: GrantId, accepted: Accepted, fates: Option<Fates>) {
+    fn resume_grant(&mut self, now: Now, grant: GrantId, accepted: Accepted, found: (Fates, Books)) {
         let job = self.facts.job(&grant.job);
         let known = job.and_then(|job| job.grants.lookup(&grant.no));
         let run = known.and_then(|known| known.run_by(&self.me));
@@ -105,7 +114,7 @@ impl Machine {
         let resumable = submit.as_ref().filter(|submit| is_on_machine(submit, pool.as_ref())).zip(attempt);
         // A grant to oneself that was not considered yet, when as many as there may be are held: it is placed again.
         let is_too_many = run == Run::default() && self.executor.held() >= limits::HELD_GRANTS_MAX;
-        let mut parts = Parts::sort(left, fates, resumable.is_some());
+        let mut parts = Parts::sort(left, found, resumable.is_some());
         // Nobody waits for what was withdrawn or is sealed.
         parts.drop_unwanted(&job.map(|job| job.sealed_tasks()).unwrap_or_default());
         if known.is_some_and(|known| known.void) {
@@ -176,10 +185,9 @@ struct Parts {
 }
 
 impl Parts {
-    fn sort(mut left: IntervalSet, fates: Option<Fates>, is_resumable: bool) -> Self {
+    fn sort(mut left: IntervalSet, (fates, books): (Fates, Books), is_resumable: bool) -> Self {
         let mut parts = Self::default();
-        let is_booked = fates.is_some();
-        for (task, fate) in fates.unwrap_or_default() {
+        for (task, fate) in fates {
             if !left.contains(task) {
                 continue;
             }
@@ -192,7 +200,7 @@ impl Parts {
                 Fate::Ended { outcome, usage } => parts.ended.push((task, outcome, usage)),
             }
         }
-        if is_booked && is_resumable {
+        if books == Books::Complete && is_resumable {
             parts.queue = left;
         } else {
             let _ = parts.lost.union_with(&left);

@@ -31,7 +31,7 @@ impl Host {
         for record in &self.records {
             recovery.record(record.clone());
         }
-        recovery.resume(survivors);
+        recovery.resume(survivors, Books::Complete);
         Self { machine: recovery.finish(now(0)), records: self.records, writes: 0 }
     }
 

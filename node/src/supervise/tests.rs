@@ -1,0 +1,1 @@
+//! Keepers and supervisors, the latter as threads.
