@@ -21,7 +21,8 @@ fn a_node_asked_to_stop_stops_soon_and_goes_on_in_its_epoch() {
     let mut flock = Flock::of(2, SMALL);
     let (mark, two) = (flock.file("mark"), flock.name(2));
     let gate = flock.file("gate");
-    let script = format!("echo $STARLING_ATTEMPT >> {}; until [ -e {} ]; do sleep 0.05; done", mark.display(), gate.display());
+    let script =
+        format!("echo $STARLING_ATTEMPT >> {}; until [ -e {} ]; do sleep 0.05; done", mark.display(), gate.display());
     let job = flock.submit(1, &["--node", &two, "--", "sh", "-c", &script]);
     within(LONG, "the start", || lines(&mark).len() == 1);
     let before = epochs(&flock, 2, &two);

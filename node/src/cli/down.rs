@@ -23,7 +23,8 @@ pub(crate) async fn down(session: &Session<'_>, args: DownArgs) -> Result<u8, Cl
             out.note(&match (args.kill_jobs, reply.tasks, reply.left) {
                 (_, 0, _) => format!("{name} stops; nothing runs there"),
                 (false, running, _) => {
-                    format!("{name} stops; {} go on, and it takes them up at its next start", tasks(running))
+                    let running = tasks(running);
+                    format!("{name} stops; what runs there goes on ({running}), and its next start takes it up")
                 }
                 (true, running, 0) => format!("{name} stops; {} killed, their owners grant them again", tasks(running)),
                 (true, running, left) => {

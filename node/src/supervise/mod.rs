@@ -17,6 +17,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,6 +53,14 @@ fn usage_of(usage: exec::Usage) -> Usage {
         wall_ms: usage.wall_ms,
         max_rss_bytes: usage.max_rss_kib.unwrap_or(0) << 10,
     }
+}
+
+/// The end of a task that `what` kept from being started. A full disk says nothing against the task: another node may run it.
+fn not_started(what: &str, error: &io::Error) -> Outcome {
+    if error.kind() == io::ErrorKind::StorageFull {
+        return Outcome::Lost;
+    }
+    Outcome::NotStarted(126, format!("{what}: {error}").into())
 }
 
 /// A task as `exec` takes it, with the mark of its supervisor.

@@ -110,7 +110,9 @@ impl World {
             recovery.record(Record::CleanShutdown);
         }
         let (survivors, books) = self.processes.survey(seat, self.now);
-        recovery.resume(survivors, books);
+        if self.options.sabotage != Sabotage::NoSurvey {
+            recovery.resume(survivors, books);
+        }
         let origin = self.rng.below(1_000_000);
         let node = self.node_mut(seat);
         node.origin = origin;
@@ -185,7 +187,9 @@ impl World {
         self.processes.crash(seat, life, crash);
         self.stopping.remove(&seat);
         self.trace.mix(&[32, self.now.0, seat.0 as u64, survivors.len() as u64]);
-        self.trace.line(self.now, || format!("{seat:?} crashes ({crash:?}), {} records of its write survive", survivors.len()));
+        self.trace.line(self.now, || {
+            format!("{seat:?} crashes ({crash:?}), {} records of its write survive", survivors.len())
+        });
         self.refresh_pairs_of(seat);
     }
 

@@ -166,6 +166,8 @@ pub enum Sabotage {
     OldReplay,
     /// Old versions are never upgraded.
     NoUpgrade,
+    /// A starting node does not look for tasks that run on.
+    NoSurvey,
     /// A claim to be the gateway acts at once.
     NoSettle,
     /// Nodes pass on what any gateway says, superseded or not.
