@@ -184,16 +184,15 @@ fn down_with_kill_jobs_ends_them_and_their_owner_grants_them_again() {
     task.await_start(2);
     task.open();
     flock.at(1, &["wait", "--timeout", "60s", &job]).exits(7);
-    assert_eq!(task.starts().iter().map(|start| start.1).collect::<Vec<_>>(), [1, 2]);
+    let attempts: Vec<u32> = task.starts().iter().map(|start| start.1).collect();
+    assert!(attempts.len() == 2 && attempts[0] == 1 && attempts[1] > 1, "{attempts:?}");
 }
 
 #[test]
 fn only_users_of_the_machine_may_stop_a_node() {
     let flock = Flock::of(1, SMALL);
     let info = flock.one(1, &["cluster", "info"]);
-    let api = info["api"].as_str().unwrap_or_default().to_owned();
-    let api =
-        if api.is_empty() { flock.json(1, &["nodes"])[0]["addresses"][0].as_str().unwrap().to_owned() } else { api };
+    let api = info["api_addresses"][0].as_str().unwrap().to_owned();
     let mut command = flock.cluster.cli(1, &["down"]);
     let output = command.env("STARLING_VIA", &api).output().unwrap();
     assert!(!output.status.success());

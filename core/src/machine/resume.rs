@@ -14,7 +14,7 @@ use crate::lattice::IntervalSet;
 use crate::limits;
 use crate::namespace::Voice;
 use crate::schedule::{Ended, Offer, Resumed, is_on_machine};
-use crate::time::Now;
+use crate::time::{Mono, Now};
 
 /// A task that a previous run of this node had started, as the edges found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,6 +169,8 @@ impl Machine {
     /// Stops taking work, stops what runs here, and hands all of it back: its owners grant it again.
     pub(super) fn on_give_up(&mut self) {
         self.stopping = true;
+        // Owners should hear of it before they hear of the losses, or they would offer the same tasks again.
+        self.about.next_presence = Mono::default();
         let (kills, dropped) = self.executor.give_up();
         self.effects.extend(kills.into_iter().map(Effect::Kill));
         dropped.into_iter().for_each(|ended| self.report(ended));

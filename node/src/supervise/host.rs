@@ -11,14 +11,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use starling_core::facts::{Outcome, Usage};
+use starling_core::facts::Usage;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::frame::{Ended, Order, Task, Word};
 use super::journal::Journal;
 use super::link::{Link, LinkError};
 use super::spool::{Spool, uptime_ms};
-use super::{launch_of, outcome_of, usage_of};
+use super::{launch_of, not_started, outcome_of, usage_of};
 use crate::exec::output::Streams;
 use crate::exec::{self, ExecEvent, Executor, TaskKey};
 use crate::output::Place;
@@ -216,8 +216,7 @@ impl Shared {
     fn refuse(&self, run: u64, error: &io::Error) {
         let mut desk = self.locked();
         if let Some(place) = desk.forget_run(run) {
-            let outcome =
-                Outcome::NotStarted(126, format!("its supervisor's journal cannot be written: {error}").into());
+            let outcome = not_started("its supervisor's journal cannot be written", error);
             desk.say(&Word::Ended(Box::new(Ended::new(place, outcome, Usage::default(), &Streams::default()))));
             desk.bring();
         }

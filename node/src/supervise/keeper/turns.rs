@@ -21,6 +21,7 @@ use crate::exec::output::Streams;
 use crate::output::Place;
 use crate::supervise::frame::{Ended, Order, Task, Word};
 use crate::supervise::link::Link;
+use crate::supervise::not_started;
 use crate::supervise::spool::Spool;
 use crate::supervise::survey::bury;
 
@@ -181,11 +182,11 @@ impl Turns {
                 host.link.put(&Order::Launch(Box::new(task)));
                 self.runs.insert(place, run);
             }
-            Err(reason) => {
-                error!(error = %reason, "no supervisor can be started");
+            Err(error) => {
+                error!(%error, "no supervisor can be started");
                 self.runs.insert(place, run);
-                let reason = format!("the machine could not start its supervisor: {reason}");
-                self.end(place, Outcome::NotStarted(126, reason.into()), Usage::default(), Streams::default());
+                let outcome = not_started("the machine could not start its supervisor", &error);
+                self.end(place, outcome, Usage::default(), Streams::default());
             }
         }
     }
