@@ -154,7 +154,7 @@ impl RealEdges {
             place,
             argv: launch.command,
             env,
-            cwd: launch.cwd.map(Into::into),
+            cwd: launch.cwd,
             stdin: launch.stdin.map(Into::into),
             out: Task::path(&self.files.prefix(&place)),
             cap_bytes: OUTPUT_CAP_BYTES,
