@@ -28,6 +28,7 @@ mod restarts;
 mod simulations;
 mod starts;
 mod strangers;
+mod succession;
 mod supervisor;
 mod support;
 mod three_nodes;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::io::{Note, Record};
 use super::outbox::Outbox;
 use super::resume::{Accepted, Books, Survivor};
+use super::succession::Duties;
 use super::{About, Disk, Identity, Machine};
 use crate::config::Config;
 use crate::election::Election;
@@ -119,6 +120,7 @@ impl Recovery {
             sync: Sync::new(&self.config, now.mono),
             owner: Owner::default(),
             elect_due: now.mono,
+            duties: Duties::new(now.mono),
             election: Election::new(self.config.settle_ms, self.config.suspect_ms),
             executor: Executor::new(me, self.config.total),
             outbox: Outbox::default(),
@@ -143,14 +145,7 @@ impl Recovery {
             next_job,
         };
         machine.resume(now, self.accepted, self.survivors, self.books);
-        let mut decisions = Vec::new();
-        let jobs: Vec<_> = machine.facts.jobs_of(&me).map(|(id, _)| id).collect();
-        for id in jobs {
-            if let Some(job) = machine.facts.job(&id) {
-                machine.owner.on_job(now.mono, id, job, None, &mut decisions);
-            }
-        }
-        machine.decide(now, decisions);
+        machine.resume_duties(now);
         machine
     }
 }

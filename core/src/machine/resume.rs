@@ -76,8 +76,8 @@ impl Machine {
         books: Books,
     ) {
         // A grant to oneself needs no note: the grant itself is in the log.
-        for (id, job) in self.facts.jobs_of(&self.me) {
-            for (no, grant) in job.grants.iter() {
+        for (id, job) in self.facts.jobs() {
+            for (no, grant) in job.grants.iter().filter(|(no, _)| no.term.is_of(&id.log.node, &self.me)) {
                 if let Some(placed) = grant.placed.as_ref().filter(|placed| placed.node == self.me) {
                     let (tasks, attempt, pool) = (placed.tasks.clone(), Some(placed.attempt), placed.pool.clone());
                     accepted.insert(GrantId { job: id, no: *no }, Accepted { tasks, attempt, pool });

@@ -9,6 +9,7 @@ mod relays;
 mod restart;
 mod resume;
 mod spread;
+mod succession;
 
 use expect_test::{Expect, expect};
 

@@ -18,6 +18,7 @@ mod http;
 mod hub;
 mod jobs;
 mod logs;
+mod members;
 mod namespaces;
 mod nodes;
 mod reason;

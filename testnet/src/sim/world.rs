@@ -464,6 +464,8 @@ impl World {
                 let owner = self.node(seat).id;
                 self.rules.extra_starts.on_suspicion(&owner, &node);
             }
+            // One node's belief, which all others follow.
+            Notice::Adopted { log, by } if by == self.node(seat).id => self.rules.extra_starts.on_adoption(&log),
             // Versions that understand different things have different Facts.
             Notice::RootMismatch(node) if self.understands_less(seat, &node) => {}
             Notice::RootMismatch(node) => {
@@ -484,6 +486,7 @@ impl World {
             | Notice::DiskRefuses(_)
             | Notice::DiskAccepts
             | Notice::GatewayFacts
+            | Notice::Adopted { .. }
             | Notice::Stopped => {}
         }
     }
