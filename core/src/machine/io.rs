@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use crate::election::Standing;
 use crate::event::{SignedBatch, WorkSpec};
 use crate::facts::{Outcome, Usage};
-use crate::ids::{GrantId, Hash, JobId, LogId, NodeId, RequestId, RunId, Seq, WorkerName, WriteId};
+use crate::ids::{Attempt, GrantId, Hash, JobId, LogId, NodeId, PoolName, RequestId, RunId, Seq, WorkerName, WriteId};
 use crate::lattice::IntervalSet;
 use crate::namespace::batch::Launch;
 use crate::namespace::simulation::Pair;
@@ -102,7 +102,9 @@ pub enum Input {
         /// Where workers may attach.
         workers: String,
     },
-    /// Stop taking work and write the clean-shutdown marker.
+    /// Stop taking work, stop what runs here, and hand all of it back to its owners.
+    GiveUp,
+    /// Stop taking work and write the clean-shutdown marker. What runs goes on.
     Shutdown,
 }
 
@@ -321,6 +323,12 @@ pub enum Note {
         /// The tasks.
         #[n(1)]
         tasks: IntervalSet,
+        /// The attempt. Absent in what older versions wrote.
+        #[n(2)]
+        attempt: Option<Attempt>,
+        /// The pool of workers that is to run them, if one is.
+        #[n(3)]
+        pool: Option<PoolName>,
     },
 }
 

@@ -12,6 +12,7 @@ mod outbox;
 mod pace;
 mod peers;
 mod recover;
+mod resume;
 mod succession;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use io::{
     Work,
 };
 pub use recover::Recovery;
+pub use resume::{Books, Fate, Survivor};
 pub use succession::Outlook;
 
 use crate::config::Config;
@@ -156,6 +158,7 @@ impl Machine {
                 self.about.links = links;
                 self.about.next_presence = now.mono;
             }
+            Input::GiveUp => self.on_give_up(),
             Input::Shutdown => {
                 self.stopping = true;
                 self.outbox.marker = true;

@@ -1,24 +1,24 @@
 //! Recovery: from the records on disk back to a Machine.
 //!
 //! Invariants: what was acknowledged is in the records and so in the recovered Facts; without the clean-shutdown marker the next event opens a new epoch (DESIGN L2);
-//! tasks that were accepted and have no outcome are reported lost, exactly once, so that their owners grant them again.
+//! what was accepted and has no outcome is taken up again as far as it was found, and reported lost otherwise, exactly once (`resume`).
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::io::{Note, Record};
 use super::outbox::Outbox;
+use super::resume::{Accepted, Books, Survivor};
 use super::succession::Duties;
 use super::{About, Disk, Identity, Machine};
 use crate::config::Config;
 use crate::election::Election;
 use crate::event::{SignedBatch, cluster_id};
-use crate::facts::{Facts, Outcome, Usage};
+use crate::facts::Facts;
 use crate::ids::{Dot, Epoch, GrantId};
-use crate::lattice::IntervalSet;
 use crate::log::{Ingest, LogSet};
-use crate::namespace::{Registry, Voice};
+use crate::namespace::Registry;
 use crate::rng::Rng;
-use crate::schedule::{Ended, Executor, Fleet, Owner};
+use crate::schedule::{Executor, Fleet, Owner};
 use crate::sync::Sync;
 use crate::time::{HlcClock, Now};
 
@@ -31,7 +31,9 @@ pub struct Recovery {
     logs: LogSet,
     facts: Facts,
     clock: HlcClock,
-    accepted: BTreeMap<GrantId, IntervalSet>,
+    accepted: BTreeMap<GrantId, Accepted>,
+    survivors: Vec<Survivor>,
+    books: Books,
     clean: bool,
 }
 
@@ -48,6 +50,8 @@ impl Recovery {
             facts: Facts::bot(),
             clock: HlcClock::default(),
             accepted: BTreeMap::new(),
+            survivors: Vec::new(),
+            books: Books::Partial,
             clean: false,
         }
     }
@@ -57,8 +61,8 @@ impl Recovery {
         self.clean = matches!(record, Record::CleanShutdown);
         match record {
             Record::CleanShutdown => {}
-            Record::Note(Note::Accepted { grant, tasks }) => {
-                self.accepted.insert(grant, tasks);
+            Record::Note(Note::Accepted { grant, tasks, attempt, pool }) => {
+                self.accepted.insert(grant, Accepted { tasks, attempt, pool });
             }
             Record::Batch(batch) => match self.logs.ingest(batch) {
                 Ingest::Ready(batches) => batches.iter().for_each(|batch| self.fold(batch)),
@@ -81,6 +85,13 @@ impl Recovery {
                 self.clock.observe(event.hlc, crate::time::Wall(event.hlc.wall_ms));
             }
         }
+    }
+
+    /// What the edges found of the tasks that were started here and are not known to have been told. Without this call nothing is known of any, and all of them
+    /// are lost.
+    pub fn resume(&mut self, survivors: Vec<Survivor>, books: Books) {
+        self.survivors = survivors;
+        self.books = books;
     }
 
     /// All records are in: the node may start.
@@ -133,38 +144,8 @@ impl Recovery {
             epoch,
             next_job,
         };
-        machine.report_lost(self.accepted);
+        machine.resume(now, self.accepted, self.survivors, self.books);
         machine.resume_duties(now);
         machine
-    }
-}
-
-impl Machine {
-    /// Tasks that this node had accepted, and perhaps started, before it went down.
-    fn report_lost(&mut self, mut accepted: BTreeMap<GrantId, IntervalSet>) {
-        // A grant to oneself needs no note: the grant itself is in the log.
-        for (id, job) in self.facts.jobs() {
-            for (no, grant) in job.grants.iter().filter(|(no, _)| no.term.is_of(&id.log.node, &self.me)) {
-                if let Some(placed) = grant.placed.as_ref().filter(|placed| placed.node == self.me && !grant.void) {
-                    accepted.insert(GrantId { job: id, no: *no }, placed.tasks.clone());
-                }
-            }
-        }
-        for (grant, tasks) in accepted {
-            let job = self.facts.job(&grant.job);
-            let known = job.and_then(|job| job.grants.lookup(&grant.no));
-            let run = known.and_then(|grant| grant.run_by(&self.me));
-            let mut lost = run.map_or_else(|| tasks.clone(), |run| tasks.difference(&run.all_ended()));
-            if let Some(job) = job {
-                lost.subtract(&job.sealed_tasks());
-            }
-            // Nobody waits for what was withdrawn or is sealed.
-            if !lost.is_empty() && known.is_none_or(|grant| !grant.void) {
-                let voice = job.and_then(|job| job.submit.as_ref()).map(|submit| Voice::of(submit)).unwrap_or_default();
-                let (outcome, usage) = (Outcome::Lost, Usage::default());
-                self.outbox.push_finished(Ended { grant, voice, tasks: lost, outcome, usage });
-            }
-            self.executor.refuse(grant);
-        }
     }
 }

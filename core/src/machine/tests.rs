@@ -7,6 +7,7 @@ mod hostile;
 mod pair;
 mod relays;
 mod restart;
+mod resume;
 mod spread;
 mod succession;
 

@@ -182,10 +182,19 @@ impl Machine {
 
     pub(super) fn on_port_opened(&mut self, now: Now, run: RunId, port: u16, host: &str) {
         // A run that is over by now has said all that counts.
-        if let Some((grant, task, voice)) = self.executor.run(&run) {
+        if let Some((grant, task, voice)) = self.executor.run(&run)
+            && !self.knows_port(&grant, task)
+        {
             let hlc = self.clock.tick(now.wall);
             self.outbox.push(voice.port_allocated(hlc, grant, task, port, host));
         }
+    }
+
+    /// Whether this node has told where the task's environment listens: after a restart it hears of it again.
+    fn knows_port(&self, grant: &GrantId, task: u32) -> bool {
+        let job = self.facts.job(&grant.job);
+        let run = job.and_then(|job| job.grants.lookup(&grant.no)).and_then(|grant| grant.run_by(&self.me));
+        run.is_some_and(|run| run.port(task).is_some())
     }
 
     /// What relays here serve has changed. Tasks that wait for one that is gone go back to their owners.
@@ -250,7 +259,8 @@ impl Machine {
             }
             Verdict::Accept => {
                 self.accepting.insert(offer.grant, from);
-                self.outbox.notes.push(Note::Accepted { grant: offer.grant, tasks: offer.tasks });
+                let Offer { grant, attempt, tasks, pool } = offer;
+                self.outbox.notes.push(Note::Accepted { grant, tasks, attempt: Some(attempt), pool });
             }
             Verdict::Held(true) => self.answer_offer(now, from, offer.grant, Answer::Accepted),
             Verdict::Held(false) => {}

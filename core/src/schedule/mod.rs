@@ -15,7 +15,7 @@ mod pool;
 mod tests;
 
 pub use decision::{Decision, Pending};
-pub use executor::Executor;
+pub use executor::{Executor, Resumed, is_on_machine};
 pub use explain::{Explanation, NodeReason, explain};
 pub use fleet::{Fleet, Gatewayship, Health, Peer, Presence, RelaySlots};
 pub use held::{Ended, Offer, Start, Verdict};

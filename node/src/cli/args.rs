@@ -5,6 +5,7 @@
 //! the environment come after them.
 //! Does not: read the environment for `up` (the configuration does), connect, or print.
 
+mod down;
 mod gateway;
 mod hwp;
 mod sim;
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use down::{DownArgs, SuperviseArgs};
 pub use gateway::{GatewayVerb, TokenAddArgs, TokenRevokeArgs, TokenVerb};
 pub use hwp::{HwpArgs, HwpAt};
 pub use sim::{PairArgs, SimRunArgs, SimSubmitArgs, SimVerb};
@@ -56,6 +58,8 @@ pub struct ClientOptions {
 pub enum Verb {
     /// Start a node here; it finds the others by itself
     Up(UpArgs),
+    /// Stop a node of this machine; the tasks that run there go on
+    Down(DownArgs),
     /// Hand a job to the cluster
     Submit(SubmitArgs),
     /// Run one command somewhere and stream its output here; exits with its code
@@ -101,6 +105,9 @@ pub enum Verb {
     Cluster(ClusterVerb),
     /// Check the node and its agreement with the others
     Doctor,
+    /// Host tasks for a node; nodes start this themselves
+    #[command(hide = true)]
+    Supervise(SuperviseArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigVerb),

@@ -23,8 +23,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::cli::{self, ClusterInitArgs, Parsed, UpArgs};
+use crate::cli::{self, ClusterInitArgs, Parsed, SuperviseArgs, UpArgs};
 use crate::config::{Config, secret};
+use crate::supervise::{self, Spool};
 use crate::telemetry;
 
 /// Runs the command line, program name first.
@@ -34,6 +35,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Parsed::Client(command)) => cli::execute(command),
         Ok(Parsed::Up(args)) => report(up(&args)),
         Ok(Parsed::HwpWorker(args)) => report(worker::run(*args)),
+        Ok(Parsed::Supervise(args)) => report(supervise(&args)),
         Ok(Parsed::ClusterInit(args)) => report(cluster_init(&args)),
         Ok(Parsed::ConfigShow(args)) => report(config_show(&args)),
     }
@@ -65,6 +67,13 @@ fn up(args: &UpArgs) -> anyhow::Result<()> {
     // Blocking threads may still read files for clients that are gone.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result
+}
+
+/// Hosts tasks for a node, which started this process and may go away.
+fn supervise(args: &SuperviseArgs) -> anyhow::Result<()> {
+    telemetry::init("warn")?;
+    let spool = Spool::at(&args.spool)?;
+    Ok(supervise::host(&spool, &args.name)?)
 }
 
 fn cluster_init(args: &ClusterInitArgs) -> anyhow::Result<()> {

@@ -9,6 +9,7 @@ use tracing::warn;
 
 use crate::driver::Clock;
 use crate::storage;
+use crate::supervise::Found;
 
 /// Reads all records and finishes the recovery.
 ///
@@ -19,6 +20,7 @@ pub(super) fn recover(
     identity: Identity,
     records: storage::Recovery,
     clock: &Clock,
+    found: &Found,
 ) -> anyhow::Result<Machine> {
     if let Some(torn) = &records.torn {
         warn!(file = %torn.file.display(), offset = torn.offset, bytes = torn.bytes_cut, "the log had a torn tail; it was cut after the last whole record");
@@ -42,5 +44,6 @@ pub(super) fn recover(
     if foreign > 0 {
         bail!("the data directory holds {foreign} batches of another cluster; use its secret, or an empty --dir");
     }
+    recovery.resume(found.survivors(), found.books());
     Ok(recovery.finish(clock.now()))
 }

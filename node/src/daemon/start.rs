@@ -20,7 +20,7 @@ use starling_net::{Lane, PeerKey, SendError};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use super::edges::{RealEdges, Runs, Serve};
+use super::edges::{RealEdges, Serve};
 use super::generators::Relays;
 use super::home::{self, Home};
 use super::ingress::{self, Ingress};
@@ -31,13 +31,14 @@ use super::{discovery, gateways, ports, recover, stats, tell};
 use crate::api;
 use crate::config::{Config, secret};
 use crate::driver::{self, Clock, Handle, Queue};
-use crate::exec::{self, Executor};
+use crate::exec;
 use crate::hwp::edge::Edge;
 use crate::hwp::gateway;
 use crate::monitor::History;
-use crate::output::{Files, Outputs, Pushes, Remote, Sent};
+use crate::output::{Files, Outputs, Place, Pushes, Remote, Sent};
 use crate::relay;
 use crate::storage::{Reader, Store};
+use crate::supervise::{self, Found, Keeper, Spool};
 use crate::tunnel::Tunnels;
 use crate::wire::{self, Bulk, Control};
 
@@ -57,6 +58,8 @@ struct Opened {
     rendezvous: Rendezvous,
     store: Store,
     machine: Machine,
+    spool: Arc<Spool>,
+    found: Option<Found>,
     offers: Resources,
     handle: Handle,
     queue: Queue,
@@ -69,29 +72,30 @@ struct Opened {
 pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow::Result<Node> {
     let _entered = runtime.enter();
     let started = Instant::now();
-    let opened = open(config)?;
+    let mut opened = open(config)?;
     let (net, events, incoming) = ports::listen(config, opened.seed, opened.cluster.0, opened.cluster_secret)?;
     let api_listener = ports::bind_api(config, runtime)?;
     let api_addr = api_listener.local_addr().context("reading the API's address")?.to_string();
     let workers = ports::bind_workers(config, &opened.machine, runtime)?;
     let workers_addr = workers.as_ref().map_or_else(String::new, |workers| workers.addr.to_string());
-    let parts = parts(&opened, &net, runtime)?;
-    let (handle, runs, exec) = (parts.handle.clone(), parts.runs.clone(), Arc::clone(&parts.exec));
+    let parts = parts(&mut opened, &net, runtime)?;
+    let (handle, keeper) = (parts.handle.clone(), parts.keeper.clone());
     let reader = opened.store.reader();
     let about = about(&opened, config, started);
     let outputs = Outputs::new(parts.me, parts.files.clone(), parts.remote.clone());
     let history = History::default();
     let listed = Arc::new(gateways::Listed(parts.edge.clone()));
     let context = context(&handle, about, outputs, &parts.relays, &reader, &history);
-    let api = api::Context { workers: Some(listed), ..context };
+    let (stop_asked, spool) = (Arc::clone(&context.stop), Arc::clone(&opened.spool));
+    let orphans: api::ReadOrphans = Arc::new(move || spool.orphans());
+    let api = api::Context { workers: Some(listed), orphans, ..context };
     let (serve, serves) = sync_channel(SERVES);
     let ingress = ingress(&parts, &opened, &net, [&api_addr, &workers_addr], runtime);
     let monitor = Monitor {
         me: parts.me,
         data_dir: opened.dir.clone(),
         handle: handle.clone(),
-        exec: Arc::clone(&exec),
-        runs: runs.clone(),
+        keeper: keeper.clone(),
         history,
         runtime: runtime.clone(),
     };
@@ -108,13 +112,12 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let edges = RealEdges {
         store: opened.store,
         net: net.clone(),
-        exec: Arc::clone(&exec),
+        keeper: keeper.clone(),
         relays: parts.relays,
         gateway: parts.gateway,
         serve,
         signer: opened.signer,
         files: parts.files,
-        runs: runs.clone(),
         handle: handle.clone(),
         made: BTreeSet::new(),
     };
@@ -127,8 +130,8 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         loopback_only: config.loopback_only(),
         handle,
         net,
-        exec,
-        runs,
+        keeper,
+        stop_asked,
         api,
         api_listener,
         edge: parts.edge,
@@ -145,26 +148,39 @@ struct Parts {
     files: Files,
     remote: Remote,
     pushes: Pushes,
-    runs: Runs,
-    exec: Arc<Executor>,
+    keeper: Keeper,
     relays: relay::Handle,
     gateway: gateway::Handle,
     tunnels: Tunnels,
     edge: Edge,
 }
 
-fn parts(opened: &Opened, net: &starling_net::Handle, runtime: &tokio::runtime::Handle) -> anyhow::Result<Parts> {
-    let (me, files, runs) = (opened.signer.node(), Files::under(&opened.dir), Runs::default());
+fn parts(opened: &mut Opened, net: &starling_net::Handle, runtime: &tokio::runtime::Handle) -> anyhow::Result<Parts> {
+    let (me, files) = (opened.signer.node(), Files::under(&opened.dir));
     let handle = opened.handle.clone();
     let (remote, pushes) = (remote(net), pushes(me, files.clone(), net));
     let tails = tell::tails(me, files.clone(), net.clone());
-    let ends = tell::ends(handle.clone(), runs.clone(), Arc::clone(&tails));
-    let exec = Arc::new(Executor::start(ends, exec::Options::default()));
+    let keeper = keeper(opened, Arc::clone(&tails), runtime)?;
     let relays = relay::start(handle.clone(), runtime).context("starting the relay thread")?;
     let gateway = gateway::start(handle.clone(), files.clone(), me, tails, runtime).context("starting the gateway")?;
     let tunnels = Tunnels::new(net.clone());
     let edge = gateways::start(handle.clone(), &gateway, &tunnels, pushes.clone(), runtime);
-    Ok(Parts { me, handle, files, remote, pushes, runs, exec, relays, gateway, tunnels, edge })
+    Ok(Parts { me, handle, files, remote, pushes, keeper, relays, gateway, tunnels, edge })
+}
+
+/// Takes charge of the supervisors that were found.
+fn keeper(opened: &mut Opened, tails: gateway::Tails, runtime: &tokio::runtime::Handle) -> anyhow::Result<Keeper> {
+    let runs = opened.machine.executor().run_ids();
+    let start = supervise::Start {
+        spool: Arc::clone(&opened.spool),
+        found: opened.found.take().unwrap_or_default(),
+        runs: runs.map(|(run, grant, task)| (run, Place { grant, task })).collect(),
+        launcher: Keeper::processes(),
+        tell: tell::happened(opened.handle.clone(), tails),
+        told: tell::told(opened.handle.clone(), runtime.clone()),
+    };
+    let (keeper, _thread) = Keeper::start(start).context("starting the keeper thread")?;
+    Ok(keeper)
 }
 
 fn ingress(
@@ -223,14 +239,32 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
         gateway: config.gateway.value,
         ..CoreConfig::new(&name, offers)
     };
-    let machine = recover::recover(core, identity, recovery, &clock)?;
-    if !clean {
+    let spool = Arc::new(Spool::open(&dir)?);
+    let found = supervise::survey(&spool).context("reading the journals of the previous run's tasks")?;
+    if !clean && found.is_blank() {
         stop_orphans(&me);
     }
-    Ok(Opened { dir, name, seed, signer, cluster, cluster_secret, rendezvous, store, machine, offers, handle, queue })
+    let machine = recover::recover(core, identity, recovery, &clock, &found)?;
+    let found = Some(found);
+    Ok(Opened {
+        spool,
+        found,
+        dir,
+        name,
+        seed,
+        signer,
+        cluster,
+        cluster_secret,
+        rendezvous,
+        store,
+        machine,
+        offers,
+        handle,
+        queue,
+    })
 }
 
-/// After a crash: tasks of the previous run will be granted again, so their processes must not go on.
+/// After a crash of a version without supervisors: tasks of that run will be granted again, so their processes must not go on.
 fn stop_orphans(me: &NodeId) {
     let killed = exec::orphans::kill_orphans(&format!("STARLING_RUN_OWNER={}", me.to_hex()));
     if !killed.is_empty() {
@@ -282,6 +316,8 @@ fn context(
         past: past.clone(),
         generators: Some(Arc::new(Relays(relays.clone()))),
         workers: None,
+        stop: Arc::default(),
+        orphans: Arc::new(Vec::new),
     }
 }
 

@@ -31,7 +31,12 @@ impl ExtraStarts {
         }
     }
 
-    /// A node went down.
+    /// Something that a job stood on went away, for instance a relay.
+    pub(crate) fn touch(&mut self, job: JobId) {
+        *self.touches.entry(job).or_default() += 1;
+    }
+
+    /// A machine went down.
     pub(crate) fn on_crash(&mut self, node: &NodeId) {
         for (job, _) in self.workers.iter().filter(|(_, workers)| workers.contains(node)) {
             *self.touches.entry(*job).or_default() += 1;

@@ -6,12 +6,14 @@ use starling_core::machine::Input;
 use starling_core::time::Mono;
 
 use super::options::{EveryMs, Faults};
+use super::process::Crash;
 use super::world::{Event, Seat, World};
 
 /// Things that go wrong from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Crash,
+    DaemonCrash,
     CleanStop,
     Partition,
     Pause,
@@ -30,7 +32,7 @@ pub(crate) enum Fault {
 impl World {
     pub(crate) fn plan_faults(&mut self) {
         let all = [Fault::Crash, Fault::CleanStop, Fault::Partition, Fault::Pause, Fault::FullDisk, Fault::ClockStep];
-        for fault in all.into_iter().chain([Fault::RelayLoss, Fault::WorkerLoss]) {
+        for fault in all.into_iter().chain([Fault::RelayLoss, Fault::WorkerLoss, Fault::DaemonCrash]) {
             self.plan(fault);
         }
         if let Some(every) = self.faults.hostile {
@@ -42,6 +44,7 @@ impl World {
     fn plan(&mut self, fault: Fault) {
         let every: EveryMs = match fault {
             Fault::Crash => self.faults.crash,
+            Fault::DaemonCrash => self.faults.daemon_crash,
             Fault::CleanStop => self.faults.clean_stop,
             Fault::Partition => self.faults.partition,
             Fault::Pause => self.faults.pause,
@@ -72,8 +75,15 @@ impl World {
         match fault {
             Fault::Crash => {
                 self.totals.crashes += 1;
-                self.crash(seat);
+                self.crash(seat, Crash::Machine);
                 let down_ms = 50 + self.rng.below(12_000);
+                self.after(down_ms, Event::Restart(seat));
+            }
+            Fault::DaemonCrash => {
+                self.totals.crashes += 1;
+                self.crash(seat, Crash::Daemon);
+                // Mostly before anybody finds it dead.
+                let down_ms = 50 + self.rng.below(4_000);
                 self.after(down_ms, Event::Restart(seat));
             }
             Fault::CleanStop => {
@@ -109,7 +119,7 @@ impl World {
 
     /// A clean stop is complete: the process ends, and starts again later.
     pub(crate) fn stop(&mut self, seat: Seat) {
-        self.crash(seat);
+        self.crash(seat, Crash::Daemon);
         let down_ms = 50 + self.rng.below(5_000);
         self.after(down_ms, Event::Restart(seat));
     }

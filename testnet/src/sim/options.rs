@@ -31,6 +31,8 @@ pub struct Faults {
     pub corrupt: PerMille,
     /// Crashes at any time.
     pub crash: EveryMs,
+    /// Crashes of the daemon alone, whose tasks go on.
+    pub daemon_crash: EveryMs,
     /// Writes around which the node crashes: before, torn in the middle, or after, with a part of what follows done.
     pub crash_at_write: PerMille,
     /// Stops by intention.
@@ -67,6 +69,7 @@ impl Faults {
         reorder: PerMille(0),
         corrupt: PerMille(0),
         crash: None,
+        daemon_crash: None,
         crash_at_write: PerMille(0),
         clean_stop: None,
         partition: None,
@@ -107,6 +110,7 @@ impl Faults {
             reorder,
             corrupt,
             crash: every(2_000, 10_000),
+            daemon_crash: None,
             crash_at_write,
             clean_stop: every(5_000, 20_000),
             partition: every(3_000, 10_000),
@@ -162,6 +166,8 @@ pub enum Sabotage {
     OldReplay,
     /// Old versions are never upgraded.
     NoUpgrade,
+    /// A starting node does not look for tasks that run on.
+    NoSurvey,
     /// A claim to be the gateway acts at once.
     NoSettle,
     /// Nodes pass on what any gateway says, superseded or not.
@@ -212,7 +218,12 @@ impl Options {
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x5357_4152_4d00_0001);
         let nodes = 2 + usize::try_from(rng.below(6)).unwrap_or(0);
-        let faults = if seed.is_multiple_of(8) { Faults::NONE } else { Faults::draw(&mut rng) };
+        let mut faults = if seed.is_multiple_of(8) { Faults::NONE } else { Faults::draw(&mut rng) };
+        // From a source of its own, so that what older seeds draw stays as it was.
+        let mut more = Rng::new(seed ^ 0x4441_454d_4f4e_0001);
+        if faults != Faults::NONE && more.below(2) == 0 {
+            faults.daemon_crash = Some(1_500 + more.below(6_000));
+        }
         Self {
             seed,
             nodes,

@@ -14,6 +14,7 @@ use starling_core::schedule::RelaySlots;
 
 use super::clients::Report;
 use super::options::Sabotage;
+use super::process::Crash;
 use super::world::{Event, Seat, World};
 
 /// The namespace that relays serve.
@@ -121,7 +122,7 @@ impl World {
         if !self.node(seat).old || self.options.sabotage == Sabotage::NoUpgrade {
             return;
         }
-        self.crash(seat);
+        self.crash(seat, Crash::Machine);
         self.node_mut(seat).old = false;
     }
 

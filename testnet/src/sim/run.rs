@@ -248,7 +248,7 @@ impl World {
         let id = self.node(seat).id;
         let before = (self.node(seat).disk.own_events(&id), self.held_somewhere());
         for round in 0..3 {
-            self.crash(seat);
+            self.crash(seat, super::process::Crash::Machine);
             self.after(200, Event::Restart(seat));
             self.run_until(self.now.after_ms(2_000));
             if self.options.sabotage == Sabotage::WorkInCrashLoop && round == 1 {

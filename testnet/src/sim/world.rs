@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use starling_core::event::{SignedBatch, cluster_id};
-use starling_core::facts::{Outcome, Usage};
+use starling_core::facts::Outcome;
 use starling_core::ids::{ClusterId, NodeId, RunId, Seq, WriteId};
 use starling_core::machine::{Effect, Input, Notice, Record, Spawn, Work};
 use starling_core::resources::Resources;
@@ -21,7 +21,7 @@ use super::hostile::Hostile;
 use super::network::{Network, Origin, Packet};
 use super::node::Node;
 use super::options::{Faults, Options, Sabotage, Watch};
-use super::process::{Process, Processes};
+use super::process::{Crash, Process, Processes, USAGE};
 use super::queue::Queue;
 use super::trace::{self, Trace};
 use super::workers::Outsider;
@@ -235,7 +235,8 @@ impl World {
         }
         if crash {
             self.totals.crashes += 1;
-            self.crash(seat);
+            let daemon_only = self.faults.daemon_crash.is_some() && self.totals.crashes.is_multiple_of(2);
+            self.crash(seat, if daemon_only { Crash::Daemon } else { Crash::Machine });
             let down_ms = 50 + self.rng.below(3_000);
             self.after(down_ms, Event::Restart(seat));
         }
@@ -413,7 +414,8 @@ impl World {
             let life = self.node(seat).life;
             self.after(1, Event::Port { seat, life, run });
         }
-        let process = Process { grant, task, need, outcome, by_relay };
+        let stays = matches!(work, Work::Process(_) | Work::Pair(_));
+        let process = Process { grant, task, need, outcome, by_relay, stays, since: self.now };
         if !reaches {
             self.processes.hold(seat, run, process);
             let life = self.node(seat).life;
@@ -435,6 +437,10 @@ impl World {
     }
 
     fn on_process(&mut self, seat: Seat, life: u32, run: RunId) {
+        let (life, run) = self.processes.heir(seat, life, run);
+        if self.processes.end_resting(seat, life, run) {
+            return;
+        }
         let node = self.node(seat);
         if node.life != life || node.machine.is_none() {
             return;
@@ -448,8 +454,7 @@ impl World {
             if by_relay && matches!(outcome, Outcome::Exit(_)) {
                 return self.relay_reports(Report { seat, life, run, outcome });
             }
-            let usage = Usage { wall_ms: 7, ..Usage::default() };
-            self.step(seat, Input::TaskEnded { run, outcome, usage });
+            self.step(seat, Input::TaskEnded { run, outcome, usage: USAGE });
         }
     }
 

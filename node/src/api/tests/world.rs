@@ -256,6 +256,8 @@ fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path, past: History
         past,
         generators: None,
         workers: None,
+        stop: Arc::default(),
+        orphans: Arc::new(Vec::new),
     }
 }
 
