@@ -80,26 +80,31 @@ impl Machine {
 
     /// Asks `peer` for what follows this node's end of `log`.
     pub(super) fn pull_missing(&mut self, now: Now, peer: NodeId, log: LogId) {
-        let from = Seq(self.logs.tail(&log).0.0 + 1);
+        let from = Seq(self.logs.reach(&log).0 + 1);
         self.pull(now, peer, log, from);
     }
 
     fn pull(&mut self, now: Now, peer: NodeId, log: LogId, from: Seq) {
-        if peer != self.me && self.sync.begin_pull(now.mono, log, peer) {
+        if peer != self.me && self.sync.begin_pull(now.mono, log, from, peer) {
             self.effects.push(Effect::Send { to: peer, message: Message::Pull { log, from } });
         }
     }
 
     pub(super) fn on_pulled(&mut self, now: Now, from: NodeId, log: LogId, batches: Vec<SignedBatch>, more: bool) {
-        self.sync.end_pull(&log);
-        let before = self.logs.tail(&log).0;
+        let asked = self.sync.end_pull(&log);
+        let before = self.logs.reach(&log);
+        let next = next_of(&batches).filter(|next| asked.is_some_and(|asked| asked < *next));
         for batch in batches {
             if batch.header().log == log {
                 self.on_batch(now, from, batch);
             }
         }
-        let progress = self.logs.tail(&log).0 > before;
-        if more && progress {
+        let progress = self.logs.reach(&log) > before;
+        let disputed = next.filter(|_| self.logs.is_disputed(&log));
+        if let Some(next) = disputed.filter(|_| more) {
+            // Every branch has to be seen, whether or not the log grows by it.
+            self.pull(now, from, log, next);
+        } else if more && progress {
             self.pull_missing(now, from, log);
         } else if !self.sync.is_pulling() && self.sync.is_linked(&from) {
             // Perhaps there is more in other logs than the pulls allowed at once.
@@ -117,7 +122,7 @@ impl Machine {
                 }
             }
             Message::Tips(theirs) => {
-                if !theirs.covers(self.logs.frontier()) {
+                if !theirs.covers(self.logs.frontier()) || self.logs.forks_differ(&theirs) {
                     let tips = self.logs.frontier().clone();
                     self.effects.push(Effect::Send { to: from, message: Message::TipsBack(tips) });
                 }
@@ -239,4 +244,10 @@ impl Machine {
         self.effects.push(Effect::Publish(presence));
         self.place_due = true;
     }
+}
+
+/// Where an answer that was cut short goes on: with what lies beside its last batch, or after it.
+fn next_of(batches: &[SignedBatch]) -> Option<Seq> {
+    let (first, last) = (batches.first()?.header(), batches.last()?.header());
+    Some(if first.first_seq < last.first_seq { last.first_seq } else { Seq(last.last_seq().0 + 1) })
 }
