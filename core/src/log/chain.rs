@@ -126,6 +126,11 @@ impl Chain {
         from
     }
 
+    /// Batches taken in, on whatever branch.
+    pub(super) fn batches(&self) -> usize {
+        self.marks.len() + self.branches.len() + self.waiting.len()
+    }
+
     /// Whether branches are known or looked for.
     pub(super) fn is_disputed(&self) -> bool {
         self.is_forked() || self.search > 0
@@ -133,10 +138,11 @@ impl Chain {
 
     pub(super) fn place(&self, batch: &SignedBatch) -> Placement {
         let header = batch.header();
-        if header.first_seq.0 == self.tail.0 + 1 && header.prev == self.tail_head {
-            Placement::Next
-        } else if self.holds(batch) || self.branches.contains_key(&batch.head().prefix()) {
+        // A batch of a branch that came before its parent stays one of a branch, though it would fit the chain now.
+        if self.holds(batch) || self.branches.contains_key(&batch.head().prefix()) {
             Placement::Duplicate
+        } else if header.first_seq.0 == self.tail.0 + 1 && header.prev == self.tail_head {
+            Placement::Next
         } else if header.first_seq.0 <= self.reach().0 + 1 {
             Placement::Fork
         } else {

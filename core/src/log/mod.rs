@@ -185,6 +185,18 @@ impl LogSet {
         self.chains.get(log).map_or(Seq(0), Chain::reach)
     }
 
+    /// Batches of the log taken in here, on whatever branch.
+    #[must_use]
+    pub fn batches(&self, log: &LogId) -> usize {
+        self.chains.get(log).map_or(0, Chain::batches)
+    }
+
+    /// Whether the author of the log signed two different things for one position.
+    #[must_use]
+    pub fn is_forked(&self, log: &LogId) -> bool {
+        self.chains.get(log).is_some_and(Chain::is_forked)
+    }
+
     /// Whether the author of the log forked, or is suspected to have.
     #[must_use]
     pub fn is_disputed(&self, log: &LogId) -> bool {
@@ -197,11 +209,12 @@ impl LogSet {
         self.forked().any(|log| theirs.tip(log) != self.frontier.tip(log))
     }
 
-    /// The latest epoch of `node` that any accepted batch opened.
+    /// The latest epoch of `node` that any batch here belongs to, be it one that waits behind a hole.
     #[must_use]
     pub fn last_epoch(&self, node: &NodeId) -> Option<Epoch> {
         let range = LogId { node: *node, epoch: Epoch(0) }..=LogId { node: *node, epoch: Epoch(u64::MAX) };
-        self.chains.range(range).rev().find(|(_, chain)| chain.tail() > Seq(0)).map(|(log, _)| log.epoch)
+        let written = |chain: &Chain| chain.reach() > Seq(0) || !chain.waiting.is_empty();
+        self.chains.range(range).rev().find(|(_, chain)| written(chain)).map(|(log, _)| log.epoch)
     }
 
     /// Logs whose author signed two different things for one position.

@@ -27,6 +27,7 @@ impl Machine {
         if self.outbox.remote_bytes + batch.bytes().len() > limits::OUT_OF_ORDER_BYTES_MAX {
             return; // The disk is far behind; anti-entropy brings it again.
         }
+        let known = self.logs.is_forked(&log);
         match self.logs.ingest(batch) {
             Ingest::Ready(batches) => {
                 for batch in batches {
@@ -42,7 +43,9 @@ impl Machine {
             Ingest::Fork(batch) => {
                 self.outbox.push_remote(batch, Urgency::Urgent);
                 self.note_own_log(log);
-                self.effects.push(Effect::Notice(Notice::Forked(log)));
+                if !known {
+                    self.effects.push(Effect::Notice(Notice::Forked(log)));
+                }
             }
             Ingest::Duplicate | Ingest::NotAdmitted | Ingest::Overfull => {}
         }
@@ -68,6 +71,7 @@ impl Machine {
             return;
         }
         self.epoch = Epoch(log.epoch.0.saturating_add(1));
+        self.frozen = true;
         // A job lies in the log that holds its submission, and those that still wait will be written to the new one.
         let home = self.own_log();
         for old in self.outbox.rehome_submissions(home) {
@@ -92,7 +96,7 @@ impl Machine {
 
     pub(super) fn on_pulled(&mut self, now: Now, from: NodeId, log: LogId, batches: Vec<SignedBatch>, more: bool) {
         let asked = self.sync.end_pull(&log);
-        let before = self.logs.reach(&log);
+        let (before, held) = (self.logs.reach(&log), self.logs.batches(&log));
         let next = next_of(&batches).filter(|next| asked.is_some_and(|asked| asked < *next));
         for batch in batches {
             if batch.header().log == log {
@@ -106,6 +110,8 @@ impl Machine {
             self.pull(now, from, log, next);
         } else if more && progress {
             self.pull_missing(now, from, log);
+        } else if self.logs.is_disputed(&log) && self.logs.batches(&log) == held {
+            // Nothing new: looking further back waits for the next round, or two nodes that cannot agree would ask each other without a pause.
         } else if !self.sync.is_pulling() && self.sync.is_linked(&from) {
             // Perhaps there is more in other logs than the pulls allowed at once.
             let digest = self.logs.frontier().digest();

@@ -144,3 +144,16 @@ fn a_refused_write_takes_the_branch_back_and_it_comes_again() {
     assert_eq!(*holder.logs.frontier(), before);
     assert!(matches!(holder.logs.ingest(theirs[0].clone()), Ingest::Fork(_)));
 }
+
+#[test]
+fn a_batch_that_came_before_its_parent_counts_once() {
+    let mut author = Author::new(1);
+    let open = author.open("wren");
+    let mut twin = author.clone();
+    let long = author.say(1, 4);
+    let [first, second, third] = [twin.say(2, 2), twin.say(3, 2), twin.say(4, 3)];
+    let early = Holder::new(&[&open, &first, &long, &third, &second, &third]);
+    let late = Holder::new(&[&open, &long, &first, &second, &third]);
+    assert_eq!(early.logs.frontier(), late.logs.frontier());
+    assert!(early.disk.keys().eq(late.disk.keys()));
+}
