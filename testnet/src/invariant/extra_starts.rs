@@ -30,6 +30,11 @@ impl ExtraStarts {
         }
     }
 
+    /// Whether any of those who work on the job, or own it, is such a node.
+    pub(crate) fn involves(&self, job: &JobId, such: impl Fn(&NodeId) -> bool) -> bool {
+        such(&job.log.node) || self.workers.get(job).is_some_and(|workers| workers.iter().any(such))
+    }
+
     /// A node went down.
     pub(crate) fn on_crash(&mut self, node: &NodeId) {
         for (job, _) in self.workers.iter().filter(|(_, workers)| workers.contains(node)) {
