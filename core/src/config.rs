@@ -35,11 +35,14 @@ pub struct Config {
     pub gateway: bool,
     /// How long a claim to be the gateway stands before its author acts. Low: two nodes may act for a moment. High: workers wait. Default 1,000 (DESIGN section 8).
     pub settle_ms: u64,
-    /// Share of the roster, in percent, that must be seen by whoever claims to be the gateway or acts as it. Low: both sides of a split have one. High: fewer
-    /// failures are survived. Default 50 (DESIGN section 8).
-    pub gateway_view_percent: usize,
+    /// Share of the members, in percent, that must be seen by whoever claims to be the gateway, acts as it, or takes over another node's jobs. Low: both sides of a
+    /// split do so. High: fewer failures are survived. Default 50 (DESIGN sections 7 and 8).
+    pub view_percent: usize,
     /// Silence after which the gateway is taken to be gone where its link is down too. Low: it moves after a hiccup. High: workers wait. Default 2,000.
     pub gateway_gone_ms: u64,
+    /// Silence after which another node takes over what a node owns. Low: jobs change hands, and some run twice, after a hiccup. High: a dead node's queue waits.
+    /// Default 10,000 (DESIGN J7).
+    pub adopt_ms: u64,
     /// An offer without an answer is repeated after this long. Default 1,000.
     pub offer_retry_ms: u64,
 }
@@ -61,8 +64,9 @@ impl Config {
             labels: Vec::new(),
             gateway: true,
             settle_ms: election::SETTLE_MS,
-            gateway_view_percent: 50,
+            view_percent: 50,
             gateway_gone_ms: 2_000,
+            adopt_ms: 10_000,
             offer_retry_ms: 1_000,
         }
     }

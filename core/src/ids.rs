@@ -122,9 +122,50 @@ number!(
     GatewayTerm(u64)
 );
 number!(
-    /// A term of ownership of a job; adoption raises it.
-    Term(u32)
+    /// A term of ownership of a log's jobs. The log's author owns them in term 1; whoever adopts them does so in a later term, whose lower half names the
+    /// adopter: two nodes that adopt at once speak in different terms, of which the greater counts.
+    Term(u64)
 );
+
+/// Bits of a term that name the adopter.
+const ADOPTER_BITS: u32 = 32;
+/// Terms count up to here: a term must fit a signed value of an event's spec.
+const TERM_NUMBER_MAX: u64 = (1 << (63 - ADOPTER_BITS)) - 1;
+
+impl Term {
+    /// The term of a log's author.
+    pub const FIRST: Self = Self(1);
+
+    /// The term in which `adopter` owns what was owned in this one.
+    #[must_use]
+    pub fn adopted_by(self, adopter: &NodeId) -> Self {
+        let number = self.number().saturating_add(1).min(TERM_NUMBER_MAX);
+        Self(number << ADOPTER_BITS | tag(adopter))
+    }
+
+    /// How many owners there were up to this term, for people.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        let adoptions = self.0 >> ADOPTER_BITS;
+        if adoptions == 0 { self.0 } else { adoptions }
+    }
+
+    /// Whether `speaker` may speak in this term of jobs in a log of `author`.
+    #[must_use]
+    pub fn is_of(self, author: &NodeId, speaker: &NodeId) -> bool {
+        if self.is_adopted() { self.0 & ((1 << ADOPTER_BITS) - 1) == tag(speaker) } else { author == speaker }
+    }
+
+    /// Whether this is an adopter's term.
+    #[must_use]
+    pub fn is_adopted(self) -> bool {
+        self.0 >> ADOPTER_BITS > 0
+    }
+}
+
+fn tag(node: &NodeId) -> u64 {
+    node.prefix() >> (64 - ADOPTER_BITS)
+}
 
 /// One author's log in one epoch. Exactly one process ever writes it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -157,7 +198,7 @@ pub struct Dot {
 /// A job: the log of the node that accepted it, and a number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct JobId {
-    /// The log that holds the submission. Its author owns the job.
+    /// The log that holds the submission. Its author owns the job, until another node adopts the log's jobs.
     #[n(0)]
     pub log: LogId,
     /// The job's number there.
@@ -184,7 +225,7 @@ pub struct GrantNo {
 
 impl fmt::Debug for GrantNo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.term, self.no)
+        write!(f, "{}.{}", self.term.number(), self.no)
     }
 }
 

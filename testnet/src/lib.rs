@@ -1,6 +1,8 @@
-//! Starling's test networks: `sim`, thousands of Machines under virtual time and injected faults; and `invariant`, the rules that they must keep.
+//! Starling's test networks: `sim`, thousands of Machines under virtual time and injected faults; `invariant`, the rules that they must keep; and
+//! `local`, `chaos` and `bench`, real processes.
 
 pub mod bench;
+pub mod chaos;
 pub mod invariant;
 pub mod local;
 pub mod sim;

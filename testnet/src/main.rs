@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use starling_testnet::{bench, local, sim};
+use starling_testnet::{bench, chaos, local, sim};
 
 #[derive(Debug, Parser)]
 #[command(name = "starling-testnet", about = "Starling's simulator and local test clusters")]
@@ -20,6 +20,8 @@ enum Command {
     Sim(sim::cli::Arguments),
     /// Start a local cluster of real nodes to play with.
     Up(local::UpArgs),
+    /// Real nodes under load and faults; every promise made to a client is checked at the end.
+    Chaos(chaos::cli::Arguments),
     /// Measure, and print each figure beside its floor or a peer.
     Bench(bench::BenchArgs),
 }
@@ -28,6 +30,10 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Sim(arguments) => sim::cli::run(&arguments),
         Command::Up(arguments) => report(local::up(&arguments)),
+        Command::Chaos(arguments) => match chaos::cli::chaos(&arguments) {
+            Ok(code) => code,
+            Err(error) => report(Err(error)),
+        },
         Command::Bench(arguments) => report(bench::bench(&arguments)),
     }
 }

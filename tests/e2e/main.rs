@@ -28,5 +28,6 @@ mod restarts;
 mod simulations;
 mod starts;
 mod strangers;
+mod succession;
 mod support;
 mod three_nodes;

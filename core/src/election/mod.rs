@@ -1,4 +1,4 @@
-//! Election: which node is the gateway, and when it may act.
+//! Election: which node is the gateway, and when it may act; `steward`: which node takes over the jobs of one that is gone.
 //!
 //! One live, willing node claims the next term in the log when the holder is gone; it acts once its claim has stood unchallenged for a while. Who claims is
 //! decided by rendezvous rank (Thaler and Ravishankar, 1998), so that mostly one does; two claims of one term are decided by the greater node.
@@ -8,10 +8,12 @@
 //! Does not: know the log, presence or time: all of it comes in as a `View`.
 
 mod explain;
+mod steward;
 #[cfg(test)]
 mod tests;
 
 pub use explain::{Holder, Vacancy, Why, explain};
+pub use steward::{Duty, Silence, duty};
 
 use crate::facts::Claim;
 use crate::ids::{GatewayTerm, NodeId};

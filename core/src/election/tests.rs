@@ -156,3 +156,48 @@ fn a_new_holder_that_was_never_heard_is_not_gone_yet() {
     let steps = run(&mut election(), first, &seen, 0, 3_500);
     assert_eq!(steps, [(3_000, Step::Claim(GatewayTerm(5)))]);
 }
+
+mod steward {
+    use super::*;
+    use crate::election::{Duty, Silence, duty};
+    use crate::ids::Term;
+    use crate::testing::log;
+
+    fn silence(silent_ms: u64, candidates: &[NodeId]) -> Silence<'_> {
+        Silence { log: log(9), term: Term::FIRST, silent_ms, adopt_ms: 10_000, candidates, is_half: true }
+    }
+
+    /// Those who adopt after so long.
+    fn adopters(silent_ms: u64, candidates: &[NodeId]) -> usize {
+        let adopts = |me: &&NodeId| matches!(duty(me, &silence(silent_ms, candidates)), Duty::Adopt(_));
+        candidates.iter().filter(adopts).count()
+    }
+
+    #[test]
+    fn of_the_live_nodes_one_adopts_first_and_the_others_wait_for_it() {
+        let nodes = [node(1), node(2), node(3)];
+        let counts: Vec<usize> = [9_999, 10_000, 11_999, 12_000, 14_000].map(|ms| adopters(ms, &nodes)).to_vec();
+        assert_eq!(counts, [0, 1, 1, 2, 3]);
+    }
+
+    #[test]
+    fn whoever_sees_too_little_or_takes_no_writes_adopts_nothing() {
+        let nodes = [node(1), node(2)];
+        let blind = Silence { is_half: false, ..silence(60_000, &nodes) };
+        assert_eq!(duty(&node(1), &blind), Duty::Wait { for_ms: None });
+        assert_eq!(duty(&node(3), &silence(60_000, &nodes)), Duty::Wait { for_ms: None });
+    }
+
+    #[test]
+    fn two_adopters_of_one_term_speak_in_different_ones() {
+        let term = |me: u8| match duty(&node(me), &silence(60_000, &[node(1), node(2)])) {
+            Duty::Adopt(term) => term,
+            Duty::Wait { .. } => panic!("it adopts"),
+        };
+        let (one, two) = (term(1), term(2));
+        assert_ne!(one, two);
+        assert_eq!((one.number(), two.number()), (2, 2));
+        assert!(one.is_of(&node(9), &node(1)) && !one.is_of(&node(9), &node(2)) && !one.is_of(&node(9), &node(9)));
+        assert_eq!(one.adopted_by(&node(2)).number(), 3);
+    }
+}

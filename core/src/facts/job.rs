@@ -389,13 +389,21 @@ impl Job {
     /// Final outcomes, each task once: the highest term decides.
     #[must_use]
     pub fn outcomes(&self) -> Vec<(Outcome, IntervalSet)> {
+        self.final_outcomes().into_iter().map(|(_, outcome, tasks)| (outcome, tasks)).collect()
+    }
+
+    /// Final outcomes, each task once, with the term that decided.
+    #[must_use]
+    pub fn final_outcomes(&self) -> Vec<(Term, Outcome, IntervalSet)> {
         let mut seen = IntervalSet::new();
         let mut outcomes = Vec::new();
-        for (outcome, tasks) in self.seals.values().rev().flat_map(VecMap::iter) {
-            let fresh = tasks.difference(&seen);
-            let _ = seen.union_with(&fresh);
-            if !fresh.is_empty() {
-                outcomes.push((outcome.clone(), fresh));
+        for (term, sealed) in self.seals.iter().rev() {
+            for (outcome, tasks) in sealed.iter() {
+                let fresh = tasks.difference(&seen);
+                let _ = seen.union_with(&fresh);
+                if !fresh.is_empty() {
+                    outcomes.push((*term, outcome.clone(), fresh));
+                }
             }
         }
         outcomes

@@ -7,6 +7,7 @@
 mod declared;
 mod gateway;
 mod job;
+mod owners;
 mod phase;
 mod roster;
 mod run;
@@ -23,7 +24,8 @@ pub use declared::{Declarations, Declared, Registration};
 pub use gateway::{Claim, Gateway, Token};
 pub use job::{Cancel, Grant, Handler, Handling, Job, Outcome, Placed, Submit, Wishes};
 use minicbor::Encoder;
-pub use roster::{Name, NodeInfo};
+pub use owners::{Adoption, Owners};
+pub use roster::{Drain, Name, NodeInfo};
 pub use run::{Extra, Port, Run, Usage};
 use smol_str::SmolStr;
 
@@ -46,6 +48,8 @@ pub enum Delta {
     Declaration(Box<Declarations>),
     /// Something about the gateway.
     Gateway(Box<Gateway>),
+    /// A node took over the jobs of a log.
+    Adoption(LogId, Adoption),
     /// Of a namespace or version not known here: kept, folded when it is.
     Opaque(Dot, Vec<u8>),
 }
@@ -61,6 +65,8 @@ pub enum Touched {
     Job(JobId),
     /// The gateway: another holder, or a token.
     Gateway,
+    /// The owner of a log's jobs.
+    Owner(LogId),
     /// A declaration arrived, and with it the meaning of these events, which had been kept.
     Declaration(Vec<(Dot, Event)>),
 }
@@ -82,6 +88,7 @@ pub struct Facts {
     opaque: BTreeMap<Dot, BTreeSet<Vec<u8>>>,
     declarations: Declarations,
     gateway: Gateway,
+    owners: Owners,
     /// Jobs by the name that their client chose, earliest submitted first; found again from `jobs`.
     aliases: BTreeMap<SmolStr, BTreeSet<(Hlc, JobId)>>,
     /// Jobs whose digest is out of date.
@@ -99,6 +106,7 @@ impl PartialEq for Facts {
             && self.opaque == other.opaque
             && self.declarations == other.declarations
             && self.gateway == other.gateway
+            && self.owners == other.owners
             && self.jobs().eq(other.jobs())
     }
 }
@@ -198,6 +206,10 @@ impl Facts {
                 self.rest = None;
                 if self.gateway.join(*gateway).grew() { Touched::Gateway } else { Touched::Nothing }
             }
+            Delta::Adoption(log, adoption) => {
+                self.rest = None;
+                if self.owners.join(Owners::one(log, adoption)).grew() { Touched::Owner(log) } else { Touched::Nothing }
+            }
             Delta::Opaque(dot, bytes) => {
                 self.rest = None;
                 self.opaque.entry(dot).or_default().insert(bytes);
@@ -263,7 +275,8 @@ impl Facts {
         let opaque = self.opaque.iter().flat_map(|(dot, all)| all.iter().map(move |bytes| digest_of(&(dot, bytes))));
         let declared = self.declarations.iter().map(|(hash, one)| digest_of(&(hash, one.first)));
         let gateway = (!self.gateway.is_empty()).then(|| digest_of(&("gateway", &self.gateway)));
-        members.chain(opaque).chain(declared).chain(gateway).fold(0, u128::wrapping_add)
+        let owners = self.owners.iter().map(|entry| digest_of(&("owner", entry)));
+        members.chain(opaque).chain(declared).chain(gateway).chain(owners).fold(0, u128::wrapping_add)
     }
 
     /// The job, if anything is known of it.
@@ -279,7 +292,7 @@ impl Facts {
             .flat_map(|(log, shelf)| shelf.iter().map(|(no, slot)| (JobId { log: *log, no: *no }, &slot.job)))
     }
 
-    /// The jobs that `node` owns.
+    /// The jobs that were submitted at `node`.
     pub fn jobs_of(&self, node: &NodeId) -> impl Iterator<Item = (JobId, &Job)> {
         let range = LogId { node: *node, epoch: crate::ids::Epoch(0) }..=LogId {
             node: *node,
@@ -288,6 +301,18 @@ impl Facts {
         self.jobs
             .range(range)
             .flat_map(|(log, shelf)| shelf.iter().map(|(no, slot)| (JobId { log: *log, no: *no }, &slot.job)))
+    }
+
+    /// The jobs of one log.
+    pub fn jobs_in(&self, log: &LogId) -> impl Iterator<Item = (JobId, &Job)> + use<'_> {
+        let log = *log;
+        let shelf = self.jobs.get(&log).into_iter().flatten();
+        shelf.map(move |(no, slot)| (JobId { log, no: *no }, &slot.job))
+    }
+
+    /// Logs that hold jobs.
+    pub fn logs(&self) -> impl Iterator<Item = &LogId> {
+        self.jobs.keys()
     }
 
     /// How many jobs are known.
@@ -325,6 +350,18 @@ impl Facts {
         &self.gateway
     }
 
+    /// Who owns the jobs of which log.
+    #[must_use]
+    pub fn owners(&self) -> &Owners {
+        &self.owners
+    }
+
+    /// Who owns a job.
+    #[must_use]
+    pub fn owner_of(&self, job: &JobId) -> NodeId {
+        self.owners.owner_of(&job.log)
+    }
+
     /// The job whose client chose this name; of several (submitted on two sides of a partition) the earliest.
     #[must_use]
     pub fn job_called(&self, alias: &str) -> Option<JobId> {
@@ -349,6 +386,9 @@ impl Facts {
         if !self.gateway.is_empty() {
             encoder.encode(&self.gateway).expect("writing to memory cannot fail");
         }
+        if !self.owners.is_empty() {
+            encoder.encode(&self.owners).expect("writing to memory cannot fail");
+        }
         encoder.into_writer()
     }
 }
@@ -363,7 +403,7 @@ impl Lattice for Facts {
             }
         }
         let change = change.or(self.opaque.join(other.opaque)).or(self.declarations.join(other.declarations));
-        let change = change.or(self.gateway.join(other.gateway));
+        let change = change.or(self.gateway.join(other.gateway)).or(self.owners.join(other.owners));
         self.unwrap_opaque();
         change
     }

@@ -12,6 +12,26 @@ pub struct NodeInfo {
     /// The name it gave itself last.
     #[n(0)]
     pub name: Max<Name>,
+    /// When it was said last that it is gone for good.
+    #[n(1)]
+    pub forgotten: Option<Hlc>,
+    /// The last word on whether it takes work.
+    #[n(2)]
+    pub drain: Option<Drain>,
+}
+
+/// Whether a node takes work, as an operator said.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Drain {
+    /// When it was said.
+    #[n(0)]
+    pub hlc: Hlc,
+    /// It takes none.
+    #[n(1)]
+    pub on: bool,
+    /// Why, for people.
+    #[cbor(n(2), with = "crate::facts::text")]
+    pub reason: SmolStr,
 }
 
 /// A name and when it was taken.
@@ -29,7 +49,31 @@ impl NodeInfo {
     /// A node called `text` since `hlc`.
     #[must_use]
     pub fn named(hlc: Hlc, text: SmolStr) -> Self {
-        Self { name: Max::new(Name { hlc, text }) }
+        Self { name: Max::new(Name { hlc, text }), ..Self::default() }
+    }
+
+    /// A node that was said to be gone for good at `hlc`.
+    #[must_use]
+    pub fn forgotten(hlc: Hlc) -> Self {
+        Self { forgotten: Some(hlc), ..Self::default() }
+    }
+
+    /// An operator said whether a node takes work.
+    #[must_use]
+    pub fn drained(drain: Drain) -> Self {
+        Self { drain: Some(drain), ..Self::default() }
+    }
+
+    /// Why it takes no work, if an operator said that it should take none.
+    #[must_use]
+    pub fn drain(&self) -> Option<&Drain> {
+        self.drain.as_ref().filter(|drain| drain.on)
+    }
+
+    /// Whether it is gone for good: it opened no log since that was said.
+    #[must_use]
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten > self.name.0.as_ref().map(|name| name.hlc)
     }
 
     /// The current name; empty if none is known.
@@ -41,6 +85,14 @@ impl NodeInfo {
 
 impl Lattice for NodeInfo {
     fn join(&mut self, other: Self) -> Change {
-        self.name.join(other.name)
+        let forgotten = other.forgotten > self.forgotten;
+        if forgotten {
+            self.forgotten = other.forgotten;
+        }
+        let drain = other.drain > self.drain;
+        if drain {
+            self.drain = other.drain;
+        }
+        self.name.join(other.name).or(Change::from(forgotten || drain))
     }
 }

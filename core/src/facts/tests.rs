@@ -29,7 +29,7 @@ fn granted_job() -> Job {
     ])
 }
 
-fn sealed(term: u32, outcome: Outcome, first: u32, last: u32) -> Job {
+fn sealed(term: u64, outcome: Outcome, first: u32, last: u32) -> Job {
     Job::sealed(Term(term), outcome, tasks(first, last), hlc(9))
 }
 
@@ -113,7 +113,7 @@ type Statement = (Dot, Entry);
 
 /// All kinds, by owners, executors and strangers, about few jobs, so that much of it collides. Positions repeat: authors fork.
 fn any_statement() -> impl Strategy<Value = Statement> {
-    let fields = (0_u8..12, 1_u8..4, 1_u64..5, (1_u8..3, 1_u64..3), 1_u32..3, (1_u32..6, 0_u32..4), 1_u64..50);
+    let fields = (0_u8..14, 1_u8..4, 1_u64..5, (1_u8..3, 1_u64..3), 1_u32..3, (1_u32..6, 0_u32..4), 1_u64..50);
     fields.prop_map(|(kind, author, seq, (owner, no), grant, (first, more), at)| {
         let job = job_id(owner, no);
         let grant = grant_id(job, grant);
@@ -124,9 +124,11 @@ fn any_statement() -> impl Strategy<Value = Statement> {
         let event = match kind {
             0 | 1 => batch::submit_job(hlc, job, set, 0, command()),
             2 | 3 => sys::grant(hlc, grant, &crate::ids::Seat::machine(node(author % 3 + 1)), attempt, set),
-            4 => sys::void(hlc, grant),
+            4 => sys::void(hlc, grant, Term::FIRST),
             5 => sys::seal(hlc, job, Term(1), set, &outcome),
             6 => sys::cancel(hlc, job),
+            12 => sys::adopt(hlc, job.log, Term::FIRST.adopted_by(&node(author))),
+            13 => sys::forget(hlc, node(author)),
             7 => Voice::default().started(hlc, grant, set),
             8 => Voice::default().finished(hlc, grant, set, &outcome, &Usage::default()),
             9 => sys::admit(hlc, Hash::ZERO, if at % 2 == 0 { "wren" } else { "finch" }),
@@ -229,7 +231,7 @@ fn what_others_say_in_the_owners_place_is_inert() {
         submission.clone(),
         sys::grant(hlc(0), grant, &crate::ids::Seat::machine(node(3)), Attempt(1), tasks(1, 3)),
         sys::grant(hlc(0), grant_id(id, 7), &crate::ids::Seat::machine(node(3)), Attempt(1), tasks(1, 3)),
-        sys::void(hlc(0), grant),
+        sys::void(hlc(0), grant, Term::FIRST),
         sys::seal(hlc(0), id, Term(9), tasks(1, 3), &Outcome::Exit(0)),
     ];
     for event in forged {

@@ -208,6 +208,28 @@ pub fn attempts(job: &Job) -> Vec<AttemptView> {
     views
 }
 
+/// Starts of a job's tasks beyond the first of each, as far as reports tell: retries, and what ran twice because a node was taken for dead.
+#[must_use]
+pub fn extra_starts(job: &Job) -> u64 {
+    let mut once = IntervalSet::new();
+    let mut starts = 0;
+    for (grant, run) in job.grants.values().filter_map(|grant| Some((grant.placed.as_ref()?, grant.run()?))) {
+        let mut ran = run.started.clone();
+        for (outcome, tasks) in run.ended.iter() {
+            match outcome {
+                Outcome::Exit(_) | Outcome::Signal(_) | Outcome::TimedOut | Outcome::Broke(_) => {
+                    let _ = ran.union_with(tasks);
+                }
+                Outcome::NotStarted(..) | Outcome::Cancelled | Outcome::Lost => {}
+            }
+        }
+        let ran = ran.intersection(&grant.tasks);
+        starts += ran.len();
+        let _ = once.union_with(&ran);
+    }
+    starts - once.len()
+}
+
 /// The executor and grant of a task's latest attempt that started or ended.
 #[must_use]
 pub fn latest_run(job: &Job, task: u32) -> Option<AttemptView> {

@@ -26,6 +26,8 @@ impl Machine {
             Command::Submit(submission) => self.submit(now, request, *submission),
             Command::Cancel(job) => self.cancel(now, job).map(Some),
             Command::Declare(declaration) => self.declare(now, request, &declaration),
+            Command::Drain { node, on, reason } => self.drain(now, request, node, on, &reason),
+            Command::Forget(node) => self.forget(now, request, node),
             Command::AddToken { hash, name } => self.add_token(now, request, hash, &name),
             Command::RevokeToken(hash) => self.revoke_token(now, request, hash),
             Command::Report { run, kind, spec } => self.relay_report(now, request, run, &kind, spec).map(|()| None),

@@ -47,11 +47,11 @@ impl Machine {
     /// Why the gateway is where it is, or why there is none, as far as this node sees.
     #[must_use]
     pub fn explain_gateway(&self, now: Now) -> Why {
-        let sight = self.sight(now.mono);
+        let sight = self.sight(now);
         let peer = |claim: Claim| self.fleet.peer(&claim.node);
         let holder = match sight.claim {
             Some(claim) if claim.node == self.me => Holder::Me(self.election.standing()),
-            Some(claim) => peer(claim).map_or(Holder::Unheard, |Peer { presence, heard }| Holder::Heard {
+            Some(claim) => peer(claim).map_or(Holder::Unheard, |Peer { presence, heard, .. }| Holder::Heard {
                 silent_ms: now.mono.since_ms(*heard),
                 willing: presence.gateway.willing,
                 acting: presence.gateway.acting,
@@ -70,7 +70,7 @@ impl Machine {
             return;
         }
         self.elect_due = now.mono.after_ms(ELECT_MS);
-        let sight = self.sight(now.mono);
+        let sight = self.sight(now);
         match self.election.step(now.mono, &sight.view()) {
             Some(Step::Claim(term)) => {
                 let hlc = self.clock.tick(now.wall);
@@ -87,7 +87,7 @@ impl Machine {
         }
     }
 
-    fn sight(&self, now: Mono) -> Sight {
+    fn sight(&self, now: Now) -> Sight {
         let willing = self.is_willing();
         let would = |(node, peer): &(&NodeId, &Peer)| {
             if **node == self.me { willing } else { peer.presence.gateway.willing }
@@ -97,11 +97,11 @@ impl Machine {
             me: self.me,
             willing,
             claim: self.facts.gateway().claim().copied(),
-            holder_gone: self.holder_gone(now),
-            candidates: self.fleet.live(now).filter(would).map(|(node, _)| *node).collect(),
+            holder_gone: self.holder_gone(now.mono),
+            candidates: self.fleet.live(now.mono).filter(would).map(|(node, _)| *node).collect(),
             live,
             roster,
-            percent: self.config.gateway_view_percent,
+            percent: self.config.view_percent,
         }
     }
 
@@ -109,9 +109,14 @@ impl Machine {
     ///
     /// A node enters the roster with the first event that it writes. One that was heard and has written nothing is a member like others: were it left out, the two
     /// parts of three nodes of which two have written something would each see half, and if only the gateway had written, nobody could take its place.
-    fn seen(&self, now: Mono) -> (usize, usize) {
+    ///
+    /// One that the operator said is gone for good counts again once it is heard.
+    pub(super) fn seen(&self, now: Now) -> (usize, usize) {
+        let live = self.fleet.live(now.mono).count();
+        let is_live = |node: &NodeId| self.fleet.health(now.mono, node) == Health::Live;
+        let listed = self.facts.nodes().filter(|(node, info)| !info.is_forgotten() || is_live(node)).count();
         let unlisted = self.fleet.peers().filter(|(node, _)| self.facts.node(node).is_none()).count();
-        (self.fleet.live(now).count(), self.facts.roster_size() + unlisted)
+        (live, listed + unlisted)
     }
 
     fn is_willing(&self) -> bool {

@@ -141,6 +141,17 @@ pub enum Command {
     Cancel(JobId),
     /// Register a namespace.
     Declare(Box<Declaration>),
+    /// A node is gone for good: it counts no more where half of the members must be seen.
+    Forget(NodeId),
+    /// A node takes no new work, or takes it again.
+    Drain {
+        /// Which.
+        node: NodeId,
+        /// It takes none.
+        on: bool,
+        /// Why, for people.
+        reason: SmolStr,
+    },
     /// Let workers in that show the token with this hash.
     AddToken {
         /// The hash of the token's text.
@@ -232,6 +243,12 @@ pub enum CommandError {
         /// The namespace.
         ns: SmolStr,
     },
+    /// No member of that id.
+    #[error("no such node; `starling nodes` shows those that there are")]
+    UnknownNode,
+    /// It is not gone.
+    #[error("{0} is not gone: it was heard of lately; stop it first, or wait until it is shown as DEAD")]
+    NodeLives(SmolStr),
     /// A token that nobody added.
     #[error("no such token; `starling gateway token list` shows those that there are")]
     UnknownToken,
@@ -414,6 +431,13 @@ pub enum Notice {
     Folded(SignedBatch),
     /// A node was found dead.
     NodeDead(NodeId),
+    /// The jobs of a log have another owner.
+    Adopted {
+        /// The log.
+        log: LogId,
+        /// Who owns them now.
+        by: NodeId,
+    },
     /// A member signed two different things for one position of its log.
     Forked(LogId),
     /// Two nodes with equal frontiers disagree on the Facts: a bug, to be reported.

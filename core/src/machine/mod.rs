@@ -12,6 +12,7 @@ mod outbox;
 mod pace;
 mod peers;
 mod recover;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -25,6 +26,7 @@ pub use io::{
     Work,
 };
 pub use recover::Recovery;
+pub use succession::Outlook;
 
 use crate::config::Config;
 use crate::election::Election;
@@ -38,6 +40,7 @@ use crate::schedule::{Executor, Fleet, Offer, Owner};
 use crate::sync::Sync;
 use crate::time::{HlcClock, Mono, Now};
 use outbox::Outbox;
+use succession::Duties;
 
 /// Who this node is: its keys and the cluster's secret.
 #[derive(Clone, Debug)]
@@ -101,6 +104,7 @@ pub struct Machine {
     owner: Owner,
     executor: Executor,
     election: Election,
+    duties: Duties,
     /// When to look at the election again.
     elect_due: Mono,
     outbox: Outbox,
@@ -131,6 +135,7 @@ impl Machine {
         if self.stopped {
             return refused(input);
         }
+        self.fleet.wake(now.mono);
         match input {
             Input::Tick => {}
             Input::Batch { from, batch } => self.on_batch(now, from, batch),
@@ -163,6 +168,7 @@ impl Machine {
         }
         self.on_time(now);
         self.elect(now);
+        self.succeed(now);
         self.settle(now);
         self.flush(now);
         core::mem::take(&mut self.effects)
@@ -172,8 +178,14 @@ impl Machine {
     #[must_use]
     pub fn next_deadline(&self) -> Mono {
         let mut next = self.about.next_presence.min(self.sync.next_deadline());
-        let election = self.election.next_deadline();
-        for deadline in [self.owner.next_deadline(), self.executor.next_deadline(), self.flush_deadline(), election] {
+        let parts = [
+            self.owner.next_deadline(),
+            self.executor.next_deadline(),
+            self.flush_deadline(),
+            self.election.next_deadline(),
+            self.duties.next_deadline(),
+        ];
+        for deadline in parts {
             next = next.min(deadline.unwrap_or(next));
         }
         next

@@ -10,10 +10,10 @@ use super::io::{Note, Record, Reply};
 use super::pace::{Pace, Urgency};
 use crate::event::{Event, SignedBatch};
 use crate::facts::{Outcome, Usage};
-use crate::ids::{GrantId, JobId, LogId, RequestId, WorkerName, WriteId};
+use crate::ids::{GrantId, JobId, LogId, RequestId, Term, WorkerName, WriteId};
 use crate::lattice::{IntervalSet, Lattice as _};
 use crate::namespace::{Voice, is_submission, sys};
-use crate::schedule::{Ended, FIRST_TERM};
+use crate::schedule::Ended;
 use crate::time::{HlcClock, Wall};
 
 /// Ranges in one event; more are split, so that an event stays far below its limit.
@@ -45,7 +45,7 @@ pub(super) struct Outbox {
     /// Starts by workers. None of them is left out: only they say who did the work.
     started_by: BTreeMap<(GrantId, WorkerName), (Voice, IntervalSet)>,
     finished: BTreeMap<(GrantId, Outcome), Finished>,
-    seals: BTreeMap<(JobId, Outcome), IntervalSet>,
+    seals: BTreeMap<(JobId, Term, Outcome), IntervalSet>,
     /// Whether something in `finished`, `seals` or `remote` is waited for, for instance the end of a job with a single task.
     pub(super) awaited: bool,
     pub(super) notes: Vec<Note>,
@@ -103,8 +103,8 @@ impl Outbox {
         let _ = finished.usage.join(usage);
     }
 
-    pub(super) fn push_seal(&mut self, job: JobId, tasks: &IntervalSet, outcome: Outcome) {
-        let _ = self.seals.entry((job, outcome)).or_default().union_with(tasks);
+    pub(super) fn push_seal(&mut self, job: JobId, term: Term, tasks: &IntervalSet, outcome: Outcome) {
+        let _ = self.seals.entry((job, term, outcome)).or_default().union_with(tasks);
     }
 
     /// Another node's batch; `awaited` if somebody here or there waits for what it says.
@@ -163,9 +163,9 @@ impl Outbox {
                 events.push(voice.finished(clock.tick(wall), grant, part, &outcome, &usage));
             }
         }
-        for ((job, outcome), tasks) in core::mem::take(&mut self.seals) {
+        for ((job, term, outcome), tasks) in core::mem::take(&mut self.seals) {
             for part in split(tasks) {
-                events.push(sys::seal(clock.tick(wall), job, FIRST_TERM, part, &outcome));
+                events.push(sys::seal(clock.tick(wall), job, term, part, &outcome));
             }
         }
         events

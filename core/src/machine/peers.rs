@@ -67,6 +67,11 @@ impl Machine {
 
     /// A peer showed new events under this node's own name: a restored backup or a cloned disk. That epoch is frozen; the next event opens another (DESIGN L3).
     fn note_own_log(&mut self, log: LogId) {
+        self.freeze_own_log(log);
+    }
+
+    /// Whatever this node writes from now on lies in another log than `log`, if that is its own.
+    pub(super) fn freeze_own_log(&mut self, log: LogId) {
         if log.node != self.me || log.epoch < self.epoch {
             return;
         }
@@ -128,13 +133,17 @@ impl Machine {
                 }
             }
             Message::Tips(theirs) => {
+                self.on_their_tips(&theirs);
                 if !theirs.covers(self.logs.frontier()) || self.logs.forks_differ(&theirs) {
                     let tips = self.logs.frontier().clone();
                     self.effects.push(Effect::Send { to: from, message: Message::TipsBack(tips) });
                 }
                 self.pull_all(now, from, &theirs);
             }
-            Message::TipsBack(theirs) => self.pull_all(now, from, &theirs),
+            Message::TipsBack(theirs) => {
+                self.on_their_tips(&theirs);
+                self.pull_all(now, from, &theirs);
+            }
             Message::Pull { log, from: seq } => self.effects.push(Effect::Serve { to: from, log, from: seq }),
             Message::Have { log, len } => {
                 if log.node == self.me {
@@ -177,7 +186,12 @@ impl Machine {
         self.owner.on_pools(node, &pools);
         self.owner.on_word(&node);
         self.place_due = true;
-        if backlog > 0 && self.executor.is_idle() && self.sync.is_linked(&node) && !self.stopping {
+        if backlog > 0
+            && self.executor.is_idle()
+            && self.sync.is_linked(&node)
+            && !self.stopping
+            && !self.is_drained(&self.me)
+        {
             self.ask(now, node);
         }
         // Equal frontiers must mean equal Facts; anything else is a bug that the user should hear of.
@@ -238,7 +252,7 @@ impl Machine {
             root: self.about.root,
             api: self.about.api.clone(),
             links: self.about.links.clone(),
-            accepts: self.disk_refusal().is_none() && !self.stopping,
+            accepts: self.disk_refusal().is_none() && !self.stopping && !self.is_drained(&self.me),
             version: self.config.version.clone(),
             relays: self.executor.relays().to_vec(),
             labels: self.config.labels.clone(),

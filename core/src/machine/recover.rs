@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::io::{Note, Record};
 use super::outbox::Outbox;
+use super::succession::Duties;
 use super::{About, Disk, Identity, Machine};
 use crate::config::Config;
 use crate::election::Election;
@@ -108,6 +109,7 @@ impl Recovery {
             sync: Sync::new(&self.config, now.mono),
             owner: Owner::default(),
             elect_due: now.mono,
+            duties: Duties::new(now.mono),
             election: Election::new(self.config.settle_ms, self.config.suspect_ms),
             executor: Executor::new(me, self.config.total),
             outbox: Outbox::default(),
@@ -133,14 +135,7 @@ impl Recovery {
             next_job,
         };
         machine.report_lost(self.accepted);
-        let mut decisions = Vec::new();
-        let jobs: Vec<_> = machine.facts.jobs_of(&me).map(|(id, _)| id).collect();
-        for id in jobs {
-            if let Some(job) = machine.facts.job(&id) {
-                machine.owner.on_job(now.mono, id, job, None, &mut decisions);
-            }
-        }
-        machine.decide(now, decisions);
+        machine.resume_duties(now);
         machine
     }
 }
@@ -149,8 +144,8 @@ impl Machine {
     /// Tasks that this node had accepted, and perhaps started, before it went down.
     fn report_lost(&mut self, mut accepted: BTreeMap<GrantId, IntervalSet>) {
         // A grant to oneself needs no note: the grant itself is in the log.
-        for (id, job) in self.facts.jobs_of(&self.me) {
-            for (no, grant) in job.grants.iter() {
+        for (id, job) in self.facts.jobs() {
+            for (no, grant) in job.grants.iter().filter(|(no, _)| no.term.is_of(&id.log.node, &self.me)) {
                 if let Some(placed) = grant.placed.as_ref().filter(|placed| placed.node == self.me && !grant.void) {
                     accepted.insert(GrantId { job: id, no: *no }, placed.tasks.clone());
                 }

@@ -8,6 +8,7 @@ mod pair;
 mod relays;
 mod restart;
 mod spread;
+mod succession;
 
 use expect_test::{Expect, expect};
 

@@ -30,9 +30,11 @@ impl Machine {
         let Some(job) = self.facts.job(&id) else {
             return;
         };
-        if id.log.node == self.me {
+        let is_mine = self.acts_for(&id.log);
+        if is_mine {
             let mut decisions = Vec::new();
-            self.owner.on_job(now.mono, id, job, event.ctx.grant, &mut decisions);
+            let term = self.facts.owners().term_of(&id.log);
+            self.owner.on_job(now.mono, (id, term), job, event.ctx.grant, &mut decisions);
             self.decide(now, decisions);
             self.place_due = true;
         }
@@ -44,7 +46,7 @@ impl Machine {
             self.unpark(now, &id);
         }
         match (event.ns.as_str(), event.kind.as_str(), grant) {
-            (sys::NAME, "Grant", Some(grant)) if id.log.node == self.me => {
+            (sys::NAME, "Grant", Some(grant)) if is_mine => {
                 self.owner.on_granted(now.mono, grant);
             }
             (sys::NAME, "Void", Some(grant)) => self.executor.on_void(grant),
@@ -66,11 +68,12 @@ impl Machine {
                 }
                 Decision::Void(grant) => {
                     let hlc = self.clock.tick(now.wall);
-                    self.outbox.push(sys::void(hlc, grant));
+                    let term = self.term_for(&grant.job);
+                    self.outbox.push(sys::void(hlc, grant, term));
                 }
                 Decision::Seal { job, tasks, outcome } => {
                     self.outbox.awaited |= self.is_single(&job);
-                    self.outbox.push_seal(job, &tasks, outcome);
+                    self.outbox.push_seal(job, self.term_for(&job), &tasks, outcome);
                 }
             }
         }
@@ -117,7 +120,11 @@ impl Machine {
         let usable = |node: &NodeId| *node == self.me || self.sync.is_linked(node);
         let claim = self.facts.gateway().claim();
         let mut candidates: Vec<Candidate> = Vec::new();
-        for (node, peer) in self.fleet.live(now.mono).filter(|(node, peer)| usable(node) && peer.presence.accepts) {
+        for (node, peer) in self
+            .fleet
+            .live(now.mono)
+            .filter(|(node, peer)| usable(node) && peer.presence.accepts && !self.is_drained(node))
+        {
             candidates.push(Candidate::machine(*node, &peer.presence));
             // Only the node whose claim counts: one that was superseded and does not know it yet gets nothing.
             let acting =
@@ -197,8 +204,8 @@ impl Machine {
 
     /// An owner asks this node to run tasks.
     pub(super) fn on_offer(&mut self, now: Now, from: NodeId, offer: Offer) {
-        // Only the owner may grant.
-        if offer.grant.job.log.node != from {
+        // Only the owner may grant. One whose adoption has not been heard of here asks again.
+        if self.facts.owner_of(&offer.grant.job) != from {
             return;
         }
         let Some(job) = self.facts.job(&offer.grant.job) else {
@@ -218,12 +225,12 @@ impl Machine {
         if reported {
             return self.answer_offer(now, from, offer.grant, Answer::Accepted);
         }
-        if withdrawn || self.stopping || self.disk_refusal().is_some() {
+        if withdrawn || self.stopping || self.disk_refusal().is_some() || self.is_drained(&self.me) {
             self.executor.refuse(offer.grant);
             return self.answer_offer(now, from, offer.grant, Answer::Refused);
         }
         match self.executor.consider(&offer, submit) {
-            Verdict::Accept if from == self.me => {
+            Verdict::Accept if offer.grant.no.term.is_of(&offer.grant.job.log.node, &self.me) => {
                 if let Some(lost) = self.executor.on_durable(&offer.grant) {
                     self.report(lost);
                 }
@@ -296,7 +303,7 @@ impl Machine {
         accepted: bool,
         free: crate::resources::Resources,
     ) {
-        if grant.job.log.node != self.me {
+        if !self.acts_for(&grant.job.log) {
             return;
         }
         if accepted {

@@ -155,6 +155,7 @@ impl Machine {
                         self.elect_due = now.mono;
                         self.effects.push(Effect::Notice(Notice::GatewayFacts));
                     }
+                    Touched::Owner(log) => self.on_owner_changed(now, log),
                     Touched::Job(job) => self.on_job_touched(now, dot, job, event),
                     Touched::Declaration(read) => {
                         for (dot, event) in read {

@@ -1,13 +1,16 @@
-//! `sys`: the kernel's own kinds: admit, grant, void, seal, cancel, register a namespace; claim to be the gateway, add and revoke its tokens.
+//! `sys`: the kernel's own kinds: admit and forget a member; grant, void, seal, cancel; adopt the jobs of a log; register a namespace; claim to be the gateway,
+//! add and revoke its tokens.
 //!
-//! Invariants: a grant, void or seal counts only in the log of the job's owner; a claim counts for its author only; a cancel or a token counts from any member; each kind and version folds to the same for ever.
+//! Invariants: a grant, void or seal counts only in the log of the job's owner, by its term; a claim and an adoption count for their author only; a cancel or a token counts from any member; each kind and version folds to the same for ever.
 
 use smol_str::SmolStr;
 
 use super::{Declaration, Durability, Namespace, NamespaceSpec, opaque, report};
 use crate::event::{Event, SysContext, Value, WorkSpec};
-use crate::facts::{Cancel, Claim, Declarations, Delta, Gateway, Job, NodeInfo, Outcome, Placed, Registration};
-use crate::ids::{Attempt, Dot, GatewayTerm, GrantId, Hash, JobId, PoolName, Seat, Term};
+use crate::facts::{
+    Adoption, Cancel, Claim, Declarations, Delta, Drain, Gateway, Job, NodeInfo, Outcome, Placed, Registration,
+};
+use crate::ids::{Attempt, Dot, Epoch, GatewayTerm, GrantId, Hash, JobId, LogId, NodeId, PoolName, Seat, Term};
 use crate::lattice::IntervalSet;
 use crate::time::Hlc;
 
@@ -19,6 +22,10 @@ const VOID: &str = "Void";
 /// Final outcomes.
 pub const SEAL: &str = "Seal";
 const CANCEL: &str = "Cancel";
+/// The author owns the jobs of a log from now on.
+pub const ADOPT: &str = "Adopt";
+const FORGET: &str = "Forget";
+const DRAIN: &str = "Drain";
 const REGISTER: &str = "RegisterNamespace";
 const CLAIM: &str = "ClaimGateway";
 const ADD_TOKEN: &str = "AddToken";
@@ -50,16 +57,30 @@ impl Namespace for Sys {
 
     fn delta(&self, dot: Dot, event: &Event) -> Delta {
         let author = dot.log.node;
-        let owned = event.ctx.job.filter(|job| job.log.node == author);
+        let speaks_in = |term: Term| event.ctx.job.filter(|job| term.is_of(&job.log.node, &author));
+        let granted_in = || speaks_in(event.ctx.grant?.term);
         let delta = match (event.kind.as_str(), event.ver) {
             (ADMIT, 1) => {
                 let name = event.spec.text("name").cloned().unwrap_or_default();
                 return Delta::Node(author, NodeInfo::named(event.hlc, name));
             }
             // Version 2 names the pool of workers.
-            (GRANT, 1 | 2) => owned.and_then(|id| granted(id, event)),
-            (VOID, 1) => owned.and_then(|id| Some((id, Job::voided(event.ctx.grant?)))),
-            (SEAL, 1 | 2) => owned.and_then(|id| sealed(id, event)),
+            (GRANT, 1 | 2) => granted_in().and_then(|id| granted(id, event)),
+            (VOID, 1) => speaks_in(Term::FIRST).and_then(|id| Some((id, Job::voided(event.ctx.grant?)))),
+            // By an adopter, who may withdraw what was granted before its term.
+            (VOID, 2) => term_of(event).and_then(speaks_in).and_then(|id| Some((id, Job::voided(event.ctx.grant?)))),
+            (SEAL, 1 | 2) => term_of(event).and_then(speaks_in).and_then(|id| sealed(id, event)),
+            (ADOPT, 1) => return adopted(author, event).map_or(Delta::Nothing, |(log, one)| Delta::Adoption(log, one)),
+            (DRAIN, 1) => {
+                let on = event.spec.field("on") != Some(&Value::Bool(false));
+                let reason = event.spec.text("reason").cloned().unwrap_or_default();
+                let drained = |node| Delta::Node(node, NodeInfo::drained(Drain { hlc: event.hlc, on, reason }));
+                return event.ctx.node.map_or(Delta::Nothing, drained);
+            }
+            (FORGET, 1) => {
+                let forgotten = |node| Delta::Node(node, NodeInfo::forgotten(event.hlc));
+                return event.ctx.node.map_or(Delta::Nothing, forgotten);
+            }
             (CANCEL, 1) => event.ctx.job.map(|id| (id, Job::cancelled(Cancel { hlc: event.hlc, by: author }))),
             (REGISTER, 1) => return registered(dot, event),
             (CLAIM | ADD_TOKEN | REVOKE_TOKEN, 1) => {
@@ -107,8 +128,19 @@ fn granted(id: JobId, event: &Event) -> Option<(JobId, Job)> {
     Some((id, Job::granted(event.ctx.grant?, placed)))
 }
 
+fn term_of(event: &Event) -> Option<Term> {
+    event.spec.uint("term").map(Term)
+}
+
+/// An adoption says in its term who adopts; one that names another says nothing.
+fn adopted(author: NodeId, event: &Event) -> Option<(LogId, Adoption)> {
+    let log = LogId { node: event.ctx.node?, epoch: Epoch(event.spec.uint("epoch")?) };
+    let term = term_of(event).filter(|term| term.is_adopted() && term.is_of(&log.node, &author))?;
+    Some((log, Adoption { term, node: author, hlc: event.hlc }))
+}
+
 fn sealed(id: JobId, event: &Event) -> Option<(JobId, Job)> {
-    let term = Term(u32::try_from(event.spec.uint("term")?).ok()?);
+    let term = term_of(event)?;
     let outcome = report::outcome_of(&event.spec)?;
     Some((id, Job::sealed(term, outcome, event.ctx.tasks.clone(), event.hlc)))
 }
@@ -149,17 +181,45 @@ pub fn grant(hlc: Hlc, grant: GrantId, seat: &Seat, attempt: Attempt, tasks: Int
     }
 }
 
-/// The owner withdraws a grant.
+/// The owner in `term` withdraws a grant of its own or an earlier term.
 #[must_use]
-pub fn void(hlc: Hlc, grant: GrantId) -> Event {
+pub fn void(hlc: Hlc, grant: GrantId, term: Term) -> Event {
     let ctx = SysContext { job: Some(grant.job), grant: Some(grant.no), ..SysContext::default() };
+    if term.is_adopted() {
+        return Event { ver: 2, ..event(hlc, VOID, ctx, WorkSpec::new().with("term", term_value(term))) };
+    }
     event(hlc, VOID, ctx, WorkSpec::new())
+}
+
+/// The author of `term` owns the jobs of `log` from now on.
+#[must_use]
+pub fn adopt(hlc: Hlc, log: LogId, term: Term) -> Event {
+    let ctx = SysContext { node: Some(log.node), ..SysContext::default() };
+    let epoch = Value::Int(i64::try_from(log.epoch.0).unwrap_or(i64::MAX));
+    event(hlc, ADOPT, ctx, WorkSpec::new().with("epoch", epoch).with("term", term_value(term)))
+}
+
+/// A member is gone for good: it no longer counts where half of the members must be seen, until it comes back.
+#[must_use]
+pub fn forget(hlc: Hlc, node: NodeId) -> Event {
+    event(hlc, FORGET, SysContext { node: Some(node), ..SysContext::default() }, WorkSpec::new())
+}
+
+/// A member takes no new work from now on, or takes it again.
+#[must_use]
+pub fn drain(hlc: Hlc, node: NodeId, on: bool, reason: &str) -> Event {
+    let spec = WorkSpec::new().with("on", Value::Bool(on)).with("reason", Value::text(reason));
+    event(hlc, DRAIN, SysContext { node: Some(node), ..SysContext::default() }, spec)
+}
+
+fn term_value(term: Term) -> Value {
+    Value::Int(i64::try_from(term.0).unwrap_or(i64::MAX))
 }
 
 /// The owner makes outcomes final.
 #[must_use]
 pub fn seal(hlc: Hlc, job: JobId, term: Term, tasks: IntervalSet, outcome: &Outcome) -> Event {
-    let spec = report::outcome_spec(outcome).with("term", Value::int(term.0));
+    let spec = report::outcome_spec(outcome).with("term", term_value(term));
     let sealed = event(hlc, SEAL, SysContext { job: Some(job), tasks, ..SysContext::default() }, spec);
     // An outcome that version 1 does not have.
     let ver = if matches!(outcome, Outcome::Broke(_)) { 2 } else { 1 };

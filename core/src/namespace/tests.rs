@@ -166,7 +166,7 @@ fn events_that_nobody_understands_are_kept_and_counted() {
         event("weather", "Rain", 1),
         event("batch", "JobPaused", 1),
         event("batch", "SubmitJob", 2),
-        event("sys", "Adopt", 1),
+        event("sys", "Murmur", 1),
         event("sys", "Grant", 3),
     ];
     let mut facts = Facts::bot();

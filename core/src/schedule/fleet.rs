@@ -1,5 +1,7 @@
 //! The fleet: which nodes this one believes to be alive, and what they last said of themselves.
 //!
+//! A node that is often late is given longer, as in accrual detectors (Hayashibara et al., 2004), and one that stood still itself doubts itself first (Dadgar et
+//! al., 2018).
 //! Invariants: belief, not fact: nothing here is replicated, and nothing in the log depends on it; at most `limits::FLEET_MAX` nodes are remembered.
 
 use std::collections::BTreeMap;
@@ -14,6 +16,9 @@ use crate::ids::{GatewayTerm, NodeId};
 use crate::limits;
 use crate::resources::Resources;
 use crate::time::{Mono, Wall};
+
+/// A node that was not at work for longer than this stood still: it has something to do at least every second.
+const STILL_MS: u64 = 2_000;
 
 /// What a node says of itself every second. Ephemeral: never logged, the latest counts.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -57,7 +62,7 @@ pub struct Presence {
     /// Where its links listen, for peers that lost it.
     #[n(12)]
     pub links: Vec<String>,
-    /// Whether its disk takes writes.
+    /// Whether it takes work: its disk takes writes, it is not stopping, and no operator drained it.
     #[n(13)]
     pub accepts: bool,
     /// The version of its program, for people.
@@ -134,15 +139,20 @@ pub struct Peer {
     pub presence: Presence,
     /// When it was heard.
     pub heard: Mono,
+    /// By how much it was late at worst, fading with each presence: a node that is often late is given longer.
+    late_ms: u64,
 }
 
 /// All nodes as seen from here, this one included.
 #[derive(Clone, Debug)]
 pub struct Fleet {
+    presence_ms: u64,
     suspect_ms: u64,
     dead_ms: u64,
     /// When this node began to listen.
     since: Mono,
+    /// When it last looked.
+    awake: Mono,
     peers: BTreeMap<NodeId, Peer>,
 }
 
@@ -150,7 +160,14 @@ impl Fleet {
     /// Nobody yet.
     #[must_use]
     pub fn new(config: &Config, now: Mono) -> Self {
-        Self { suspect_ms: config.suspect_ms, dead_ms: config.dead_ms, since: now, peers: BTreeMap::new() }
+        Self {
+            presence_ms: config.presence_ms,
+            suspect_ms: config.suspect_ms,
+            dead_ms: config.dead_ms,
+            since: now,
+            awake: now,
+            peers: BTreeMap::new(),
+        }
     }
 
     /// Takes in a presence; false if it is older than what is known, or there is no room.
@@ -159,6 +176,8 @@ impl Fleet {
             Some(peer) => {
                 let newer = presence.boot != peer.presence.boot || presence.seq > peer.presence.seq;
                 if newer {
+                    let late_ms = now.since_ms(peer.heard).saturating_sub(self.presence_ms * 3 / 2);
+                    peer.late_ms = late_ms.max(peer.late_ms * 7 / 8);
                     peer.presence = presence;
                     peer.heard = now;
                 }
@@ -167,7 +186,7 @@ impl Fleet {
             None => {
                 let room = self.peers.len() < limits::FLEET_MAX;
                 if room {
-                    self.peers.insert(presence.node, Peer { presence, heard: now });
+                    self.peers.insert(presence.node, Peer { presence, heard: now, late_ms: 0 });
                 }
                 room
             }
@@ -178,13 +197,37 @@ impl Fleet {
     #[must_use]
     pub fn health(&self, now: Mono, node: &NodeId) -> Health {
         let peer = self.peers.get(node);
-        let silence = now.since_ms(peer.map_or(self.since, |peer| peer.heard));
+        let silence = self.silent_ms(now, node).saturating_sub(self.patience_ms(peer));
         if silence >= self.dead_ms {
             Health::Dead
         } else if silence >= self.suspect_ms || peer.is_none() {
             Health::Suspect
         } else {
             Health::Live
+        }
+    }
+
+    /// How much longer than others a node may be silent, by how late it has been: at most as long again.
+    fn patience_ms(&self, peer: Option<&Peer>) -> u64 {
+        peer.map_or(0, |peer| (peer.late_ms * 2).min(self.dead_ms))
+    }
+
+    /// For how long nothing was heard of `node`; for one never heard of, since this node began to listen.
+    #[must_use]
+    pub fn silent_ms(&self, now: Mono, node: &NodeId) -> u64 {
+        now.since_ms(self.peers.get(node).map_or(self.since, |peer| peer.heard))
+    }
+
+    /// This node is at work at `now`. One that stood still heard nothing meanwhile, and must not hold that against the others: all that time is taken off their silence.
+    pub fn wake(&mut self, now: Mono) {
+        let still_ms = now.since_ms(self.awake);
+        self.awake = now;
+        if still_ms <= STILL_MS {
+            return;
+        }
+        self.since = self.since.after_ms(still_ms).min(now);
+        for peer in self.peers.values_mut() {
+            peer.heard = peer.heard.after_ms(still_ms).min(now);
         }
     }
 

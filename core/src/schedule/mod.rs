@@ -19,6 +19,6 @@ pub use executor::Executor;
 pub use explain::{Explanation, NodeReason, explain};
 pub use fleet::{Fleet, Gatewayship, Health, Peer, Presence, RelaySlots};
 pub use held::{Ended, Offer, Start, Verdict};
-pub use owner::{FIRST_TERM, Owner};
+pub use owner::Owner;
 pub use place::Candidate;
 pub use pool::{Label, Pool, Worker};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::place::Candidate;
 use super::pool::{SLOT, all_there};
 use crate::facts::{Handler, Job, Outcome, Submit, Wishes};
-use crate::ids::{Attempt, GrantNo, Seat};
+use crate::ids::{Attempt, GrantNo, Seat, Term};
 use crate::lattice::IntervalSet;
 use crate::limits;
 use crate::resources::Resources;
@@ -37,6 +37,8 @@ impl Open {
 
 #[derive(Debug)]
 pub(super) struct Owned {
+    /// The term in which it is owned.
+    pub(super) term: Term,
     pub(super) need: Resources,
     pub(super) priority: i32,
     /// The node that it must run on, and labels that must be there; mostly none.
@@ -59,9 +61,10 @@ pub(super) struct Owned {
 }
 
 impl Owned {
-    pub(super) fn new(submit: &Submit, job: &Job) -> Self {
+    pub(super) fn new(submit: &Submit, job: &Job, term: Term) -> Self {
         let sealed = job.sealed_tasks();
         let mut owned = Self {
+            term,
             need: submit.need,
             priority: submit.priority,
             wishes: Some(submit.wishes()).filter(|wishes| *wishes != Wishes::anywhere()).map(Box::new),
@@ -139,6 +142,25 @@ impl Owned {
         self.ready.retain(|(_, ready)| !ready.is_empty());
     }
 
+    /// Takes tasks out of those that wait.
+    pub(super) fn withhold(&mut self, tasks: &IntervalSet) {
+        self.ready_remove(tasks);
+        for (_, _, delayed) in &mut self.delayed {
+            delayed.subtract(tasks);
+        }
+        self.delayed.retain(|(_, _, delayed)| !delayed.is_empty());
+    }
+
+    /// Everything that waits, ready or delayed.
+    pub(super) fn waiting(&self) -> IntervalSet {
+        let mut all = IntervalSet::new();
+        let ready = self.ready.iter().map(|(_, tasks)| tasks);
+        for tasks in ready.chain(self.delayed.iter().map(|(_, _, tasks)| tasks)) {
+            let _ = all.union_with(tasks);
+        }
+        all
+    }
+
     pub(super) fn ready_len(&self) -> u64 {
         self.ready.iter().map(|(_, ready)| ready.len()).sum()
     }
@@ -155,13 +177,9 @@ impl Owned {
 
     /// Everything that waits, ready or delayed.
     pub(super) fn take_waiting(&mut self) -> IntervalSet {
-        let mut all = IntervalSet::new();
-        for (_, tasks) in core::mem::take(&mut self.ready) {
-            let _ = all.union_with(&tasks);
-        }
-        for (_, _, tasks) in core::mem::take(&mut self.delayed) {
-            let _ = all.union_with(&tasks);
-        }
+        let all = self.waiting();
+        self.ready.clear();
+        self.delayed.clear();
         all
     }
 
@@ -175,10 +193,7 @@ impl Owned {
         mut seal: impl FnMut(IntervalSet, Outcome),
     ) {
         let tasks = tasks.difference(&self.sealed);
-        self.ready_remove(&tasks);
-        for (_, _, delayed) in &mut self.delayed {
-            delayed.subtract(&tasks);
-        }
+        self.withhold(&tasks);
         let mut again = IntervalSet::new();
         self.remember(outcome, &tasks);
         let retryable = !self.cancelled && attempt.0 < limits::ATTEMPTS_MAX;

@@ -10,15 +10,12 @@ use super::decision::{Decision, Pending};
 use super::owned::{Open, Owned};
 use super::place::Candidate;
 use super::pool::{Pool, as_room};
-use crate::facts::{Job, Outcome};
-use crate::ids::{GrantId, GrantNo, JobId, NodeId, Seat, Term};
+use crate::facts::{Job, Outcome, Submit};
+use crate::ids::{GrantId, GrantNo, JobId, JobNo, LogId, NodeId, Seat, Term};
 use crate::lattice::IntervalSet;
 use crate::limits;
 use crate::resources::Resources;
 use crate::time::Mono;
-
-/// The term of a job's first owner.
-pub const FIRST_TERM: Term = Term(1);
 
 /// A seat's room, as the owner reckons it between two presences.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,19 +58,24 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// A fold changed a job that this node owns; `grant` names the grant it concerned, if one.
-    pub fn on_job(&mut self, now: Mono, id: JobId, job: &Job, grant: Option<GrantNo>, decisions: &mut Vec<Decision>) {
+    /// A fold changed a job that this node owns in `term`; `grant` names the grant it concerned, if one.
+    pub fn on_job(
+        &mut self,
+        now: Mono,
+        (id, term): (JobId, Term),
+        job: &Job,
+        grant: Option<GrantNo>,
+        decisions: &mut Vec<Decision>,
+    ) {
         let Some(submit) = job.submit.as_ref() else {
             return;
         };
         if !self.jobs.contains_key(&id) {
-            if !submit.request.is_empty() {
-                self.requests.entry(submit.request.clone()).or_insert(id);
-            }
+            self.remember_request(id, submit);
             if job.is_sealed() {
                 return;
             }
-            self.jobs.insert(id, Box::new(Owned::new(submit, job)));
+            self.jobs.insert(id, Box::new(Owned::new(submit, job, term)));
             // A task that was granted again later is no longer the earlier grant's to decide.
             let mut later = IntervalSet::new();
             for (no, grant) in job.grants.iter().rev() {
@@ -86,14 +88,78 @@ impl Owner {
                 self.on_report(now, GrantId { job: id, no }, job, decisions);
             }
         } else if let Some(no) = grant {
+            if no.term != term {
+                self.on_earlier_grant(now, GrantId { job: id, no }, job);
+            }
             self.on_report(now, GrantId { job: id, no }, job, decisions);
         }
+        self.learn_seals(id, job);
         if job.cancel.0.is_some() {
             self.cancel(id, decisions);
         }
         self.requeue(id);
         // Only once the seals are in the log: until then a fold must not find the job gone and begin it anew.
         if job.is_sealed() {
+            self.forget(id);
+        }
+    }
+
+    /// Keeps the idempotency key of a submission.
+    pub fn remember_request(&mut self, id: JobId, submit: &Submit) {
+        if !submit.request.is_empty() {
+            self.requests.entry(submit.request.clone()).or_insert(id);
+        }
+    }
+
+    /// News of a grant that an earlier owner made, on the other side of a partition: what waits here and runs there need not start here too.
+    fn on_earlier_grant(&mut self, now: Mono, id: GrantId, job: &Job) {
+        let (Some(owned), Some(grant)) = (self.jobs.get_mut(&id.job), job.grants.lookup(&id.no)) else {
+            return;
+        };
+        let Some(placed) = grant.placed.as_ref().filter(|_| !grant.void && !owned.open.contains_key(&id.no)) else {
+            return;
+        };
+        let waiting = owned.waiting().intersection(&placed.tasks);
+        if grant.run().is_none() || waiting.is_empty() {
+            return;
+        }
+        owned.withhold(&waiting);
+        owned.open.insert(id.no, Open::new(placed.seat(), placed.attempt, waiting, true, now));
+        self.by_seat.entry(placed.seat()).or_default().insert(id);
+        self.recount(&placed.seat());
+    }
+
+    /// Outcomes that an earlier owner made final stay as they are.
+    fn learn_seals(&mut self, id: JobId, job: &Job) {
+        let Some(owned) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        // One's own seals are known before they are in the log.
+        if job.seals.iter().all(|(term, _)| *term == owned.term) {
+            return;
+        }
+        let fresh = job.sealed_tasks().difference(&owned.sealed);
+        if fresh.is_empty() {
+            return;
+        }
+        owned.withhold(&fresh);
+        let _ = owned.sealed.union_with(&fresh);
+        let mut done = Vec::new();
+        for (no, open) in &mut owned.open {
+            open.left.subtract(&fresh);
+            if open.left.is_empty() {
+                done.push(*no);
+            }
+        }
+        for no in done {
+            self.close(GrantId { job: id, no });
+        }
+    }
+
+    /// Another node owns the jobs of `log` now.
+    pub fn hand_over(&mut self, log: &LogId) {
+        let range = JobId { log: *log, no: JobNo(0) }..=JobId { log: *log, no: JobNo(u64::MAX) };
+        for id in self.jobs.range(range).map(|(id, _)| *id).collect::<Vec<_>>() {
             self.forget(id);
         }
     }

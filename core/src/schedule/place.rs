@@ -7,7 +7,7 @@
 use super::decision::Decision;
 use super::fleet::{Presence, RelaySlots};
 use super::owned::{Open, Owned};
-use super::owner::{FIRST_TERM, Owner};
+use super::owner::Owner;
 use super::pool::{Label, Pool};
 use crate::ids::{GrantId, GrantNo, JobId, NodeId, Seat};
 use crate::limits;
@@ -114,7 +114,7 @@ impl Owner {
             let Some((attempt, tasks)) = owned.take_ready(target - open) else {
                 continue;
             };
-            let grant = GrantId { job: id, no: GrantNo { term: FIRST_TERM, no: owned.next_grant } };
+            let grant = GrantId { job: id, no: GrantNo { term: owned.term, no: owned.next_grant } };
             owned.next_grant += 1;
             owned.open.insert(grant.no, Open::new(candidate.seat.clone(), attempt, tasks.clone(), false, now));
             self.add_open(grant, &candidate.seat);

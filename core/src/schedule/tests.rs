@@ -4,6 +4,7 @@ mod desk;
 mod executor;
 mod explain;
 mod fates;
+mod fleet;
 mod late;
 mod owner;
 mod pools;

@@ -6,7 +6,7 @@
 use starling_core::event::WorkSpec;
 use starling_core::facts::view::{self, Counts, JobView, State};
 use starling_core::facts::{Handler, Job, Outcome};
-use starling_core::ids::JobId;
+use starling_core::ids::{JobId, NodeId, Term};
 use starling_core::lattice::IntervalSet;
 use starling_core::machine::Machine;
 use starling_core::namespace::job_fields;
@@ -72,7 +72,7 @@ pub(super) fn summary(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobS
     let facts = machine.facts();
     let named = JobSummary {
         id: view::job_name(facts, &id),
-        owner: view::node_name(facts, &id.log.node),
+        owner: view::node_name(facts, &facts.owner_of(&id)),
         ..JobSummary::default()
     };
     let Some(view) = view::job(id, job) else {
@@ -106,6 +106,8 @@ pub(super) fn detail(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobDe
         attempts: attempts::attempts(machine, job),
         usage: attempts::total_usage(job),
         seal: seal(machine, id, job),
+        owner_term: u32::try_from(machine.facts().owners().term_of(&id.log).number()).unwrap_or(u32::MAX),
+        extra_starts: view::extra_starts(job),
         view: Some(seen(machine, now)),
         ..JobDetail::default()
     };
@@ -160,12 +162,23 @@ fn placements(machine: &Machine, job: &Job) -> Vec<Placement> {
 fn seal(machine: &Machine, id: JobId, job: &Job) -> Option<Seal> {
     let (term, _) = job.seals.iter().next_back()?;
     Some(Seal {
-        // Seals count in the owner's log only.
-        by: view::node_name(machine.facts(), &id.log.node),
-        term: term.0,
+        by: view::node_name(machine.facts(), &sealer(machine, id, *term)),
+        term: u32::try_from(term.number()).unwrap_or(u32::MAX),
         at_unix_ms: unix_ms(job.sealed_at.0),
         tasks: clamp(job.sealed_tasks().len()),
     })
+}
+
+/// Who sealed in a term: the log's author, or whoever adopted its jobs in that term, as far as that is known still.
+fn sealer(machine: &Machine, id: JobId, term: Term) -> NodeId {
+    let facts = machine.facts();
+    let is_theirs = |node: &&NodeId| term.is_of(&id.log.node, node);
+    let last = facts.owner_of(&id);
+    Some(&last)
+        .filter(is_theirs)
+        .or_else(|| facts.nodes().map(|(node, _)| node).find(is_theirs))
+        .copied()
+        .unwrap_or(last)
 }
 
 /// Who answers, and how fresh the answer is.

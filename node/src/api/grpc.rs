@@ -5,19 +5,19 @@
 
 use starling_proto::v1::starling_server::Starling;
 use starling_proto::v1::{
-    AddTokenReply, AddTokenRequest, CancelReply, CancelRequest, DoctorReply, DoctorRequest, EventLine, EventsRequest,
-    ExplainReply, FactsPage, GatewayReply, GetGatewayRequest, GetNamespaceRequest, GetNodeRequest, InfoReply,
-    InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNamespacesReply, ListNamespacesRequest,
-    ListNodesRequest, ListRelaysRequest, ListTokensReply, ListTokensRequest, ListWorkersReply, ListWorkersRequest,
-    LogChunk, LogsRequest, NamespaceDetail, NodeDetail, NodesReply, PullFactsRequest, PutNamespaceReply,
-    PutNamespaceRequest, RelayHear, RelaySay, RelaysReply, RevokeTokenReply, RevokeTokenRequest, SubmitReply,
-    SubmitRequest, WaitReply, WaitRequest,
+    AddTokenReply, AddTokenRequest, CancelReply, CancelRequest, DoctorReply, DoctorRequest, DrainNodeRequest,
+    EventLine, EventsRequest, ExplainReply, FactsPage, ForgetNodeRequest, GatewayReply, GetGatewayRequest,
+    GetNamespaceRequest, GetNodeRequest, InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest,
+    ListNamespacesReply, ListNamespacesRequest, ListNodesRequest, ListRelaysRequest, ListTokensReply,
+    ListTokensRequest, ListWorkersReply, ListWorkersRequest, LogChunk, LogsRequest, MemberReply, NamespaceDetail,
+    NodeDetail, NodesReply, PullFactsRequest, PutNamespaceReply, PutNamespaceRequest, RelayHear, RelaySay, RelaysReply,
+    RevokeTokenReply, RevokeTokenRequest, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
 };
 use tonic::{Request, Response, Status, Streaming};
 
 use super::context::Api;
 use super::stream::Produced;
-use super::{doctor, events, facts, gateway, jobs, logs, namespaces, nodes, relays, submit, wait, workers};
+use super::{doctor, events, facts, gateway, jobs, logs, members, namespaces, nodes, relays, submit, wait, workers};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -126,6 +126,14 @@ impl Starling for Api {
 
     async fn list_tokens(&self, _request: Request<ListTokensRequest>) -> Answer<ListTokensReply> {
         self.call(gateway::list_tokens(self)).await.map(Response::new)
+    }
+
+    async fn forget_node(&self, request: Request<ForgetNodeRequest>) -> Answer<MemberReply> {
+        self.call(members::forget(self, request.into_inner())).await.map(Response::new)
+    }
+
+    async fn drain_node(&self, request: Request<DrainNodeRequest>) -> Answer<MemberReply> {
+        self.call(members::drain(self, request.into_inner())).await.map(Response::new)
     }
 
     async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Answer<RevokeTokenReply> {

@@ -6,6 +6,7 @@
 //! Does not: authenticate; the listener's reach protects it.
 
 mod gateway;
+mod members;
 mod relays;
 
 use std::convert::Infallible;
@@ -67,6 +68,7 @@ pub(super) fn router(api: Api) -> Router {
         .merge(hub::routes())
         .merge(relays::routes())
         .merge(gateway::routes())
+        .merge(members::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(api)

@@ -172,7 +172,7 @@ pub(super) async fn explain(api: &Api, request: JobRef) -> Result<ExplainReply, 
 
 fn explanation(machine: &Machine, now: Now, id: JobId, job: &Job) -> ExplainReply {
     let facts = machine.facts();
-    let explained = explain_job(now.mono, &id.log.node, job, machine.fleet());
+    let explained = explain_job(now.mono, &facts.owner_of(&id), job, machine.fleet());
     let mut reply = ExplainReply {
         job: view::job_name(facts, &id),
         state: view::job(id, job).map_or(JobState::Unknown, |view| state(view.state)).into(),
@@ -192,7 +192,7 @@ fn explanation(machine: &Machine, now: Now, id: JobId, job: &Job) -> ExplainRepl
         },
         Explanation::Waiting { tasks, .. } => {
             let noun = if *tasks == 1 { "1 task waits".to_owned() } else { format!("{tasks} tasks wait") };
-            format!("{noun}: {}", reason::waiting(&explained, job))
+            format!("{noun}: {}", reason::waiting(&explained, job, &reason::succession(machine, now, id)))
         }
     };
     if let Explanation::Waiting { need, owner, nodes, .. } = &explained {
@@ -208,13 +208,14 @@ fn explanation(machine: &Machine, now: Now, id: JobId, job: &Job) -> ExplainRepl
 
 /// Where the job stands with its owner.
 fn queue_note(machine: &Machine, id: JobId, job: &Job, health: Health) -> String {
-    let owner = view::node_name(machine.facts(), &id.log.node);
+    let owner_id = machine.facts().owner_of(&id);
+    let owner = view::node_name(machine.facts(), &owner_id);
     let is_open = |attempt: &view::AttemptView| attempt.outcome.is_none() && !attempt.void;
     match machine.owner().position(&id) {
         Some(0) => format!("first in the queue of its owner {owner}"),
         Some(before) => format!("{before} jobs stand before it in the queue of its owner {owner}"),
         None if health != Health::Live => format!("its owner {owner} is silent"),
-        None if id.log.node != machine.me() => {
+        None if owner_id != machine.me() => {
             format!("its place in the queue is known at its owner {owner}")
         }
         None if view::attempts(job).iter().any(is_open) => "placed; its executor has not started it yet".to_owned(),

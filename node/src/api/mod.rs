@@ -17,6 +17,7 @@ mod http;
 mod hub;
 mod jobs;
 mod logs;
+mod members;
 mod namespaces;
 mod nodes;
 mod reason;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use starling_core::facts::NodeInfo;
 use starling_core::facts::view::{self, FindError};
 use starling_core::ids::NodeId;
 use starling_core::machine::Machine;
@@ -50,7 +51,7 @@ pub(super) async fn get(api: &Api, request: GetNodeRequest) -> Result<NodeDetail
 }
 
 /// A name that names no node, or several.
-fn of_find(error: FindError) -> ApiError {
+pub(super) fn of_find(error: FindError) -> ApiError {
     match error {
         FindError::Ambiguous(got, could_be) => ApiError::field("node", &format!("one of {could_be}"), &got),
         unknown @ (FindError::UnknownNode(_) | FindError::UnknownJob(_)) => unknown.into(),
@@ -65,7 +66,7 @@ fn known(machine: &Machine) -> BTreeSet<NodeId> {
 }
 
 /// The node of this name or id, or the only one that begins so; a new node is known by what it says before it is by the log.
-fn find(machine: &Machine, text: &str) -> Result<NodeId, FindError> {
+pub(super) fn find(machine: &Machine, text: &str) -> Result<NodeId, FindError> {
     if text.is_empty() {
         return Ok(machine.me());
     }
@@ -99,27 +100,36 @@ pub(super) fn name(machine: &Machine, node: &NodeId) -> String {
 
 /// Whether a line shows what running jobs use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Jobs {
+pub(super) enum Jobs {
     Shown,
     Left,
 }
 
-fn line(machine: &Machine, now: Now, node: &NodeId, jobs: Jobs) -> NodeLine {
+pub(super) fn line(machine: &Machine, now: Now, node: &NodeId, jobs: Jobs) -> NodeLine {
     let answering = *node == machine.me();
     let named = NodeLine { name: name(machine, node), id: node.to_hex(), answering, ..NodeLine::default() };
-    let Some(Peer { presence, heard }) = machine.fleet().peer(node) else {
+    let Some(Peer { presence, heard, .. }) = machine.fleet().peer(node) else {
         return if answering {
             NodeLine { state: NodeState::Closed.into(), note: "starting".to_owned(), ..named }
         } else {
-            let note = "not heard since this node started".to_owned();
+            let forgotten = machine.facts().node(node).is_some_and(NodeInfo::is_forgotten);
+            let note = if forgotten { "gone for good" } else { "not heard since this node started" }.to_owned();
             NodeLine { state: NodeState::Down.into(), note, ..named }
         };
     };
+    let drained = machine.facts().node(node).and_then(NodeInfo::drain);
+    let drained = drained.map(|drain| {
+        if drain.reason.is_empty() { "draining".to_owned() } else { format!("draining: {}", drain.reason) }
+    });
     let (state, note) = match machine.fleet().health(now.mono, node) {
+        Health::Live if drained.is_some() => (NodeState::Closed, drained.as_deref().unwrap_or_default()),
         _ if answering => own_state(machine),
         Health::Live if presence.accepts => (NodeState::Ready, ""),
         Health::Live => (NodeState::Closed, "its disk refuses writes, or it is stopping"),
         Health::Suspect => (NodeState::Suspect, "silent"),
+        Health::Dead if machine.facts().node(node).is_some_and(NodeInfo::is_forgotten) => {
+            (NodeState::Down, "gone for good")
+        }
         Health::Dead => (NodeState::Down, "silent"),
     };
     let reading = presence.stats.as_ref().map(|stats| Reading::from_spec(&stats.spec));

@@ -5,7 +5,8 @@
 
 use starling_core::facts::view::{self, JobView, State};
 use starling_core::facts::{Job, Outcome};
-use starling_core::machine::Machine;
+use starling_core::ids::JobId;
+use starling_core::machine::{Machine, Outlook};
 use starling_core::resources::Resources;
 use starling_core::schedule::{Explanation, Health, NodeReason, explain};
 use starling_core::time::Now;
@@ -24,8 +25,9 @@ pub(super) fn of_job(machine: &Machine, now: Now, view: &JobView<'_>, job: &Job)
         State::Pending | State::Running if job.cancel.0.is_some() => "being cancelled".to_owned(),
         State::Running => String::new(),
         State::Pending => {
-            let owner = view.id.log.node;
-            waiting(&explain(now.mono, &owner, job, machine.fleet()), job)
+            let owner = machine.facts().owner_of(&view.id);
+            let succession = succession(machine, now, view.id);
+            waiting(&explain(now.mono, &owner, job, machine.fleet()), job, &succession)
         }
     }
 }
@@ -47,8 +49,23 @@ pub(super) fn of_outcome(outcome: &Outcome) -> String {
     }
 }
 
-/// One clause about all nodes: what the job waits for; empty if it does not wait.
-pub(super) fn waiting(explanation: &Explanation, job: &Job) -> String {
+/// What becomes of a job whose owner is silent: who takes over and when, or why nobody does.
+pub(super) fn succession(machine: &Machine, now: Now, job: JobId) -> String {
+    let owner = machine.facts().owner_of(&job);
+    let name = view::node_name(machine.facts(), &owner);
+    match machine.outlook(now, &owner) {
+        Outlook::Lives => format!("its owner {name} is not heard at the moment, and only the owner places its tasks"),
+        Outlook::Soon(0) => format!("its owner {name} is silent; another node is about to take over"),
+        Outlook::Soon(ms) => format!("its owner {name} is silent; another node takes over in {} s", ms.div_ceil(1_000)),
+        Outlook::TooFew { live, roster } => format!(
+            "its owner {name} is silent, and with {live} of {roster} nodes in sight nobody here takes over; start the others, or say who is gone for good: \
+             starling cluster forget NODE"
+        ),
+    }
+}
+
+/// One clause about all nodes: what the job waits for; empty if it does not wait. `succession` is said where its owner is silent.
+pub(super) fn waiting(explanation: &Explanation, job: &Job, succession: &str) -> String {
     let Explanation::Waiting { need, owner, nodes, .. } = explanation else {
         return String::new();
     };
@@ -78,7 +95,7 @@ pub(super) fn waiting(explanation: &Explanation, job: &Job) -> String {
         | NodeReason::NotAccepting => None,
     });
     if owner != Health::Live {
-        "its owner is silent, and only the owner places its tasks".to_owned()
+        succession.to_owned()
     } else if has(|reason| matches!(reason, NodeReason::CouldRun)) {
         "about to be placed".to_owned()
     } else if has(|reason| matches!(reason, NodeReason::Busy { .. })) {

@@ -232,7 +232,7 @@ fn of_command(error: CommandError, message: String) -> Status {
         CommandError::Busy(_) | CommandError::DiskRefuses(_) | CommandError::ShuttingDown => {
             refusal(Code::Unavailable, message, "", vec![])
         }
-        CommandError::UnknownToken => refusal(Code::NotFound, message, "", vec![]),
+        CommandError::UnknownToken | CommandError::UnknownNode => refusal(Code::NotFound, message, "", vec![]),
         CommandError::UnknownJob => refusal(Code::NotFound, message, "", vec![]),
         CommandError::Declaration(error) => {
             let place = if error.place.is_empty() { "declaration".to_owned() } else { error.place.join(".") };
@@ -245,6 +245,7 @@ fn of_command(error: CommandError, message: String) -> Status {
         CommandError::VersionTaken { .. }
         | CommandError::TooManyNamespaces(_)
         | CommandError::TooManyTokens(_)
+        | CommandError::NodeLives(_)
         | CommandError::NotHeld
         | CommandError::AlreadyFinished => refusal(Code::FailedPrecondition, message, "", vec![]),
         CommandError::NotForAnyone(_) => refusal(Code::PermissionDenied, message, "", vec![]),

@@ -123,6 +123,7 @@ impl News {
                     | Notice::DiskRefuses(_)
                     | Notice::DiskAccepts
                     | Notice::Gateway(_)
+                    | Notice::Adopted { .. }
                     | Notice::GatewayFacts,
                 )) => {}
             }

@@ -120,6 +120,37 @@ pub enum JobVerb {
 pub enum NodeVerb {
     /// What a node's machine does, what its running jobs use, and the past hour
     Info(NodeInfoArgs),
+    /// Let a node take no new work; what it has goes on
+    Drain(DrainArgs),
+    /// Let a node take work again
+    Resume(MemberArg),
+}
+
+/// Flags of `node drain`.
+#[derive(Debug, Clone, Args)]
+pub struct DrainArgs {
+    /// Name or id of the node, or the beginning of either [default: the answering node]
+    #[arg(value_name = "NODE")]
+    pub node: Option<String>,
+    /// Why, for those who look at `nodes`
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// A node.
+#[derive(Debug, Clone, Args)]
+pub struct MemberArg {
+    /// Name or id of the node, or the beginning of either [default: the answering node]
+    #[arg(value_name = "NODE")]
+    pub node: Option<String>,
+}
+
+/// A node that is gone.
+#[derive(Debug, Clone, Args)]
+pub struct ForgetArgs {
+    /// Name or id of the node, or the beginning of either
+    #[arg(value_name = "NODE")]
+    pub node: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -140,6 +171,8 @@ pub enum ClusterVerb {
     Init(ClusterInitArgs),
     /// The answering node and its cluster
     Info,
+    /// Say that a node is gone for good, so that those left may take over where they see less than half
+    Forget(ForgetArgs),
 }
 
 #[derive(Debug, Subcommand)]

@@ -210,11 +210,12 @@ fn info_block(detail: &JobDetail) -> Block {
         .add("only on", &detail.node)
         .add("only where", detail.constraint.join(" "))
         .add("image", &detail.image)
-        .add("owner", &job.owner)
+        .add("owner", owner(detail, &job))
         .add("submitted", units::time(job.submitted_unix_ms))
         .add("started", units::time(job.started_unix_ms))
         .add("ended", units::time(job.ended_unix_ms))
         .add("elapsed", units::duration(job.elapsed_ms))
+        .add("extra starts", nonzero(i64::try_from(detail.extra_starts).unwrap_or(i64::MAX)))
         .add("used", detail.usage.as_ref().map(used).unwrap_or_default());
     if let Some(seal) = &detail.seal {
         block.add(
@@ -232,6 +233,14 @@ fn info_block(detail: &JobDetail) -> Block {
         block.add("placed", format!("{} on {}", units::tasks(&placement.tasks), placement.node));
     }
     block
+}
+
+/// The owner, and whether it is the first.
+fn owner(detail: &JobDetail, job: &JobSummary) -> String {
+    if detail.owner_term > 1 {
+        return format!("{}, term {}: it took over from one that was gone", job.owner, detail.owner_term);
+    }
+    job.owner.clone()
 }
 
 /// Of a declared namespace: the one phase that all tasks are in, or how many are in each.

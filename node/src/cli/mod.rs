@@ -15,6 +15,7 @@ mod gateway;
 mod jobs;
 mod live;
 mod logs;
+mod members;
 mod node;
 mod nodes;
 mod ns;
@@ -84,6 +85,9 @@ enum ClientVerb {
     Cancel(args::CancelArgs),
     Nodes(args::NodesArgs),
     NodeInfo(args::NodeInfoArgs),
+    Drain(args::DrainArgs),
+    Resume(args::MemberArg),
+    Forget(args::ForgetArgs),
     Top(args::TopArgs),
     Relays,
     Gateway(args::GatewayVerb),
@@ -127,6 +131,9 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Cancel(cancel) => ClientVerb::Cancel(cancel),
         Verb::Nodes(nodes) => ClientVerb::Nodes(nodes),
         Verb::Node(NodeVerb::Info(info)) => ClientVerb::NodeInfo(info),
+        Verb::Node(NodeVerb::Drain(drain)) => ClientVerb::Drain(drain),
+        Verb::Node(NodeVerb::Resume(node)) => ClientVerb::Resume(node),
+        Verb::Cluster(ClusterVerb::Forget(forget)) => ClientVerb::Forget(forget),
         Verb::Top(top) => ClientVerb::Top(top),
         Verb::Relays => ClientVerb::Relays,
         Verb::Gateway(verb) => ClientVerb::Gateway(verb),
@@ -177,6 +184,9 @@ async fn perform(command: ClientCommand, out: &Output) -> Result<u8, CliError> {
         ClientVerb::Cancel(args) => jobs::cancel(&session, args).await,
         ClientVerb::Nodes(args) => nodes::list(&session, &args).await,
         ClientVerb::NodeInfo(args) => node::info(&session, args).await,
+        ClientVerb::Drain(args) => members::drain(&session, &args).await,
+        ClientVerb::Resume(args) => members::resume(&session, &args).await,
+        ClientVerb::Forget(args) => members::forget(&session, &args).await,
         ClientVerb::Top(args) => top::top(&session, &args).await,
         ClientVerb::Relays => relays::list(&session).await,
         ClientVerb::Gateway(verb) => gateway::gateway(&session, verb).await,

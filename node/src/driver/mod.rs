@@ -128,6 +128,9 @@ impl<E: Edges> Driver<E> {
             Notice::NodeDead(node) => {
                 warn!(%node, "node is silent; its unfinished tasks are granted again");
             }
+            Notice::Adopted { log, by } => {
+                warn!(author = %log.node, epoch = %log.epoch, %by, "a node took over the jobs of a silent one")
+            }
             Notice::Forked(log) => error!(?log, "a member signed two different things for one position of its log"),
             Notice::RootMismatch(node) => {
                 error!(%node, "equal logs gave different facts here and there; please report this");

@@ -78,6 +78,7 @@ pub(super) async fn watch(
                 | Notice::DiskRefuses(_)
                 | Notice::DiskAccepts
                 | Notice::Gateway(_)
+                | Notice::Adopted { .. }
                 | Notice::GatewayFacts,
             ) => continue,
             Ok(Notice::Stopped) | Err(RecvError::Closed) => return,
@@ -103,6 +104,7 @@ async fn touched(driver: &Handle, batch: &SignedBatch, news: &mut broadcast::Rec
                 | Notice::DiskRefuses(_)
                 | Notice::DiskAccepts
                 | Notice::Gateway(_)
+                | Notice::Adopted { .. }
                 | Notice::GatewayFacts
                 | Notice::Stopped,
             ) => {}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use starling_core::event::{Entry, SignedBatch};
-use starling_core::ids::{JobId, NodeId};
+use starling_core::ids::{JobId, LogId, NodeId, Term};
 
 use super::Violation;
 
@@ -21,7 +21,8 @@ impl ExtraStarts {
         let author = batch.header().log.node;
         for (_, entry) in batch.entries() {
             let Entry::Event(event) = entry else { continue };
-            let Some(job) = event.ctx.job.filter(|job| job.log.node == author) else {
+            let term = event.ctx.grant.map_or(Term::FIRST, |no| no.term);
+            let Some(job) = event.ctx.job.filter(|job| term.is_of(&job.log.node, &author)) else {
                 continue;
             };
             let workers = self.workers.entry(job).or_default();
@@ -44,7 +45,15 @@ impl ExtraStarts {
 
     /// An owner holds an executor for dead, rightly or not.
     pub(crate) fn on_suspicion(&mut self, owner: &NodeId, node: &NodeId) {
-        for (job, _) in self.workers.iter().filter(|(job, workers)| job.log.node == *owner && workers.contains(node)) {
+        let touched = |workers: &BTreeSet<NodeId>| workers.contains(owner) && workers.contains(node);
+        for (job, _) in self.workers.iter().filter(|(_, workers)| touched(workers)) {
+            *self.touches.entry(*job).or_default() += 1;
+        }
+    }
+
+    /// A node took over the jobs of another that it held for gone, rightly or not.
+    pub(crate) fn on_adoption(&mut self, log: &LogId) {
+        for (job, _) in self.workers.iter().filter(|(job, _)| job.log == *log) {
             *self.touches.entry(*job).or_default() += 1;
         }
     }

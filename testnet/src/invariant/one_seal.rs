@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use starling_core::event::{Entry, SignedBatch};
-use starling_core::ids::JobId;
+use starling_core::ids::{JobId, Term};
 use starling_core::lattice::IntervalSet;
 use starling_core::namespace::sys;
 
@@ -12,7 +12,7 @@ use super::Violation;
 /// What was sealed, by job and term.
 #[derive(Debug, Default)]
 pub(crate) struct OneSeal {
-    sealed: BTreeMap<(JobId, u64), IntervalSet>,
+    sealed: BTreeMap<(JobId, Term), IntervalSet>,
 }
 
 impl OneSeal {
@@ -22,13 +22,13 @@ impl OneSeal {
         for (_, entry) in batch.entries() {
             let Entry::Event(event) = entry else { continue };
             // A seal by anybody but the owner is inert.
-            let Some(job) = event.ctx.job.filter(|job| job.log.node == author) else {
+            let term = Term(event.spec.uint("term").unwrap_or(0));
+            let Some(job) = event.ctx.job.filter(|job| term.is_of(&job.log.node, &author)) else {
                 continue;
             };
-            if event.ns != sys::NAME || event.kind != "Seal" {
+            if event.ns != sys::NAME || event.kind != sys::SEAL {
                 continue;
             }
-            let term = event.spec.uint("term").unwrap_or(0);
             let sealed = self.sealed.entry((job, term)).or_default();
             let again = sealed.intersection(&event.ctx.tasks);
             if !again.is_empty() {

@@ -1,11 +1,11 @@
-//! 14: an outcome that a user could see as final never changes (DESIGN section 1).
+//! 14: an outcome that a user could see as final never changes (DESIGN section 1), unless another node took the job over meanwhile: then the greater term decides.
 //!
-//! Checked with partitions too: while ownership never moves there is one term, and one writer of seals.
+//! Checked with partitions too: within one term there is one writer of seals.
 
 use std::collections::BTreeMap;
 
 use starling_core::facts::{Facts, Outcome};
-use starling_core::ids::{JobId, NodeId};
+use starling_core::ids::{JobId, Term};
 use starling_core::lattice::IntervalSet;
 
 use super::Violation;
@@ -13,15 +13,15 @@ use super::Violation;
 /// Final outcomes seen at any node.
 #[derive(Debug, Default)]
 pub(crate) struct StableSeals {
-    seen: BTreeMap<JobId, BTreeMap<Outcome, IntervalSet>>,
+    seen: BTreeMap<(JobId, Term), BTreeMap<Outcome, IntervalSet>>,
 }
 
 impl StableSeals {
-    /// Looks at one node's view of all jobs but those whose owner is excused.
-    pub(crate) fn look(&mut self, facts: &Facts, excused: impl Fn(&NodeId) -> bool) -> Option<Violation> {
-        for (id, job) in facts.jobs().filter(|(id, _)| !excused(&id.log.node)) {
-            let seen = self.seen.entry(id).or_default();
-            for (outcome, tasks) in job.outcomes() {
+    /// Looks at one node's view of all jobs but those that are excused.
+    pub(crate) fn look(&mut self, facts: &Facts, excused: impl Fn(&JobId) -> bool) -> Option<Violation> {
+        for (id, job) in facts.jobs().filter(|(id, _)| !excused(id)) {
+            for (term, outcome, tasks) in job.final_outcomes() {
+                let seen = self.seen.entry((id, term)).or_default();
                 for (other, before) in seen.iter().filter(|(other, _)| **other != outcome) {
                     let changed = before.intersection(&tasks);
                     if !changed.is_empty() {

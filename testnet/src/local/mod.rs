@@ -4,16 +4,19 @@
 //! `Cluster` is dropped at the latest.
 //! Does not: know the protocol; it uses the binary and its command line as people do.
 
+mod filter;
 mod netns;
 mod up;
 mod wait;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+pub use filter::{EVERYTHING, PerMille};
 pub use netns::{Namespaces, Port, can_make_namespaces};
+use rustix::process::{Pid, Signal, kill_process};
 pub use up::{UpArgs, find_binary, share_secret, up};
 pub use wait::{pause, until};
 
@@ -33,6 +36,8 @@ pub struct Options {
     pub nodes: Vec<Vec<String>>,
     /// Environment variables beside the inherited ones, one list a node.
     pub env: Vec<Vec<(String, String)>>,
+    /// Where to write what the nodes say, `node-K.log` each; `None` is `stderr` in each data directory. Must exist.
+    pub logs: Option<PathBuf>,
 }
 
 impl Options {
@@ -45,6 +50,7 @@ impl Options {
             home: home.to_owned(),
             nodes: vec![flags; count],
             env: vec![Vec::new(); count],
+            logs: None,
         }
     }
 }
@@ -120,6 +126,15 @@ impl Cluster {
         self.home(number).join(format!("node-{number}"))
     }
 
+    /// The file with what a node says.
+    #[must_use]
+    pub fn log(&self, number: usize) -> PathBuf {
+        match &self.options.logs {
+            Some(logs) => logs.join(format!("node-{number}.log")),
+            None => self.dir(number).join("stderr"),
+        }
+    }
+
     /// `STARLING_HOME` of a node: shared on loopback, one each in namespaces.
     fn home(&self, number: usize) -> PathBuf {
         match self.namespaces {
@@ -136,7 +151,7 @@ impl Cluster {
         let home = self.home(number);
         let dir = self.dir(number);
         std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-        let log = dir.join("stderr");
+        let log = self.log(number);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&log).context("opening the node's log")?;
         let mut command = self.command_in(number);
         command.env("STARLING_HOME", &home).arg("up").arg("--dir").arg(&dir);
@@ -221,7 +236,7 @@ impl Cluster {
                 bail!(
                     "node {number} does not see {count} ready nodes; it sees:\n{}\nits log: {}",
                     seen.unwrap_or_default(),
-                    self.dir(number).join("stderr").display()
+                    self.log(number).display()
                 );
             }
         }
@@ -232,6 +247,33 @@ impl Cluster {
     #[must_use]
     pub fn pid(&self, number: usize) -> Option<u32> {
         self.nodes[number - 1].child.as_ref().map(Child::id)
+    }
+
+    /// How a node's process ended that nobody here ended; the node counts as not running from then on.
+    ///
+    /// # Errors
+    /// If the system cannot tell.
+    pub fn ended(&mut self, number: usize) -> anyhow::Result<Option<ExitStatus>> {
+        let node = &mut self.nodes[number - 1];
+        let Some(child) = &mut node.child else { return Ok(None) };
+        let ended = child.try_wait().with_context(|| format!("looking after node {number}"))?;
+        if ended.is_some() {
+            node.child = None;
+        }
+        Ok(ended)
+    }
+
+    /// Stops a node's process where it stands (`SIGSTOP`), or lets it go on.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn set_pace(&self, number: usize, pace: Pace) -> anyhow::Result<()> {
+        let child = self.nodes[number - 1].child.as_ref().context("the node does not run")?;
+        let signal = match pace {
+            Pace::Standing => Signal::STOP,
+            Pace::Running => Signal::CONT,
+        };
+        kill_process(Pid::from_child(child), signal).with_context(|| format!("sending {signal:?} to node {number}"))
     }
 
     /// `kill -9`.
@@ -261,12 +303,20 @@ impl Cluster {
     }
 }
 
+/// Whether a node's process gets any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// It does.
+    Running,
+    /// It stands still.
+    Standing,
+}
+
 fn terminate(child: &Child) {
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-    if let Some(pid) = pid {
-        // It may have ended by itself.
-        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
+    // It may have ended by itself.
+    let _gone = kill_process(Pid::from_child(child), Signal::TERM);
+    // One that stands still hears it only when it goes on.
+    let _gone = kill_process(Pid::from_child(child), Signal::CONT);
 }
 
 impl Drop for Cluster {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use starling_core::event::{Entry, SignedBatch};
-use starling_core::ids::{GrantId, Hash, JobId, LogId, NodeId, Seq, WriteId};
+use starling_core::ids::{GrantId, Hash, JobId, LogId, NodeId, Seq, Term, WriteId};
 use starling_core::limits;
 use starling_core::machine::{Note, Record};
 use starling_core::namespace::{Declaration, is_submission};
@@ -111,7 +111,8 @@ impl Disk {
                     let Entry::Event(event) = entry else { continue };
                     let declared = event.spec.bytes("declaration").map(Declaration::from_bytes);
                     self.declarations.extend(declared.and_then(Result::ok).map(|declaration| declaration.id()));
-                    let Some(job) = event.ctx.job.filter(|job| job.log.node == log.node) else {
+                    let term = event.ctx.grant.map_or(Term::FIRST, |no| no.term);
+                    let Some(job) = event.ctx.job.filter(|job| term.is_of(&job.log.node, &log.node)) else {
                         continue;
                     };
                     match (event.kind.as_str(), event.ctx.grant) {

@@ -277,7 +277,7 @@ impl World {
                 Attempt(1),
                 tasks,
             ),
-            1 => sys::void(hlc, grant),
+            1 => sys::void(hlc, grant, Term::FIRST),
             2 => sys::seal(hlc, job, Term(9), tasks, &Outcome::Exit(66)),
             3 => Voice::default().started(hlc, grant, tasks),
             4 => Voice::default().finished(hlc, grant, tasks, &Outcome::Exit(0), &Usage::default()),

@@ -256,7 +256,7 @@ impl World {
                     self.mark(Mark::GatewaySuperseded);
                 }
             }
-            Notice::RootMismatch(_) | Notice::GatewayFacts | Notice::Stopped => {}
+            Notice::Adopted { .. } | Notice::RootMismatch(_) | Notice::GatewayFacts | Notice::Stopped => {}
         }
     }
 

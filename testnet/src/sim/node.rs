@@ -97,7 +97,7 @@ impl World {
         let mut config = Config::new(&format!("bird{}", seat.0), total);
         match self.options.sabotage {
             Sabotage::NoSettle => config.settle_ms = 0,
-            Sabotage::NoHalfView => config.gateway_view_percent = 0,
+            Sabotage::NoHalfView => config.view_percent = 0,
             _ => {}
         }
         let mut recovery = Recovery::new(config, self.registry(seat), identity);

@@ -13,8 +13,8 @@ use super::marks::Mark;
 use super::options::{Options, PerMille, Sabotage, Watch};
 use super::world::{Event, Seat, Totals, World};
 use crate::invariant::{
-    Violation, any_order, branches, convergence, crash_loop, equal_facts, facts_contain_log, one_gateway, sealed,
-    survives,
+    Rules, Violation, any_order, branches, convergence, crash_loop, equal_facts, facts_contain_log, one_gateway,
+    sealed, survives,
 };
 
 /// Everything acknowledged must be sealed this long after healing: the longest tasks, a few retries and their back-off.
@@ -121,8 +121,9 @@ impl World {
             return;
         };
         let found = facts_contain_log::look(seat, machine.facts(), machine.frontier(), &self.rules.library);
-        let (writers, seals) = (&self.rules.one_writer, &mut self.rules.stable_seals);
-        let found = found.or_else(|| seals.look(machine.facts(), |owner| writers.may_fork(owner)));
+        let Rules { one_writer, extra_starts, stable_seals, .. } = &mut self.rules;
+        let excused = |job: &JobId| extra_starts.involves(job, |node| one_writer.may_fork(node));
+        let found = found.or_else(|| stable_seals.look(machine.facts(), excused));
         self.broken(found);
     }
 

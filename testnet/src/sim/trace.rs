@@ -151,6 +151,7 @@ pub(crate) fn of_effect(effect: &Effect) -> [u64; 3] {
                 Notice::Stopped => 3,
                 Notice::Gateway(standing) => 4 ^ standing.acting().map_or(0, |term| term.0 << 8),
                 Notice::GatewayFacts => 5,
+                Notice::Adopted { log: of, by } => log(of) ^ by.prefix() << 1,
             };
             [29, what, 0]
         }

@@ -425,6 +425,8 @@ impl World {
                 let owner = self.node(seat).id;
                 self.rules.extra_starts.on_suspicion(&owner, &node);
             }
+            // One node's belief, which all others follow.
+            Notice::Adopted { log, by } if by == self.node(seat).id => self.rules.extra_starts.on_adoption(&log),
             // Versions that understand different things have different Facts.
             Notice::RootMismatch(node) if self.understands_less(seat, &node) => {}
             Notice::RootMismatch(node) => {
@@ -443,7 +445,11 @@ impl World {
             }
             Notice::Stopped if self.stopping.remove(&seat) => self.stop(seat),
             Notice::Folded(batch) => self.on_spread(&batch),
-            Notice::DiskRefuses(_) | Notice::DiskAccepts | Notice::GatewayFacts | Notice::Stopped => {}
+            Notice::DiskRefuses(_)
+            | Notice::DiskAccepts
+            | Notice::GatewayFacts
+            | Notice::Adopted { .. }
+            | Notice::Stopped => {}
         }
     }
 }

@@ -71,6 +71,7 @@ fn vectors() -> Vec<Vector> {
     let broke = Outcome::Broke("its environment exited with code 3".into());
     let declaration = crate::namespace::declared::tests::health_check();
     let pooled = Seat { node: node(2), pool: Some(PoolName("docker;1000m".into())) };
+    let adopted = Term::FIRST.adopted_by(&crate::testing::log(1).node);
     let token = Hash([5; 32]);
     let submit_of = |event: &Event| Submit::new(event, Handler::Pair);
     let simulation = Voice::of(&submit_of(&simulated));
@@ -81,7 +82,12 @@ fn vectors() -> Vec<Vector> {
         vector!("sys-claim-gateway-1", sys::claim_gateway(hlc(1_500), GatewayTerm(3))),
         vector!("sys-add-token-1", sys::add_token(hlc(1_510), token, "render farm")),
         vector!("sys-revoke-token-1", sys::revoke_token(hlc(1_520), token)),
-        vector!("sys-void-1", sys::void(hlc(1_300), grant)),
+        vector!("sys-void-1", sys::void(hlc(1_300), grant, Term::FIRST)),
+        vector!("sys-void-2", sys::void(hlc(1_300), grant, adopted)),
+        vector!("sys-adopt-1", sys::adopt(hlc(1_550), job.log, adopted)),
+        vector!("sys-forget-1", sys::forget(hlc(1_560), node(2))),
+        vector!("sys-drain-1", sys::drain(hlc(1_570), node(2), true, "new disk")),
+        vector!("sys-seal-1-adopted", sys::seal(hlc(1_800), job, adopted, tasks(1, 3), &Outcome::Exit(0))),
         vector!("sys-seal-1-exit", seal(&Outcome::Exit(0))),
         vector!("sys-seal-1-not-started", seal(&reason())),
         vector!("sys-seal-1-lost", seal(&Outcome::Lost)),

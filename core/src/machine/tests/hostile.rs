@@ -125,6 +125,8 @@ fn commands_that_make_no_sense_are_refused_with_a_reason() {
         | Command::Declare(_)
         | Command::AddToken { .. }
         | Command::RevokeToken(_)
+        | Command::Forget(_)
+        | Command::Drain { .. }
         | Command::Report { .. }
         | Command::Remark { .. } => panic!("a submission was made"),
     };
@@ -159,7 +161,11 @@ fn any_job() -> impl Strategy<Value = JobId> {
 fn any_message() -> impl Strategy<Value = Message> {
     let extreme = || prop_oneof![0_u64..4, Just(u64::MAX)];
     let room = (extreme(), extreme()).prop_map(|(cpu_milli, mem_bytes)| Resources { cpu_milli, mem_bytes });
-    let grant = (any_job(), prop_oneof![0_u32..3, Just(u32::MAX)], 0_u32..3)
+    let grant = (
+        any_job(),
+        prop_oneof![0_u32..3, Just(u32::MAX)],
+        prop_oneof![0_u64..3, Just(Term::FIRST.adopted_by(&node(2)).0)],
+    )
         .prop_map(|(job, no, term)| GrantId { job, no: GrantNo { term: Term(term), no } });
     let set = prop_oneof![
         Just(IntervalSet::new()),
@@ -187,15 +193,18 @@ fn any_message() -> impl Strategy<Value = Message> {
 /// An event of a member that means harm.
 fn any_harm() -> impl Strategy<Value = crate::event::Event> {
     use crate::namespace::{batch, sys};
-    (any_job(), 0_u8..6, prop_oneof![0_u32..3, Just(u32::MAX)]).prop_map(|(job, kind, no)| {
+    (any_job(), 0_u8..9, prop_oneof![0_u32..3, Just(u32::MAX)]).prop_map(|(job, kind, no)| {
         let grant = grant_id(job, no);
         let all = IntervalSet::from_range(0, u32::MAX);
         let late = crate::time::Hlc { wall_ms: u64::MAX, count: u32::MAX };
         match kind {
             0 => batch::submit_job(late, job, all, i32::MAX, WorkSpec::new()),
             1 => sys::grant(late, grant, &crate::ids::Seat::machine(node(1)), Attempt(u16::MAX), all),
-            2 => sys::seal(late, job, Term(u32::MAX), all, &Outcome::Exit(0)),
+            2 => sys::seal(late, job, Term(u64::MAX), all, &Outcome::Exit(0)),
             3 => sys::cancel(late, job),
+            6 => sys::adopt(late, job.log, Term::FIRST.adopted_by(&node(2))),
+            7 => sys::forget(late, job.log.node),
+            8 => sys::void(late, grant, Term(u64::MAX)),
             4 => Voice::default().finished(late, grant, all, &Outcome::Exit(0), &Usage::default()),
             _ => Voice::default().started(late, grant, all),
         }

@@ -63,7 +63,7 @@ impl Desk {
         let _ = job.join(delta);
         let job = job.clone();
         let mut decisions = Vec::new();
-        self.owner.on_job(Mono(self.now), id, &job, grant, &mut decisions);
+        self.owner.on_job(Mono(self.now), (id, Term::FIRST), &job, grant, &mut decisions);
         self.write(decisions);
     }
 

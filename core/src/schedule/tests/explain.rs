@@ -11,7 +11,7 @@ use crate::time::{Mono, Wall};
 
 const TWO: Resources = Resources { cpu_milli: 2_000, mem_bytes: 1_000 };
 
-fn presence(seed: u8, name: &str) -> Presence {
+pub(super) fn presence(seed: u8, name: &str) -> Presence {
     Presence {
         node: node(seed),
         boot: 1,

@@ -46,7 +46,7 @@ fn facts(parts: impl IntoIterator<Item = Job>) -> Job {
 
 fn decide(owner: &mut Owner, job_facts: &Job, grant: Option<u32>) -> Vec<Decision> {
     let mut decisions = Vec::new();
-    owner.on_job(NOW, job(), job_facts, grant.map(no), &mut decisions);
+    owner.on_job(NOW, (job(), Term::FIRST), job_facts, grant.map(no), &mut decisions);
     decisions
 }
 

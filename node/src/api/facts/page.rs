@@ -65,7 +65,7 @@ fn raw(machine: &Machine, id: JobId, namespace: &str) -> Option<Raw> {
         tasks: submit.tasks.len(),
         ending: view.worst.as_ref().map_or(Ending::None, ending).into(),
         exit: view.worst.as_ref().map(Outcome::code),
-        owner: view::node_name(facts, &id.log.node),
+        owner: view::node_name(facts, &facts.owner_of(&id)),
         nodes: view.nodes.iter().map(|node| view::node_name(facts, node)).collect(),
         submitted_unix_ms: submit.hlc.wall_ms,
         ..JobFacts::default()

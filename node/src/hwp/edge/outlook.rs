@@ -169,6 +169,7 @@ async fn changed(news: &mut broadcast::Receiver<Notice>) -> bool {
             Ok(
                 Notice::Folded(_)
                 | Notice::NodeDead(_)
+                | Notice::Adopted { .. }
                 | Notice::Forked(_)
                 | Notice::RootMismatch(_)
                 | Notice::DiskRefuses(_)

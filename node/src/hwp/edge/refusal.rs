@@ -60,6 +60,8 @@ pub(super) fn command(error: &CommandError) -> Status {
         | CommandError::TooManyNamespaces(_)
         | CommandError::Event(_)
         | CommandError::NotASubmission { .. }
+        | CommandError::UnknownNode
+        | CommandError::NodeLives(_)
         | CommandError::UnknownToken
         | CommandError::TooManyTokens(_)
         | CommandError::NotHeld

@@ -111,6 +111,7 @@ async fn watch(driver: driver::Handle, mut news: broadcast::Receiver<Notice>, tx
                 | Notice::RootMismatch(_)
                 | Notice::DiskRefuses(_)
                 | Notice::DiskAccepts
+                | Notice::Adopted { .. }
                 | Notice::GatewayFacts,
             ) => continue,
             Ok(Notice::Stopped) | Err(RecvError::Closed) => {

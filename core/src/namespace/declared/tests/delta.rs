@@ -263,7 +263,7 @@ proptest! {
         match health_check().delta(dot, &event) {
             Delta::Job(id, _) => prop_assert_eq!(Some(id), event.ctx.job),
             Delta::Nothing => {}
-            Delta::Node(..) | Delta::Declaration(_) | Delta::Gateway(_) | Delta::Opaque(..) => prop_assert!(false, "{:?}", event),
+            Delta::Node(..) | Delta::Declaration(_) | Delta::Gateway(_) | Delta::Adoption(..) | Delta::Opaque(..) => prop_assert!(false, "{:?}", event),
         }
     }
 }

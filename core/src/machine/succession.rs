@@ -1,0 +1,281 @@
+//! Succession: which logs' jobs this node owns, taking over those of nodes that are gone, and giving way where another did (DESIGN J7).
+//!
+//! Invariants: a node acts for a log only while Facts say that it owns it, and, having adopted it, only once the adoption has stood for a while; a node that comes
+//! back acts for nothing before it knows what the others did meanwhile, or has listened in vain; one that sees less than half of the members takes over nothing.
+//! Does not: judge who goes first (`election::steward`) or keep the owner's books (`schedule::Owner`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Machine;
+use super::io::{CommandError, Effect, Notice, Reply};
+use crate::election::{Duty, Silence, duty};
+use crate::ids::{JobId, LogId, NodeId, RequestId, Term};
+use crate::log::Frontier;
+use crate::namespace::sys;
+use crate::schedule::{Health, Peer};
+use crate::time::{Mono, Now};
+
+/// How often a node looks for owners that are gone.
+const LOOK_MS: u64 = 500;
+/// An adoption that does not appear in the log is made again after this long.
+const ADOPT_RETRY_MS: u64 = 3_000;
+/// A node that came back and has a link waits at most so long until it knows what its peer knows.
+const REJOIN_MS_MAX: u64 = 30_000;
+
+/// What a node that came back does not know yet.
+#[derive(Clone, Debug)]
+struct Rejoining {
+    since: Mono,
+    /// What the first peer had that was heard from.
+    theirs: Option<Frontier>,
+}
+
+/// This node's duties as an owner.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Duties {
+    /// Logs that were adopted and are acted for, its own ones not counted.
+    adopted: BTreeSet<LogId>,
+    /// Adoptions that have yet to stand for a while, and since when they do.
+    settling: BTreeMap<LogId, Mono>,
+    /// Adoptions that were written lately.
+    written: BTreeMap<LogId, (Term, Mono)>,
+    rejoining: Option<Rejoining>,
+    look_due: Mono,
+}
+
+impl Duties {
+    pub(super) fn new(now: Mono) -> Self {
+        Self { look_due: now, ..Self::default() }
+    }
+
+    /// When `Machine::succeed` must look at the latest.
+    pub(super) fn next_deadline(&self) -> Option<Mono> {
+        (self.rejoining.is_some() || !self.settling.is_empty()).then_some(self.look_due)
+    }
+}
+
+/// Why nobody takes over the jobs of a node, or when somebody does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It lives: its jobs are its own business.
+    Lives,
+    /// It is silent; after so many more milliseconds another node may take over.
+    Soon(u64),
+    /// This node sees too few members, so it takes over nothing.
+    TooFew {
+        /// Members that seem alive.
+        live: usize,
+        /// All members.
+        roster: usize,
+    },
+}
+
+impl Machine {
+    /// Whether this node acts as the owner of the jobs in `log`.
+    #[must_use]
+    pub fn acts_for(&self, log: &LogId) -> bool {
+        self.duties.rejoining.is_none()
+            && self.facts.owners().owner_of(log) == self.me
+            && (self.facts.owners().adoption(log).is_none() || self.duties.adopted.contains(log))
+    }
+
+    /// Whether this node has come back and does not know yet what happened meanwhile.
+    #[must_use]
+    pub fn is_rejoining(&self) -> bool {
+        self.duties.rejoining.is_some()
+    }
+
+    /// What is to be expected of the jobs of `owner`.
+    #[must_use]
+    pub fn outlook(&self, now: Now, owner: &NodeId) -> Outlook {
+        if *owner == self.me || self.fleet.health(now.mono, owner) != Health::Dead {
+            return Outlook::Lives;
+        }
+        let (live, roster) = self.seen(now);
+        if live * 100 < roster * self.config.view_percent {
+            return Outlook::TooFew { live, roster };
+        }
+        Outlook::Soon(self.config.adopt_ms.saturating_sub(self.fleet.silent_ms(now.mono, owner)))
+    }
+
+    /// After recovery: what this node owned when it went down. Others may have taken over meanwhile, so with others about it first listens.
+    pub(super) fn resume_duties(&mut self, now: Now) {
+        let alone = self.facts.nodes().all(|(node, _)| *node == self.me);
+        let open =
+            |log: &LogId| self.facts.jobs_in(log).any(|(_, job)| job.submit.as_ref().is_some() && !job.is_sealed());
+        let has_work = self.facts.logs().any(|log| self.facts.owners().owner_of(log) == self.me && open(log));
+        for (id, job) in self.facts.jobs_of(&self.me) {
+            if let Some(submit) = job.submit.as_ref() {
+                self.owner.remember_request(id, submit);
+            }
+        }
+        if has_work && !alone {
+            self.duties.rejoining = Some(Rejoining { since: now.mono, theirs: None });
+        } else {
+            self.take_up_all(now);
+        }
+    }
+
+    /// A peer showed what it has.
+    pub(super) fn on_their_tips(&mut self, theirs: &Frontier) {
+        if let Some(rejoining) = &mut self.duties.rejoining {
+            rejoining.theirs.get_or_insert_with(|| theirs.clone());
+        }
+    }
+
+    /// Moves succession on.
+    pub(super) fn succeed(&mut self, now: Now) {
+        self.rejoin(now);
+        if now.mono < self.duties.look_due {
+            return;
+        }
+        self.duties.look_due = now.mono.after_ms(LOOK_MS);
+        let settled = |since: &Mono| now.mono.since_ms(*since) >= self.config.settle_ms;
+        let ready: Vec<LogId> =
+            self.duties.settling.iter().filter(|(_, since)| settled(since)).map(|(log, _)| *log).collect();
+        for log in ready {
+            self.duties.settling.remove(&log);
+            self.duties.adopted.insert(log);
+            self.take_up(now, log);
+        }
+        if !self.stopping && self.disk_refusal().is_none() && self.duties.rejoining.is_none() {
+            self.adopt_from_silent(now);
+        }
+    }
+
+    fn rejoin(&mut self, now: Now) {
+        let Some(rejoining) = &self.duties.rejoining else {
+            return;
+        };
+        let caught_up = rejoining.theirs.as_ref().is_some_and(|theirs| self.logs.frontier().covers(theirs));
+        let patience = if self.sync.links().next().is_some() { REJOIN_MS_MAX } else { self.config.suspect_ms };
+        if caught_up || now.mono.since_ms(rejoining.since) >= patience {
+            self.duties.rejoining = None;
+            self.take_up_all(now);
+        }
+    }
+
+    fn take_up_all(&mut self, now: Now) {
+        let logs: Vec<LogId> =
+            self.facts.logs().filter(|log| self.facts.owners().owner_of(log) == self.me).copied().collect();
+        for log in logs {
+            // What it adopted in an earlier life it holds still.
+            if self.facts.owners().adoption(&log).is_some() {
+                self.duties.settling.remove(&log);
+                self.duties.adopted.insert(log);
+            }
+            self.take_up(now, log);
+        }
+    }
+
+    /// Opens the books of a log's jobs.
+    fn take_up(&mut self, now: Now, log: LogId) {
+        let term = self.facts.owners().term_of(&log);
+        let mut decisions = Vec::new();
+        for (id, job) in self.facts.jobs_in(&log) {
+            self.owner.on_job(now.mono, (id, term), job, None, &mut decisions);
+        }
+        self.decide(now, decisions);
+        self.place_due = true;
+    }
+
+    /// Another node, or this one, owns the jobs of `log` now.
+    pub(super) fn on_owner_changed(&mut self, now: Now, log: LogId) {
+        let owner = self.facts.owners().owner_of(&log);
+        self.owner.hand_over(&log);
+        self.duties.adopted.remove(&log);
+        self.duties.settling.remove(&log);
+        self.duties.written.remove(&log);
+        if owner == self.me {
+            self.duties.settling.insert(log, now.mono);
+            self.duties.look_due = self.duties.look_due.min(now.mono.after_ms(self.config.settle_ms));
+        } else {
+            // What is submitted here from now on is this node's own again.
+            self.freeze_own_log(log);
+        }
+        self.effects.push(Effect::Notice(Notice::Adopted { log, by: owner }));
+    }
+
+    fn adopt_from_silent(&mut self, now: Now) {
+        let is_silent =
+            |owner: &NodeId| *owner != self.me && self.fleet.silent_ms(now.mono, owner) >= self.config.adopt_ms;
+        let owners = self.facts.owners();
+        let orphaned: Vec<LogId> = self.facts.logs().filter(|log| is_silent(&owners.owner_of(log))).copied().collect();
+        if orphaned.is_empty() {
+            return;
+        }
+        let (live, roster) = self.seen(now);
+        let accepts = |node: &NodeId, peer: &Peer| {
+            if *node == self.me { !self.is_drained(node) } else { peer.presence.accepts }
+        };
+        let candidates: Vec<NodeId> =
+            self.fleet.live(now.mono).filter(|(node, peer)| accepts(node, peer)).map(|(node, _)| *node).collect();
+        for log in orphaned {
+            let silence = Silence {
+                log,
+                term: self.facts.owners().term_of(&log),
+                silent_ms: self.fleet.silent_ms(now.mono, &self.facts.owners().owner_of(&log)),
+                adopt_ms: self.config.adopt_ms,
+                candidates: &candidates,
+                is_half: live * 100 >= roster * self.config.view_percent,
+            };
+            if let Duty::Adopt(term) = duty(&self.me, &silence) {
+                self.adopt(now, log, term);
+            }
+        }
+    }
+
+    fn adopt(&mut self, now: Now, log: LogId, term: Term) {
+        let again = |(last, at): &(Term, Mono)| *last == term && now.mono.since_ms(*at) < ADOPT_RETRY_MS;
+        if self.duties.written.get(&log).is_some_and(again) {
+            return;
+        }
+        self.duties.written.insert(log, (term, now.mono));
+        let hlc = self.clock.tick(now.wall);
+        self.outbox.push(sys::adopt(hlc, log, term));
+    }
+
+    /// The operator says that a node is gone for good.
+    pub(super) fn forget(&mut self, now: Now, request: RequestId, node: NodeId) -> Result<Option<Reply>, CommandError> {
+        let info = self.facts.node(&node).ok_or(CommandError::UnknownNode)?;
+        if node == self.me || self.fleet.health(now.mono, &node) != Health::Dead {
+            return Err(CommandError::NodeLives(info.name().into()));
+        }
+        if info.is_forgotten() {
+            return Ok(Some(Reply::Noted));
+        }
+        self.takes_writes()?;
+        let hlc = self.clock.tick(now.wall);
+        self.outbox.push_for(sys::forget(hlc, node), request, Reply::Noted);
+        Ok(None)
+    }
+
+    /// The operator says whether a node takes new work.
+    pub(super) fn drain(
+        &mut self,
+        now: Now,
+        request: RequestId,
+        node: NodeId,
+        on: bool,
+        reason: &str,
+    ) -> Result<Option<Reply>, CommandError> {
+        let is_new = self.facts.node(&node).is_none();
+        if is_new && self.fleet.peer(&node).is_none() {
+            return Err(CommandError::UnknownNode);
+        }
+        self.takes_writes()?;
+        let hlc = self.clock.tick(now.wall);
+        self.outbox.push_for(sys::drain(hlc, node, on, reason), request, Reply::Noted);
+        Ok(None)
+    }
+
+    /// Whether an operator said that `node` takes no new work.
+    pub(super) fn is_drained(&self, node: &NodeId) -> bool {
+        self.facts.node(node).is_some_and(|info| info.drain().is_some())
+    }
+
+    /// The term in which this node speaks as the owner of a job.
+    pub(super) fn term_for(&self, job: &JobId) -> Term {
+        self.facts.owners().term_of(&job.log)
+    }
+}
