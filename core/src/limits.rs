@@ -68,8 +68,8 @@ pub const LABELS_MAX: usize = 32;
 pub const LABEL_TEXT_BYTES_MAX: usize = 64;
 /// Tokens that commands may add, revoked ones included.
 pub const TOKENS_MAX: usize = 1_024;
-/// Fork proofs kept.
-pub const FORKS_MAX: usize = 1_024;
+/// Batches on other branches than the first, of one forked log. Honest authors leave a forked log at once; a hostile one is not followed beyond.
+pub const FORKS_MAX: usize = 8_192;
 
 const _: () = assert!(EVENT_BYTES_MAX + BATCH_OVERHEAD_BYTES < BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX * OUT_OF_ORDER_BATCHES_MAX < OUT_OF_ORDER_BYTES_MAX);

@@ -98,6 +98,8 @@ pub struct Machine {
     rng: Rng,
     logs: LogSet,
     epoch: Epoch,
+    /// An epoch was given up because others showed more of it, so that the present one must be opened even if there is nothing to say.
+    frozen: bool,
     facts: Facts,
     fleet: Fleet,
     sync: Sync,

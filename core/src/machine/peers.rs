@@ -21,12 +21,29 @@ const GREET_MS: u64 = 50;
 /// Facts roots are taken every so many presences.
 const ROOT_EVERY: u64 = 5;
 
+/// How a batch fitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fit {
+    /// Taken in, or of no use.
+    Settled,
+    /// Something before it is missing.
+    Gap,
+}
+
 impl Machine {
     pub(super) fn on_batch(&mut self, now: Now, from: NodeId, batch: SignedBatch) {
         let log = batch.header().log;
-        if self.outbox.remote_bytes + batch.bytes().len() > limits::OUT_OF_ORDER_BYTES_MAX {
-            return; // The disk is far behind; anti-entropy brings it again.
+        if self.take_in(now, batch) == Fit::Gap {
+            self.pull_missing(now, from, log);
         }
+    }
+
+    fn take_in(&mut self, now: Now, batch: SignedBatch) -> Fit {
+        let log = batch.header().log;
+        if self.outbox.remote_bytes + batch.bytes().len() > limits::OUT_OF_ORDER_BYTES_MAX {
+            return Fit::Settled; // The disk is far behind; anti-entropy brings it again.
+        }
+        let known = self.logs.is_forked(&log);
         match self.logs.ingest(batch) {
             Ingest::Ready(batches) => {
                 for batch in batches {
@@ -37,15 +54,18 @@ impl Machine {
             }
             Ingest::Gap { .. } => {
                 self.note_own_log(now, log);
-                self.pull_missing(now, from, log);
+                return Fit::Gap;
             }
             Ingest::Fork(batch) => {
                 self.outbox.push_remote(batch, Urgency::Urgent);
                 self.note_own_log(now, log);
-                self.effects.push(Effect::Notice(Notice::Forked(log)));
+                if !known {
+                    self.effects.push(Effect::Notice(Notice::Forked(log)));
+                }
             }
             Ingest::Duplicate | Ingest::NotAdmitted | Ingest::Overfull => {}
         }
+        Fit::Settled
     }
 
     /// Reports and seals of arrays may gather before they are written; whatever else a batch says, somebody waits for.
@@ -77,6 +97,7 @@ impl Machine {
             return false;
         }
         self.epoch = Epoch(log.epoch.0.saturating_add(1));
+        self.frozen = true;
         // A job lies in the log that holds its submission, and those that still wait will be written to the new one.
         let home = self.own_log();
         for old in self.outbox.rehome_submissions(home) {
@@ -90,27 +111,35 @@ impl Machine {
 
     /// Asks `peer` for what follows this node's end of `log`.
     pub(super) fn pull_missing(&mut self, now: Now, peer: NodeId, log: LogId) {
-        let from = Seq(self.logs.tail(&log).0.0 + 1);
+        let from = Seq(self.logs.reach(&log).0 + 1);
         self.pull(now, peer, log, from);
     }
 
     fn pull(&mut self, now: Now, peer: NodeId, log: LogId, from: Seq) {
-        if peer != self.me && self.sync.begin_pull(now.mono, log, peer) {
+        if peer != self.me && self.sync.begin_pull(now.mono, log, from, peer) {
             self.effects.push(Effect::Send { to: peer, message: Message::Pull { log, from } });
         }
     }
 
     pub(super) fn on_pulled(&mut self, now: Now, from: NodeId, log: LogId, batches: Vec<SignedBatch>, more: bool) {
-        self.sync.end_pull(&log);
-        let before = self.logs.tail(&log).0;
+        let asked = self.sync.end_pull(&log);
+        let (before, held) = (self.logs.reach(&log), self.logs.batches(&log));
+        let next = next_of(&batches).filter(|next| asked.is_some_and(|asked| asked < *next));
         for batch in batches {
             if batch.header().log == log {
-                self.on_batch(now, from, batch);
+                // A gap in an answer is one on the peer's disk: asking it again at once would bring the same.
+                let _gap = self.take_in(now, batch);
             }
         }
-        let progress = self.logs.tail(&log).0 > before;
-        if more && progress {
+        let progress = self.logs.reach(&log) > before;
+        let disputed = next.filter(|_| self.logs.is_disputed(&log));
+        if let Some(next) = disputed.filter(|_| more) {
+            // Every branch has to be seen, whether or not the log grows by it.
+            self.pull(now, from, log, next);
+        } else if more && progress {
             self.pull_missing(now, from, log);
+        } else if self.logs.batches(&log) == held {
+            // Nothing new: looking again waits for the next round, or two nodes that cannot agree would ask each other without a pause.
         } else if !self.sync.is_pulling() && self.sync.is_linked(&from) {
             // Perhaps there is more in other logs than the pulls allowed at once.
             let digest = self.logs.frontier().digest();
@@ -128,7 +157,7 @@ impl Machine {
             }
             Message::Tips(theirs) => {
                 self.on_their_tips(&theirs);
-                if !theirs.covers(self.logs.frontier()) {
+                if !theirs.covers(self.logs.frontier()) || self.logs.forks_differ(&theirs) {
                     let tips = self.logs.frontier().clone();
                     self.effects.push(Effect::Send { to: from, message: Message::TipsBack(tips) });
                 }
@@ -263,4 +292,10 @@ impl Machine {
         self.effects.push(Effect::Publish(presence));
         self.place_due = true;
     }
+}
+
+/// Where an answer that was cut short goes on: with what lies beside its last batch, or after it.
+fn next_of(batches: &[SignedBatch]) -> Option<Seq> {
+    let (first, last) = (batches.first()?.header(), batches.last()?.header());
+    Some(if first.first_seq < last.first_seq { last.first_seq } else { Seq(last.last_seq().0 + 1) })
 }

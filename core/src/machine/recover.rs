@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::election::Election;
 use crate::event::{SignedBatch, cluster_id};
 use crate::facts::Facts;
-use crate::ids::{Dot, Epoch, GrantId};
+use crate::ids::{Dot, Epoch, GrantId, LogId};
 use crate::log::{Ingest, LogSet};
 use crate::namespace::Registry;
 use crate::rng::Rng;
@@ -100,7 +100,7 @@ impl Recovery {
         let me = self.identity.signer.node();
         let epoch = match self.logs.last_epoch(&me) {
             None => Epoch(1),
-            Some(last) if self.clean => last,
+            Some(last) if self.clean && !self.logs.is_forked(&LogId { node: me, epoch: last }) => last,
             Some(last) => Epoch(last.0 + 1),
         };
         let next_job = self
@@ -142,6 +142,7 @@ impl Recovery {
             logs: self.logs,
             facts: self.facts,
             epoch,
+            frozen: false,
             next_job,
         };
         machine.resume(now, self.accepted, self.survivors, self.books);

@@ -135,7 +135,8 @@ impl Machine {
         }
         let nothing_left = parts.running.is_empty() && (parts.queue.is_empty() || is_too_many);
         let Some((submit, attempt)) = resumable.filter(|_| !nothing_left) else {
-            return self.executor.refuse(grant);
+            // Its ends are being told; only what never started may be placed anew.
+            return if parts.queue.is_empty() { self.executor.close(grant) } else { self.executor.refuse(grant) };
         };
         for (task, _) in parts.running.iter().filter(|(task, _)| !run.started.contains(*task)) {
             self.outbox.push_started(grant, voice.clone(), *task, None);

@@ -19,6 +19,8 @@ use crate::time::{Mono, Now};
 const LOOK_MS: u64 = 500;
 /// An adoption that does not appear in the log is made again after this long.
 const ADOPT_RETRY_MS: u64 = 3_000;
+/// Epochs count up to here: one must fit a signed value of an event's spec.
+const EPOCH_MAX: u64 = i64::MAX.unsigned_abs();
 /// A node that came back and has a link waits at most so long until it knows what its peer knows.
 const REJOIN_MS_MAX: u64 = 30_000;
 
@@ -222,7 +224,12 @@ impl Machine {
         let is_silent =
             |owner: &NodeId| *owner != self.me && self.fleet.silent_ms(now.mono, owner) >= self.config.adopt_ms;
         let owners = self.facts.owners();
-        let orphaned: Vec<LogId> = self.facts.logs().filter(|log| is_silent(&owners.owner_of(log))).copied().collect();
+        // Anyone may speak of jobs that nobody submitted, in logs that do not exist.
+        let is_real = |log: &LogId| {
+            log.epoch.0 <= EPOCH_MAX && self.facts.jobs_in(log).any(|(_, job)| job.submit.as_ref().is_some())
+        };
+        let orphaned: Vec<LogId> =
+            self.facts.logs().filter(|log| is_silent(&owners.owner_of(log)) && is_real(log)).copied().collect();
         if orphaned.is_empty() {
             return;
         }

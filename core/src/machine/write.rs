@@ -49,7 +49,9 @@ impl Machine {
             return;
         }
         let mut own = self.outbox.drain_own(&mut self.clock, now.wall);
-        if !own.is_empty() && self.logs.tail(&self.own_log()).0 == Seq(0) {
+        // After a clean stop a node goes on in its last epoch: that must not be one it has given up.
+        let leaves_frozen = self.frozen && self.outbox.marker;
+        if (leaves_frozen || !own.is_empty()) && self.logs.tail(&self.own_log()).0 == Seq(0) {
             let mac = membership_mac(&self.identity.secret, &self.me);
             own.insert(0, sys::admit(self.clock.tick(now.wall), mac, &self.config.name));
         }

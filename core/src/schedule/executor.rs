@@ -356,6 +356,11 @@ impl Executor {
 
     fn let_go(&mut self, grant: GrantId) {
         self.held.remove(&grant);
+        self.close(grant);
+    }
+
+    /// Remembers that nothing of a grant is left to do here: an offer of it that comes late has been accepted.
+    pub fn close(&mut self, grant: GrantId) {
         self.over.push_back(grant);
         if self.over.len() > limits::HELD_GRANTS_MAX {
             self.over.pop_front();

@@ -7,6 +7,7 @@ mod executor;
 mod explain;
 mod fleet;
 mod held;
+mod inherit;
 mod owned;
 mod owner;
 mod place;

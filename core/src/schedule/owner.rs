@@ -10,8 +10,8 @@ use super::decision::{Decision, Pending};
 use super::owned::{Open, Owned};
 use super::place::Candidate;
 use super::pool::{Pool, as_room};
-use crate::facts::{Job, Outcome, Submit};
-use crate::ids::{GrantId, GrantNo, JobId, JobNo, LogId, NodeId, Seat, Term};
+use crate::facts::{Job, Outcome};
+use crate::ids::{GrantId, GrantNo, JobId, NodeId, Seat, Term};
 use crate::lattice::IntervalSet;
 use crate::limits;
 use crate::resources::Resources;
@@ -48,13 +48,13 @@ pub struct Owner {
     judged: Vec<Candidate>,
     pub(super) rooms: BTreeMap<Seat, Room>,
     /// Open grants by where they run.
-    by_seat: BTreeMap<Seat, BTreeSet<GrantId>>,
+    pub(super) by_seat: BTreeMap<Seat, BTreeSet<GrantId>>,
     /// Delayed retries: when, and of which job.
     delayed: BTreeSet<(Mono, JobId)>,
     /// Clients' idempotency keys.
-    requests: BTreeMap<Vec<u8>, JobId>,
+    pub(super) requests: BTreeMap<Vec<u8>, JobId>,
     /// Grants on disk whose offer has not been answered, by when to ask (again).
-    unanswered: BTreeSet<(Mono, GrantId)>,
+    pub(super) unanswered: BTreeSet<(Mono, GrantId)>,
 }
 
 impl Owner {
@@ -101,74 +101,6 @@ impl Owner {
         self.requeue(id);
         // Only once the seals are in the log: until then a fold must not find the job gone and begin it anew.
         if job.is_sealed() {
-            self.forget(id);
-        }
-    }
-
-    /// Keeps the idempotency key of a submission.
-    pub fn remember_request(&mut self, id: JobId, submit: &Submit) {
-        if !submit.request.is_empty() {
-            self.requests.entry(submit.request.clone()).or_insert(id);
-        }
-    }
-
-    /// Whatever executors said before the books were opened, they are asked again: one may have been started anew meanwhile and know nothing of it.
-    fn ask_again(&mut self, now: Mono, id: JobId) {
-        for (no, open) in self.jobs.get_mut(&id).into_iter().flat_map(|owned| owned.open.iter_mut()) {
-            open.accepted = false;
-            self.unanswered.insert((now, GrantId { job: id, no: *no }));
-        }
-    }
-
-    /// News of a grant that an earlier owner made, on the other side of a partition: what waits here and runs there need not start here too.
-    fn on_earlier_grant(&mut self, now: Mono, id: GrantId, job: &Job) {
-        let (Some(owned), Some(grant)) = (self.jobs.get_mut(&id.job), job.grants.lookup(&id.no)) else {
-            return;
-        };
-        let Some(placed) = grant.placed.as_ref().filter(|_| !grant.void && !owned.open.contains_key(&id.no)) else {
-            return;
-        };
-        let waiting = owned.waiting().intersection(&placed.tasks);
-        if grant.run().is_none() || waiting.is_empty() {
-            return;
-        }
-        owned.withhold(&waiting);
-        owned.open.insert(id.no, Open::new(placed.seat(), placed.attempt, waiting, true, now));
-        self.by_seat.entry(placed.seat()).or_default().insert(id);
-        self.recount(&placed.seat());
-    }
-
-    /// Outcomes that an earlier owner made final stay as they are.
-    fn learn_seals(&mut self, id: JobId, job: &Job) {
-        let Some(owned) = self.jobs.get_mut(&id) else {
-            return;
-        };
-        // One's own seals are known before they are in the log.
-        if job.seals.iter().all(|(term, _)| *term == owned.term) {
-            return;
-        }
-        let fresh = job.sealed_tasks().difference(&owned.sealed);
-        if fresh.is_empty() {
-            return;
-        }
-        owned.withhold(&fresh);
-        let _ = owned.sealed.union_with(&fresh);
-        let mut done = Vec::new();
-        for (no, open) in &mut owned.open {
-            open.left.subtract(&fresh);
-            if open.left.is_empty() {
-                done.push(*no);
-            }
-        }
-        for no in done {
-            self.close(GrantId { job: id, no });
-        }
-    }
-
-    /// Another node owns the jobs of `log` now.
-    pub fn hand_over(&mut self, log: &LogId) {
-        let range = JobId { log: *log, no: JobNo(0) }..=JobId { log: *log, no: JobNo(u64::MAX) };
-        for id in self.jobs.range(range).map(|(id, _)| *id).collect::<Vec<_>>() {
             self.forget(id);
         }
     }
@@ -241,7 +173,7 @@ impl Owner {
         }
     }
 
-    fn close(&mut self, id: GrantId) {
+    pub(super) fn close(&mut self, id: GrantId) {
         let Some(open) = self.jobs.get_mut(&id.job).and_then(|owned| owned.open.remove(&id.no)) else {
             return;
         };
@@ -251,7 +183,7 @@ impl Owner {
         self.recount(&open.seat);
     }
 
-    fn recount(&mut self, seat: &Seat) {
+    pub(super) fn recount(&mut self, seat: &Seat) {
         let Some(total) = self.rooms.get(seat).map(|room| room.total) else {
             return;
         };
@@ -329,7 +261,7 @@ impl Owner {
         }
     }
 
-    fn forget(&mut self, id: JobId) {
+    pub(super) fn forget(&mut self, id: JobId) {
         if let Some(owned) = self.jobs.remove(&id) {
             let key = (core::cmp::Reverse(owned.priority), id);
             self.queue.remove(&key);
@@ -347,17 +279,6 @@ impl Owner {
     pub fn on_granted(&mut self, now: Mono, grant: GrantId) {
         if self.jobs.get(&grant.job).is_some_and(|owned| owned.open.contains_key(&grant.no)) {
             self.unanswered.insert((now, grant));
-        }
-    }
-
-    /// A node was started anew: whether it still knows of what it had accepted, it must say again.
-    pub fn doubt(&mut self, now: Mono, node: &NodeId) {
-        let grants: Vec<GrantId> = self.seats_of(node).flat_map(|(_, grants)| grants).copied().collect();
-        for grant in grants {
-            if let Some(open) = self.open_mut(&grant) {
-                open.accepted = false;
-                self.unanswered.insert((now, grant));
-            }
         }
     }
 
@@ -413,7 +334,7 @@ impl Owner {
         self.rooms.retain(|seat, _| seat.node != *node);
     }
 
-    fn seats_of(&self, node: &NodeId) -> impl Iterator<Item = (&Seat, &BTreeSet<GrantId>)> {
+    pub(super) fn seats_of(&self, node: &NodeId) -> impl Iterator<Item = (&Seat, &BTreeSet<GrantId>)> {
         let node = *node;
         self.by_seat.range(Seat::machine(node)..).take_while(move |(seat, _)| seat.node == node)
     }
@@ -501,7 +422,7 @@ impl Owner {
         retry.into_iter().chain(offer).min()
     }
 
-    fn open_mut(&mut self, grant: &GrantId) -> Option<&mut Open> {
+    pub(super) fn open_mut(&mut self, grant: &GrantId) -> Option<&mut Open> {
         self.jobs.get_mut(&grant.job)?.open.get_mut(&grant.no)
     }
 

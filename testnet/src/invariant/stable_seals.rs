@@ -17,9 +17,9 @@ pub(crate) struct StableSeals {
 }
 
 impl StableSeals {
-    /// Looks at one node's view of all jobs.
-    pub(crate) fn look(&mut self, facts: &Facts) -> Option<Violation> {
-        for (id, job) in facts.jobs() {
+    /// Looks at one node's view of all jobs but those that are excused.
+    pub(crate) fn look(&mut self, facts: &Facts, excused: impl Fn(&JobId) -> bool) -> Option<Violation> {
+        for (id, job) in facts.jobs().filter(|(id, _)| !excused(id)) {
             for (term, outcome, tasks) in job.final_outcomes() {
                 let seen = self.seen.entry((id, term)).or_default();
                 for (other, before) in seen.iter().filter(|(other, _)| **other != outcome) {

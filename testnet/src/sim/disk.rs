@@ -3,6 +3,7 @@
 //! Invariants: only `commit` makes records durable; a crash lets a prefix of the oldest write survive, cut at a record boundary; a failed write leaves nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use starling_core::event::{Entry, SignedBatch};
 use starling_core::ids::{GrantId, Hash, JobId, LogId, NodeId, Seq, Term, WriteId};
@@ -12,11 +13,30 @@ use starling_core::namespace::{Declaration, is_submission};
 use starling_core::rng::Rng;
 use starling_core::time::Mono;
 
+/// The last batches of a log among which the one that reaches furthest is.
+const BRANCHES_LOOKED_AT: usize = 16;
+
+/// What of a forked log is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Branches {
+    All,
+    /// One batch for each position, as a disk might that knows of no forks.
+    First,
+}
+
+fn place_of(record: &Record) -> Option<(LogId, Seq)> {
+    match record {
+        Record::Batch(batch) => Some((batch.header().log, batch.header().first_seq)),
+        Record::Note(_) | Record::CleanShutdown => None,
+    }
+}
+
 /// The disk.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     records: Vec<Record>,
-    batches: BTreeMap<LogId, BTreeMap<Seq, SignedBatch>>,
+    /// By first position, then by head: an author that forked wrote several.
+    batches: BTreeMap<LogId, BTreeMap<(Seq, Hash), SignedBatch>>,
     notes: BTreeSet<GrantId>,
     /// Grants and jobs in the owner's own log, so that what leaves can be checked against what is durable.
     grants: BTreeSet<GrantId>,
@@ -47,28 +67,40 @@ impl Disk {
         let _ = self.pending.pop_front_if(|(pending, _)| *pending == write);
     }
 
-    /// Power goes: a prefix of the oldest write survives. Returns what did.
-    pub(crate) fn crash(&mut self, rng: &mut Rng) -> Vec<Record> {
+    /// Power goes: a prefix of the oldest write survives. Returns what did, and how many records the write had.
+    pub(crate) fn crash(&mut self, rng: &mut Rng) -> (Vec<Record>, usize) {
         let Some((_, mut records)) = self.pending.pop_front() else {
-            return Vec::new();
+            return (Vec::new(), 0);
         };
+        let whole = records.len();
         self.pending.clear();
         let kept = usize::try_from(rng.below(records.len() as u64 + 1)).unwrap_or(0);
         records.truncate(kept);
         records.iter().for_each(|record| self.index(record));
         self.records.extend(records.iter().cloned());
-        records
+        (records, whole)
     }
 
-    /// Forgets the last durable records, as no honest disk does.
-    pub(crate) fn forget(&mut self, count: usize) {
-        let kept = self.records.len().saturating_sub(count);
+    /// Loses some durable records for ever. Returns the jobs whose submission was among them, or lies behind one of them in its log.
+    pub(crate) fn lose(&mut self, lost: Range<usize>) -> Vec<JobId> {
+        let holes: Vec<(LogId, Seq)> = self.records[lost.clone()].iter().filter_map(place_of).collect();
+        let behind = |record: &&Record| {
+            place_of(record).is_some_and(|(log, seq)| holes.iter().any(|(of, hole)| *of == log && *hole <= seq))
+        };
+        let mut gone = Self::default();
+        self.records.iter().filter(behind).for_each(|record| gone.index(record));
         let records = std::mem::take(&mut self.records);
         *self = Self { full_until: self.full_until, ..Self::default() };
-        for record in records.into_iter().take(kept) {
+        for (_, record) in records.into_iter().enumerate().filter(|(index, _)| !lost.contains(index)) {
             self.index(&record);
             self.records.push(record);
         }
+        gone.jobs.into_iter().collect()
+    }
+
+    /// Every batch held: its log, its first position, its head.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = (LogId, Seq, Hash)> {
+        self.batches.iter().flat_map(|(log, held)| held.keys().map(|(seq, head)| (*log, *seq, *head)))
     }
 
     fn index(&mut self, record: &Record) {
@@ -89,7 +121,7 @@ impl Disk {
                         _ => {}
                     }
                 }
-                self.batches.entry(log).or_default().insert(batch.header().first_seq, batch.clone());
+                self.batches.entry(log).or_default().insert((batch.header().first_seq, batch.head()), batch.clone());
             }
             Record::Note(Note::Accepted { grant, .. }) => drop(self.notes.insert(*grant)),
             Record::CleanShutdown => {}
@@ -102,10 +134,7 @@ impl Disk {
 
     pub(crate) fn holds(&self, batch: &SignedBatch) -> bool {
         let header = batch.header();
-        self.batches
-            .get(&header.log)
-            .and_then(|log| log.get(&header.first_seq))
-            .is_some_and(|held| held.head() == batch.head())
+        self.batches.get(&header.log).is_some_and(|log| log.contains_key(&(header.first_seq, batch.head())))
     }
 
     pub(crate) fn holds_grant(&self, grant: &GrantId) -> bool {
@@ -126,10 +155,10 @@ impl Disk {
 
     /// Events of `log` held from its start on.
     pub(crate) fn len(&self, log: &LogId) -> Seq {
-        self.batches
-            .get(log)
-            .and_then(|log| log.last_key_value())
-            .map_or(Seq(0), |(_, batch)| batch.header().last_seq())
+        let held = self.batches.get(log).into_iter();
+        // A batch of another branch may begin later and end earlier.
+        let last = held.flat_map(|log| log.values().rev().take(BRANCHES_LOOKED_AT));
+        last.map(|batch| batch.header().last_seq()).max().unwrap_or(Seq(0))
     }
 
     /// Events of `node` itself, over all its epochs.
@@ -138,14 +167,19 @@ impl Disk {
     }
 
     /// Whole batches that hold events from `from` on, within one response; whether there is more.
-    pub(crate) fn serve(&self, log: &LogId, from: Seq) -> (Vec<SignedBatch>, bool) {
+    pub(crate) fn serve(&self, log: &LogId, from: Seq, branches: Branches) -> (Vec<SignedBatch>, bool) {
         let mut found = Vec::new();
         let mut bytes = 0;
         let Some(batches) = self.batches.get(log) else {
             return (found, false);
         };
-        let start = batches.range(..=from).next_back().map_or(Seq(0), |(first, _)| *first);
+        let start = (Seq(from.0.saturating_sub(limits::BATCH_EVENTS_MAX as u64)), Hash::ZERO);
         for batch in batches.range(start..).map(|(_, batch)| batch).filter(|batch| batch.header().last_seq() >= from) {
+            if branches == Branches::First
+                && found.last().is_some_and(|last: &SignedBatch| last.header().first_seq == batch.header().first_seq)
+            {
+                continue;
+            }
             if bytes + batch.bytes().len() > limits::SYNC_RESPONSE_BYTES_MAX {
                 return (found, true);
             }

@@ -12,6 +12,7 @@ use starling_core::rng::Rng;
 use starling_core::time::{Mono, Now, Wall};
 
 use super::disk::Disk;
+use super::marks::Mark;
 use super::options::{Options, PerMille, Sabotage};
 use super::process::Crash;
 use super::workers::Sponsored;
@@ -125,6 +126,7 @@ impl World {
         self.node_mut(seat).machine = Some(machine);
         if clean {
             self.rules.one_writer.hand_over(&id, life);
+            self.mark(Mark::CleanEpoch);
         }
         let found = self.rules.frontier_grows.look(seat, &frontier);
         self.broken(found);
@@ -170,11 +172,17 @@ impl World {
         }
         let mut rng = self.rng.clone();
         let (id, life) = (self.node(seat).id, self.node(seat).life);
-        let survivors = self.node_mut(seat).disk.crash(&mut rng);
+        let (survivors, whole) = self.node_mut(seat).disk.crash(&mut rng);
         self.rng = rng;
+        match survivors.len() {
+            0 if whole > 0 => self.mark(Mark::LostWrite),
+            kept if kept < whole => self.mark(Mark::TornWrite),
+            _ => {}
+        }
         self.on_committed(seat, life, &survivors);
         if self.options.sabotage == Sabotage::LosesDurable {
-            self.node_mut(seat).disk.forget(8);
+            let len = self.node(seat).disk.records().len();
+            let _ = self.node_mut(seat).disk.lose(len.saturating_sub(8)..len);
         }
         self.node_mut(seat).machine = None;
         self.node_mut(seat).sponsored.clear();
@@ -183,6 +191,10 @@ impl World {
             Crash::Machine => self.rules.extra_starts.on_crash(&id),
             // No excuse for starting a task of the machine's own again.
             Crash::Daemon => self.processes.frail(seat).for_each(|job| self.rules.extra_starts.touch(job)),
+        }
+        self.memory.on_crash(seat);
+        if self.clients.hang_up(seat) {
+            self.mark(Mark::Unanswered);
         }
         self.processes.crash(seat, life, crash);
         self.stopping.remove(&seat);

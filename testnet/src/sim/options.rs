@@ -51,6 +51,12 @@ pub struct Faults {
     pub clock_drift: PerMille,
     /// Hostile bytes and hostile members.
     pub hostile: EveryMs,
+    /// Batches of the hostile member that contradict what it signed before.
+    pub fork: PerMille,
+    /// Crashes that take the end of the disk along: a restored backup, or writes that were confirmed and never made.
+    pub rollback: EveryMs,
+    /// Crashes after which one record on the disk cannot be read.
+    pub rot: EveryMs,
     /// Longest ordinary delay of a packet.
     pub delay_ms_max: u64,
     /// Relays that go away and come back.
@@ -79,6 +85,9 @@ impl Faults {
         clock_step: None,
         clock_drift: PerMille(0),
         hostile: None,
+        fork: PerMille(0),
+        rollback: None,
+        rot: None,
         delay_ms_max: 3,
         relay_loss: None,
         worker_loss: None,
@@ -92,6 +101,7 @@ impl Faults {
             disk_ms_max: self.disk_ms_max,
             delay_ms_max: self.delay_ms_max,
             hostile: self.hostile,
+            fork: self.fork,
             ..Self::NONE
         };
         let quiet = Self { corrupt: self.corrupt, clock_step: self.clock_step, clock_drift: self.clock_drift, ..quiet };
@@ -124,6 +134,9 @@ impl Faults {
             relay_loss: every(3_000, 10_000),
             old_version: PerMille(if every(0, 1).is_some() { 400 } else { 0 }),
             worker_loss: every(1_000, 6_000),
+            fork: PerMille(if every(0, 1).is_some() { 200 } else { 0 }),
+            rollback: every(5_000, 30_000),
+            rot: every(5_000, 30_000),
         }
     }
 }
@@ -142,6 +155,10 @@ pub enum Sabotage {
     SkewedDelta,
     /// A crash takes durable records along.
     LosesDurable,
+    /// Disks serve one branch of a fork only.
+    NoBranches,
+    /// Nodes say that they hold what they have only heard.
+    HollowHave,
     /// Answers to pulls never arrive.
     NoPulls,
     /// Processes end, and nobody is told.
@@ -176,6 +193,43 @@ pub enum Sabotage {
     NoHalfView,
 }
 
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Self; 22] = [
+        Self::None,
+        Self::EarlyDurable,
+        Self::SecondWriter,
+        Self::SkewedDelta,
+        Self::LosesDurable,
+        Self::NoBranches,
+        Self::HollowHave,
+        Self::NoPulls,
+        Self::SilentEnds,
+        Self::DoubleStart,
+        Self::Overcommit,
+        Self::SealsTwice,
+        Self::ChangesSeal,
+        Self::OpensUnsigned,
+        Self::TightCaps,
+        Self::Unseeded,
+        Self::WorkInCrashLoop,
+        Self::OldReplay,
+        Self::NoUpgrade,
+        Self::NoSettle,
+        Self::NoFence,
+        Self::NoHalfView,
+    ];
+}
+
+/// How a batch comes to other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spreading {
+    /// From its author to everybody: what gossip does at its best, and most often in small clusters.
+    Direct,
+    /// Along a mesh: see `mesh`.
+    Mesh,
+}
+
 /// How closely a run is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watch {
@@ -206,6 +260,8 @@ pub struct Options {
     pub as_bytes: PerMille,
     /// A rule broken on purpose.
     pub sabotage: Sabotage,
+    /// How batches spread.
+    pub spread: Spreading,
     /// How closely it is watched.
     pub watch: Watch,
     /// Lines of trace to keep for a failure.
@@ -234,6 +290,7 @@ impl Options {
             faults,
             as_bytes: PerMille(30),
             sabotage: Sabotage::None,
+            spread: Spreading::Direct,
             watch: Watch::Close,
             lines: 0,
         }
@@ -254,6 +311,13 @@ impl Options {
             ..drawn.faults
         };
         Self { seed, workers: drawn.workers.max(1), faults, ..drawn }
+    }
+
+    /// Many nodes and a mesh that loses one packet in a hundred: how fast does news spread?
+    #[must_use]
+    pub fn mesh(seed: u64, nodes: usize) -> Self {
+        let faults = Faults { loss: PerMille(10), delay_ms_max: 10, ..Faults::NONE };
+        Self { seed, submit_every_ms: 250, faults, spread: Spreading::Mesh, ..Self::speed(nodes) }
     }
 
     /// Many nodes in peace: how fast is the simulator?

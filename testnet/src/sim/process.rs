@@ -9,11 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use starling_core::facts::{Outcome, Usage};
 use starling_core::ids::{GrantId, JobId, RunId};
 use starling_core::lattice::IntervalSet;
-use starling_core::machine::{Books, Fate, Survivor};
+use starling_core::machine::{Books, Fate, Input, Spawn, Survivor, Work};
 use starling_core::resources::Resources;
 use starling_core::time::Mono;
 
-use super::world::Seat;
+use super::clients::Report;
+use super::options::Sabotage;
+use super::world::{Event, Seat, World};
 
 /// One process.
 #[derive(Clone, Debug)]
@@ -228,5 +230,76 @@ impl Processes {
 
     pub(crate) fn starts_of(&self, job: JobId, task: u32) -> Starts {
         self.starts.get(&(job, task)).copied().unwrap_or_default()
+    }
+}
+
+impl World {
+    pub(crate) fn spawn(&mut self, seat: Seat, spawn: Spawn) {
+        let Spawn { run, grant, task, work, .. } = spawn;
+        let node = &self.nodes[seat.0];
+        let submit = node
+            .machine
+            .as_ref()
+            .and_then(|machine| machine.facts().job(&grant.job))
+            .and_then(|job| job.submit.as_ref());
+        let Some((need, retries)) = submit.map(|submit| (submit.need, submit.retries)) else {
+            return;
+        };
+        let (mut outcome, mut lasts_ms) = self.clients.fate(&mut self.rng);
+        let (mut need, mut reaches) = (need, true);
+        if let Work::Worker(errand) = &work {
+            reaches = self.is_delivered(seat, errand);
+            need = Resources::default();
+            if !reaches {
+                (outcome, lasts_ms) = Self::vanished();
+            }
+        }
+        let by_relay = matches!(work, Work::Relay(_));
+        if matches!(work, Work::Pair(_)) {
+            let life = self.node(seat).life;
+            self.after(1, Event::Port { seat, life, run });
+        }
+        let stays = matches!(work, Work::Process(_) | Work::Pair(_));
+        let process = Process { grant, task, need, outcome, by_relay, stays, since: self.now };
+        if !reaches {
+            self.processes.hold(seat, run, process);
+            let life = self.node(seat).life;
+            return self.after(lasts_ms, Event::Process { seat, life, run });
+        }
+        let double = self.options.sabotage == Sabotage::DoubleStart && self.rng.below(10) == 0;
+        for _ in 0..=usize::from(double) {
+            self.totals.starts += 1;
+            self.processes.start(seat, run, process.clone(), retries);
+        }
+        let node = &self.nodes[seat.0];
+        let found = crate::invariant::capacity::look(seat, &node.total, &self.processes.used(seat));
+        self.broken(found);
+        let starts = self.processes.starts_of(grant.job, task);
+        let found = self.rules.look_at_starts(&self.options.faults, grant.job, task, starts.extra());
+        self.broken(found);
+        let life = self.node(seat).life;
+        self.after(lasts_ms, Event::Process { seat, life, run });
+    }
+
+    pub(crate) fn on_process(&mut self, seat: Seat, life: u32, run: RunId) {
+        let (life, run) = self.processes.heir(seat, life, run);
+        if self.processes.end_resting(seat, life, run) {
+            return;
+        }
+        let node = self.node(seat);
+        if node.life != life || node.machine.is_none() {
+            return;
+        }
+        if node.paused_until > self.now {
+            return self.defer(seat, Event::Process { seat, life, run });
+        }
+        if let Some(Process { outcome, by_relay, .. }) = self.processes.end(seat, run)
+            && self.options.sabotage != Sabotage::SilentEnds
+        {
+            if by_relay && matches!(outcome, Outcome::Exit(_)) {
+                return self.relay_reports(Report { seat, life, run, outcome });
+            }
+            self.step(seat, Input::TaskEnded { run, outcome, usage: USAGE });
+        }
     }
 }
