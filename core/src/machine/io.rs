@@ -249,7 +249,7 @@ pub enum CommandError {
     #[error("no such node; `starling nodes` shows those that there are")]
     UnknownNode,
     /// It is not gone.
-    #[error("{0} is not gone: it was heard of lately; stop it first, or wait until it is shown as DEAD")]
+    #[error("{0} is not gone: it was heard of lately; stop it first, or wait until `starling nodes` shows it as DOWN")]
     NodeLives(SmolStr),
     /// A token that nobody added.
     #[error("no such token; `starling gateway token list` shows those that there are")]

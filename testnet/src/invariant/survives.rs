@@ -12,11 +12,14 @@ use crate::sim::Seat;
 #[derive(Debug, Default)]
 pub(crate) struct Survives {
     lost: BTreeMap<JobId, u32>,
+    /// How often a disk lost a declaration: without it the jobs of its namespace are kept, and not understood.
+    declarations: u32,
 }
 
 impl Survives {
     /// A disk lost these for ever.
-    pub(crate) fn on_loss(&mut self, jobs: &[JobId]) {
+    pub(crate) fn on_loss(&mut self, jobs: &[JobId], declaration: bool) {
+        self.declarations += u32::from(declaration);
         for job in jobs {
             *self.lost.entry(*job).or_default() += 1;
         }
@@ -28,7 +31,7 @@ impl Survives {
             AckLevel::Local => 1,
             AckLevel::Remote1 => 2,
         };
-        self.lost.get(job).copied().unwrap_or(0) < copies
+        self.lost.get(job).copied().unwrap_or(0) < copies && self.declarations < 2
     }
 }
 

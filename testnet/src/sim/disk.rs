@@ -81,8 +81,8 @@ impl Disk {
         (records, whole)
     }
 
-    /// Loses some durable records for ever. Returns the jobs whose submission was among them, or lies behind one of them in its log.
-    pub(crate) fn lose(&mut self, lost: Range<usize>) -> Vec<JobId> {
+    /// Loses some durable records for ever. Returns the jobs whose submission was among them, or lies behind one of them in its log, and whether a declaration does.
+    pub(crate) fn lose(&mut self, lost: Range<usize>) -> (Vec<JobId>, bool) {
         let holes: Vec<(LogId, Seq)> = self.records[lost.clone()].iter().filter_map(place_of).collect();
         let behind = |record: &&Record| {
             place_of(record).is_some_and(|(log, seq)| holes.iter().any(|(of, hole)| *of == log && *hole <= seq))
@@ -95,7 +95,7 @@ impl Disk {
             self.index(&record);
             self.records.push(record);
         }
-        gone.jobs.into_iter().collect()
+        (gone.jobs.into_iter().collect(), !gone.declarations.is_empty())
     }
 
     /// Every batch held: its log, its first position, its head.

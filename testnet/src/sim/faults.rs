@@ -168,8 +168,8 @@ impl World {
     fn lose_records(&mut self, seat: Seat, lost: Range<usize>) {
         let id = self.node(seat).id;
         self.trace.line(self.now, || format!("{seat:?} loses records {lost:?}"));
-        let jobs = self.node_mut(seat).disk.lose(lost);
-        self.rules.survives.on_loss(&jobs);
+        let (jobs, declaration) = self.node_mut(seat).disk.lose(lost);
+        self.rules.survives.on_loss(&jobs, declaration);
         self.rules.one_writer.excuse(id);
         self.rules.frontier_grows.forget(seat);
     }

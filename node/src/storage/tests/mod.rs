@@ -9,7 +9,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -30,8 +30,15 @@ struct Log {
 }
 
 impl Log {
+    /// Tries again while the lock seems taken: a child that another test is just starting holds every file of this process until it is the other program.
     fn open(dir: &Path) -> Self {
-        Self::open_with(dir, Options::default()).unwrap()
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            match Self::open_with(dir, Options::default()) {
+                Err(Error::InUse { .. }) if Instant::now() < deadline => std::thread::yield_now(),
+                opened => return opened.unwrap(),
+            }
+        }
     }
 
     fn open_with(dir: &Path, options: Options) -> Result<Self, Error> {
