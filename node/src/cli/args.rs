@@ -205,6 +205,8 @@ pub struct UpArgs {
     pub api: Option<SocketAddr>,
     #[command(flatten)]
     pub hwp: HwpArgs,
+    #[command(flatten)]
+    pub liveness: LivenessArgs,
     /// Address of a node to join; may be repeated
     #[arg(long, value_name = "ADDR")]
     pub join: Vec<String>,
@@ -232,6 +234,18 @@ pub struct UpArgs {
     /// error, warn, info, debug, trace, or a filter such as info,starling_net=debug
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
+}
+
+/// How often a node speaks, and how long it may be silent.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LivenessArgs {
+    /// Time between two signs of life; the same at all nodes. Lower: more traffic. Higher: deaths are noticed later [default: 1s]
+    #[arg(long, value_name = "TIME")]
+    pub heartbeat: Option<Millis>,
+    /// Silence after which a node's tasks run elsewhere, and after five thirds of it its queue too. Lower: tasks run twice after
+    /// a hiccup. Higher: they wait [default: 6s]
+    #[arg(long, value_name = "TIME")]
+    pub grace: Option<Millis>,
 }
 
 /// Flags of `cluster init`.

@@ -38,13 +38,13 @@ use clap::Parser as _;
 use tokio::time::Instant;
 
 use self::args::{Cli, ClientOptions, ClusterVerb, ConfigVerb, JobVerb, NodeVerb, SimVerb, Verb};
-pub use self::args::{ClusterInitArgs, HwpArgs, HwpAt, HwpWorkerArgs, SuperviseArgs, UpArgs};
+pub use self::args::{ClusterInitArgs, HwpArgs, HwpAt, HwpWorkerArgs, LivenessArgs, SuperviseArgs, UpArgs};
 pub use self::connect::base_dir;
 use self::connect::{Client, Target};
 use self::error::CliError;
 use self::output::Output;
 pub use self::output::{complain, print, say};
-pub use self::units::{CpusMilli, MemBytes};
+pub use self::units::{CpusMilli, MemBytes, Millis};
 
 /// How long a watching verb looks for another node after its own went away: longer than it takes to
 /// restart one.

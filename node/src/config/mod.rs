@@ -4,6 +4,7 @@
 //! Does not: choose ports or directories that depend on who else runs here (`daemon` does).
 
 pub mod hwp;
+pub mod liveness;
 pub mod names;
 pub mod secret;
 
@@ -111,6 +112,8 @@ struct File {
     secret_file: Option<PathBuf>,
     rendezvous: Option<PathBuf>,
     log_level: Option<String>,
+    heartbeat: Option<String>,
+    grace: Option<String>,
     hwp: Option<String>,
     hwp_cert: Option<PathBuf>,
     hwp_key: Option<PathBuf>,
@@ -132,6 +135,8 @@ pub struct Config {
     pub api: Set<Option<SocketAddr>>,
     /// How workers are served.
     pub hwp: hwp::Hwp,
+    /// How often it speaks, and how long others may be silent.
+    pub liveness: liveness::Liveness,
     /// Addresses of nodes to join.
     pub join: Set<Vec<SocketAddr>>,
     /// Thousandths of a core to offer; all cores if not set.
@@ -274,6 +279,7 @@ impl Config {
             listen: optional(args.listen, variable("STARLING_LISTEN", address)?, file.listen),
             api: optional(args.api, variable("STARLING_API", address)?, file.api),
             hwp: hwp::Hwp::resolve(&args.hwp, hwp_file)?,
+            liveness: liveness::Liveness::resolve(&args.liveness, file.heartbeat.as_deref(), file.grace.as_deref())?,
             join: pick(addresses(flag_joins)?, joins, addresses(file.join)?, Vec::new()),
             cpus_milli: optional(flag_cpus, variable("STARLING_CPUS", cpus)?, file.cpus.map(milli)),
             mem_bytes: optional(args.mem.map(|mem| mem.0), variable("STARLING_MEM", memory)?, mem_file),
@@ -361,6 +367,7 @@ impl Config {
             ("log-level", self.log_level.value.clone(), self.log_level.source),
         ];
         lines.extend(self.hwp.lines());
+        lines.extend(self.liveness.lines());
         lines
     }
 }

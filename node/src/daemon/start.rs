@@ -233,12 +233,13 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let Home { dir, seed, store, recovery } = home;
     let clean = recovery.clean;
     let identity = Identity { signer: signer.clone(), secret: cluster_secret, boot: rand::random() };
-    let core = CoreConfig {
+    let mut core = CoreConfig {
         version: env!("CARGO_PKG_VERSION").into(),
         labels: config.labels.value.clone(),
         gateway: config.gateway.value,
         ..CoreConfig::new(&name, offers)
     };
+    config.liveness.apply(&mut core);
     let spool = Arc::new(Spool::open(&dir)?);
     let found = supervise::survey(&spool).context("reading the journals of the previous run's tasks")?;
     if !clean && found.is_blank() {
