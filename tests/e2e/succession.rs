@@ -36,7 +36,8 @@ fn a_queue_goes_on_without_the_node_that_took_it() {
     assert!(owner == two || owner == three, "{owner}");
     let starts = lines(&file);
     let extra = starts.len() - 150;
-    assert!(extra <= 4, "{extra} extra starts: the dead node had two slots");
+    // What ran on its two slots, what its last words did not say, and as much again where a slow machine takes a live node for dead.
+    assert!(extra <= 8, "{extra} extra starts: the dead node had two slots");
     assert!(detail["extra_starts"].as_u64().unwrap_or(0) <= extra as u64, "{detail}");
     assert_eq!(flock.at(2, &["logs", &last]).exits(0).out, "survived\n");
     say(&format!("MEASURED: adopted {:.1} s after the kill, {extra} extra starts of 150", moved.as_secs_f64()));
