@@ -110,6 +110,21 @@ fn show_record(record: &Record) -> String {
     }
 }
 
+/// The write that the disk has to answer next.
+fn last_write(effects: &[Effect]) -> Option<WriteId> {
+    effects.iter().rev().find_map(|effect| match effect {
+        Effect::Write { write, .. } => Some(*write),
+        Effect::Gossip(_)
+        | Effect::Publish(_)
+        | Effect::Send { .. }
+        | Effect::Serve { .. }
+        | Effect::Spawn(_)
+        | Effect::Kill(_)
+        | Effect::Reply { .. }
+        | Effect::Notice(_) => None,
+    })
+}
+
 fn check(machine: &mut Machine, at: u64, input: Input, expected: &Expect) -> Vec<Effect> {
     let effects = machine.step(now(at), input);
     expected.assert_eq(&show(&effects));

@@ -1,7 +1,7 @@
 //! The owner's side: which tasks of its jobs wait, who is granted them, and what is sealed.
 //!
 //! Invariants: a task is in exactly one place: ready, delayed, in one open grant, or sealed; only the owner raises an attempt (DESIGN J6) and only it seals (J8);
-//! everything here can be rebuilt from Facts (`recover`).
+//! everything here can be rebuilt from Facts, after a restart and by another node that adopts the job.
 //! Does not: write events or talk to nodes; `machine` carries out its `Decision`s.
 
 use std::collections::{BTreeMap, BTreeSet};

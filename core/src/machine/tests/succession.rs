@@ -11,17 +11,7 @@ use crate::testing::node;
 fn run(machine: &mut Machine, at: u64, input: Input) -> Vec<Effect> {
     let mut all = machine.step(now(at), input);
     let mut latest = 0;
-    while let Some(write) = all[latest..].iter().rev().find_map(|effect| match effect {
-        Effect::Write { write, .. } => Some(*write),
-        Effect::Gossip(_)
-        | Effect::Publish(_)
-        | Effect::Send { .. }
-        | Effect::Serve { .. }
-        | Effect::Spawn(_)
-        | Effect::Kill(_)
-        | Effect::Reply { .. }
-        | Effect::Notice(_) => None,
-    }) {
+    while let Some(write) = last_write(&all[latest..]) {
         latest = all.len();
         all.extend(machine.step(now(at), Input::Durable(write)));
     }
