@@ -78,8 +78,10 @@ pub const RETIRE_RANGES_MAX: usize = 512;
 pub const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 /// Largest piece of a snapshot in one answer, bytes.
 pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 1024 * 1024 - 1024;
-/// Fork proofs kept.
-pub const FORKS_MAX: usize = 1_024;
+/// Batches on other branches than the first, of one forked log. Honest authors leave a forked log at once; a hostile one is not followed beyond.
+pub const FORKS_MAX: usize = 8_192;
+/// Of a log whose beginning went into a snapshot, this many of the last batches there are recognised, so that another branch is told from what is held.
+pub const MARKS_KEPT_MAX: usize = 256;
 
 const _: () = assert!(EVENT_BYTES_MAX + BATCH_OVERHEAD_BYTES < BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX * OUT_OF_ORDER_BATCHES_MAX < OUT_OF_ORDER_BYTES_MAX);

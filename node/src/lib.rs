@@ -17,6 +17,7 @@ pub mod monitor;
 pub mod output;
 pub mod relay;
 pub mod storage;
+pub mod supervise;
 pub mod telemetry;
 pub mod tunnel;
 pub mod wire;

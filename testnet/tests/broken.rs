@@ -96,8 +96,30 @@ fn jobs_that_nobody_retires_are_seen_by_22() {
 }
 
 #[test]
+fn an_acknowledgement_of_a_copy_that_is_none_is_seen_by_7() {
+    let faults = Faults { rollback: Some(700), ..Faults::NONE };
+    check_in(7, |seed| Options {
+        sabotage: Sabotage::HollowHave,
+        faults,
+        safety_ms: 8_000,
+        submit_every_ms: 100,
+        ..Options::draw(seed)
+    });
+}
+
+#[test]
+fn branches_that_nobody_serves_are_seen_by_15() {
+    check(15, Sabotage::NoBranches, Faults { fork: PerMille(400), ..adversary() });
+}
+
+#[test]
 fn ends_that_nobody_reports_are_seen_by_9() {
     check(9, Sabotage::SilentEnds, Faults::NONE);
+}
+
+#[test]
+fn a_start_that_forgets_what_runs_is_seen_by_11() {
+    check(11, Sabotage::NoSurvey, Faults { daemon_crash: Some(2_000), ..Faults::NONE });
 }
 
 #[test]

@@ -84,7 +84,12 @@ fn a_full_disk_refuses_new_jobs_and_keeps_the_acknowledged() {
         refused.is_some()
     });
     flock.at(1, &["doctor"]).exits(1);
-    within(LONG, "the other node to know", || flock.at(2, &["nodes"]).out.contains(" CLOSED "));
+    within(LONG, "the other node to know", || {
+        // As long as small writes fit, the node closes only for a moment after each refusal.
+        let done = flock.at(1, &["submit", "--parsable", "--stdin", &input, "--node", &two, "--", "true"]);
+        jobs.extend((done.code == Some(0)).then(|| done.line()));
+        flock.at(2, &["nodes"]).out.contains(" CLOSED ")
+    });
     // The other node works on alone, and queries are served.
     let elsewhere = flock.submit(2, &["--array", "1-5", "--", "true"]);
     flock.at(2, &["wait", "--timeout", "30s", &elsewhere]).exits(0);

@@ -30,5 +30,6 @@ mod simulations;
 mod starts;
 mod strangers;
 mod succession;
+mod supervisor;
 mod support;
 mod three_nodes;

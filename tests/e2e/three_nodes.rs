@@ -45,10 +45,11 @@ fn run_streams_both_apart_and_exits_with_the_jobs_code() {
 fn a_job_for_another_node_runs_there_and_its_output_is_read_at_a_third() {
     let flock = Flock::of(3, SMALL);
     let two = flock.name(2);
-    let job = flock.submit(1, &["--node", &two, "--", "sh", "-c", "echo from $PPID; echo trouble >&2"]);
+    let job = flock.submit(1, &["--node", &two, "--", "sh", "-c", "echo from $STARLING_SUPERVISOR; echo trouble >&2"]);
     flock.at(3, &["wait", &job]).exits(0);
     let logs = flock.at(3, &["logs", &job]).exits(0);
-    assert_eq!(logs.out, format!("from {}\n", flock.cluster.pid(2).unwrap()), "started by the second node");
+    let spool = flock.cluster.dir(2).join("spool").canonicalize().unwrap();
+    assert!(logs.out.starts_with(&format!("from {}/", spool.display())), "not of the second node: {}", logs.out);
     assert!(logs.err.contains("trouble"), "{}", logs.err);
     let summary = flock.one(3, &["jobs", &job]);
     assert_eq!(summary["nodes"], serde_json::json!([two]));

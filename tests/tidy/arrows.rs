@@ -68,6 +68,20 @@ const RULES: &[Rule] = &[
         why: "net, storage, exec and relay never use each other nor the driver; they speak in Inputs",
     },
     Rule {
+        from: "node/src/supervise/",
+        never: &[
+            "crate::storage",
+            "crate::driver",
+            "crate::daemon",
+            "crate::api",
+            "crate::cli",
+            "crate::relay",
+            "starling_net",
+            "starling_proto",
+        ],
+        why: "supervise hosts exec in processes of its own; it tells the daemon what happened and asks it nothing else",
+    },
+    Rule {
         from: "node/src/monitor/",
         never: &[
             "crate::storage",

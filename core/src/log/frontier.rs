@@ -82,7 +82,7 @@ impl Frontier {
     /// Whether this holds at least the events that `other` does.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        other.tips.iter().all(|(log, tip)| self.tips.get(log).is_some_and(|own| own.len >= tip.len))
+        other.tips.iter().all(|(log, tip)| self.tips.get(log).is_some_and(|own| own.len > tip.len || own == tip))
     }
 
     /// A hash of the whole, compared before frontiers are sent.

@@ -13,7 +13,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use chain::{Chain, Placement};
-pub use end::LogEnd;
+pub use end::{BranchEnd, LogEnd, Mark};
 pub use frontier::{Frontier, Tip};
 
 use crate::event::{Entry, SignedBatch, membership_mac};
@@ -84,11 +84,13 @@ impl LogSet {
             }
             Placement::Duplicate => Ingest::Duplicate,
             Placement::Fork => {
-                if chain.add_branch(&batch) {
-                    Ingest::Fork(batch)
-                } else {
-                    Ingest::Overfull
+                if !chain.add_branch(&batch) {
+                    return Ingest::Overfull;
                 }
+                // What waits may lie on either branch: it comes again.
+                let waited: usize = core::mem::take(&mut chain.waiting).values().map(|batch| batch.bytes().len()).sum();
+                self.waiting_bytes -= waited;
+                Ingest::Fork(batch)
             }
             Placement::Gap => self.keep_waiting(batch),
         }
@@ -108,7 +110,7 @@ impl LogSet {
         let log = batch.header().log;
         let first_seq = batch.header().first_seq;
         let known = self.chains.get(&log);
-        let missing_from = Seq(known.map_or(Seq(0), Chain::tail).0 + 1);
+        let missing_from = Seq(known.map_or(Seq(0), Chain::reach).0 + 1);
         if known.is_some_and(|chain| chain.waiting.contains_key(&first_seq)) {
             return Ingest::Gap { missing_from };
         }
@@ -149,14 +151,11 @@ impl LogSet {
         };
         if !chain.holds(batch) {
             chain.confirm_branch(batch);
-            return;
+        } else if batch.header().last_seq() > chain.durable_len() {
+            chain.confirm(batch);
+            self.durable_heads.insert(log, batch.head());
         }
-        if batch.header().last_seq() <= chain.durable_len() {
-            return;
-        }
-        chain.confirm(batch);
-        self.durable_heads.insert(log, batch.head());
-        if let Some(tip) = chain.durable() {
+        if let Some(tip) = chain.tip() {
             self.frontier.set(log, tip);
         }
     }
@@ -173,24 +172,26 @@ impl LogSet {
     /// Where the logs end durably, for a snapshot.
     #[must_use]
     pub fn ends(&self) -> Vec<LogEnd> {
-        let end = |(log, chain): (&LogId, &Chain)| {
-            let (len, last) = (chain.durable()?.len, chain.last_durable()?);
-            let head = self.durable_heads.get(log).copied()?;
-            Some(LogEnd { log: *log, len, head, last, branches: chain.branch_heads() })
-        };
+        let end = |(log, chain): (&LogId, &Chain)| chain.end(*log, *self.durable_heads.get(log)?);
         self.chains.iter().filter_map(end).collect()
     }
 
     /// Takes over where a log ends from a snapshot, if that is further than what is held. Returns what had waited behind the gap; `None` if nothing changed.
     pub fn jump(&mut self, end: &LogEnd) -> Option<Vec<SignedBatch>> {
         let chain = self.chains.entry(end.log).or_default();
-        chain.add_branch_heads(&end.branches);
-        if end.len <= chain.tail() {
+        let is_ahead = end.len > chain.tail();
+        if is_ahead {
+            self.waiting_bytes -= chain.jump(end);
+            self.durable_heads.insert(end.log, end.head);
+        } else {
+            chain.join(end);
+        }
+        if let Some(tip) = chain.tip() {
+            self.frontier.set(end.log, tip);
+        }
+        if !is_ahead {
             return None;
         }
-        self.waiting_bytes -= chain.jump(end);
-        self.durable_heads.insert(end.log, end.head);
-        self.frontier.set(end.log, Tip { len: end.len, head: end.head.prefix() });
         let mut ready = Vec::new();
         self.release_waiting(end.log, &mut ready);
         Some(ready)
@@ -200,7 +201,7 @@ impl LogSet {
     pub fn compact(&mut self, ends: &[LogEnd]) {
         for end in ends {
             if let Some(chain) = self.chains.get_mut(&end.log) {
-                chain.compact(end.last);
+                chain.compact(end.last());
             }
         }
     }
@@ -217,11 +218,42 @@ impl LogSet {
         self.chains.get(log).map_or((Seq(0), Hash::ZERO), |chain| (chain.tail(), chain.tail_head()))
     }
 
-    /// The latest epoch of `node` that any accepted batch opened.
+    /// How far any branch of the log reaches: what is asked for comes after it.
+    #[must_use]
+    pub fn reach(&self, log: &LogId) -> Seq {
+        self.chains.get(log).map_or(Seq(0), Chain::reach)
+    }
+
+    /// Batches of the log taken in here, on whatever branch.
+    #[must_use]
+    pub fn batches(&self, log: &LogId) -> usize {
+        self.chains.get(log).map_or(0, Chain::batches)
+    }
+
+    /// Whether the author of the log signed two different things for one position.
+    #[must_use]
+    pub fn is_forked(&self, log: &LogId) -> bool {
+        self.chains.get(log).is_some_and(Chain::is_forked)
+    }
+
+    /// Whether the author of the log forked, or is suspected to have.
+    #[must_use]
+    pub fn is_disputed(&self, log: &LogId) -> bool {
+        self.chains.get(log).is_some_and(Chain::is_disputed)
+    }
+
+    /// Whether `theirs` shows other branches of some log than those held here: lengths do not tell who lacks what.
+    #[must_use]
+    pub fn forks_differ(&self, theirs: &Frontier) -> bool {
+        self.forked().any(|log| theirs.tip(log) != self.frontier.tip(log))
+    }
+
+    /// The latest epoch of `node` that any batch here belongs to, be it one that waits behind a hole.
     #[must_use]
     pub fn last_epoch(&self, node: &NodeId) -> Option<Epoch> {
         let range = LogId { node: *node, epoch: Epoch(0) }..=LogId { node: *node, epoch: Epoch(u64::MAX) };
-        self.chains.range(range).rev().find(|(_, chain)| chain.tail() > Seq(0)).map(|(log, _)| log.epoch)
+        let written = |chain: &Chain| chain.reach() > Seq(0) || !chain.waiting.is_empty();
+        self.chains.range(range).rev().find(|(_, chain)| written(chain)).map(|(log, _)| log.epoch)
     }
 
     /// Logs whose author signed two different things for one position.
@@ -231,21 +263,17 @@ impl LogSet {
 
     /// What `theirs` shows that is missing here: each log and the first position to ask for.
     #[must_use]
-    pub fn missing(&self, theirs: &Frontier) -> Vec<(LogId, Seq)> {
+    pub fn missing(&mut self, theirs: &Frontier) -> Vec<(LogId, Seq)> {
         let mut wanted = Vec::new();
         for (log, tip) in theirs.tips() {
-            let Some(chain) = self.chains.get(log) else {
+            let Some(chain) = self.chains.get_mut(log) else {
                 wanted.push((*log, Seq(1)));
                 continue;
             };
-            if tip.len > chain.tail() {
-                wanted.push((*log, Seq(chain.tail().0 + 1)));
-            } else if let Some(own) = chain.durable()
-                && own.len == tip.len
-                && own.head != tip.head
-                && !chain.is_forked()
-            {
-                wanted.push((*log, chain.last_mark()));
+            if tip.len > chain.reach() {
+                wanted.push((*log, Seq(chain.reach().0 + 1)));
+            } else if !chain.knows(*tip) {
+                wanted.push((*log, chain.look_back()));
             }
         }
         wanted

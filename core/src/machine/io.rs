@@ -8,7 +8,7 @@ use super::snapshot::{self, Shared};
 use crate::election::Standing;
 use crate::event::{SignedBatch, WorkSpec};
 use crate::facts::{Outcome, Past, Usage};
-use crate::ids::{GrantId, Hash, JobId, LogId, NodeId, RequestId, RunId, Seq, WorkerName, WriteId};
+use crate::ids::{Attempt, GrantId, Hash, JobId, LogId, NodeId, PoolName, RequestId, RunId, Seq, WorkerName, WriteId};
 use crate::lattice::IntervalSet;
 use crate::namespace::batch::Launch;
 use crate::namespace::simulation::Pair;
@@ -112,7 +112,9 @@ pub enum Input {
         /// What.
         result: Result<Box<Shared>, String>,
     },
-    /// Stop taking work and write the clean-shutdown marker.
+    /// Stop taking work, stop what runs here, and hand all of it back to its owners.
+    GiveUp,
+    /// Stop taking work and write the clean-shutdown marker. What runs goes on.
     Shutdown,
 }
 
@@ -257,7 +259,7 @@ pub enum CommandError {
     #[error("no such node; `starling nodes` shows those that there are")]
     UnknownNode,
     /// It is not gone.
-    #[error("{0} is not gone: it was heard of lately; stop it first, or wait until it is shown as DEAD")]
+    #[error("{0} is not gone: it was heard of lately; stop it first, or wait until `starling nodes` shows it as DOWN")]
     NodeLives(SmolStr),
     /// A token that nobody added.
     #[error("no such token; `starling gateway token list` shows those that there are")]
@@ -331,6 +333,12 @@ pub enum Note {
         /// The tasks.
         #[n(1)]
         tasks: IntervalSet,
+        /// The attempt. Absent in what older versions wrote.
+        #[n(2)]
+        attempt: Option<Attempt>,
+        /// The pool of workers that is to run them, if one is.
+        #[n(3)]
+        pool: Option<PoolName>,
     },
 }
 

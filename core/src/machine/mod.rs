@@ -12,6 +12,7 @@ mod outbox;
 mod pace;
 mod peers;
 mod recover;
+mod resume;
 mod retire;
 pub mod snapshot;
 mod succession;
@@ -28,6 +29,7 @@ pub use io::{
     Spawn, Submission, Work,
 };
 pub use recover::Recovery;
+pub use resume::{Accepted, Books, Fate, Survivor};
 pub use succession::Outlook;
 
 use crate::config::Config;
@@ -98,6 +100,8 @@ pub struct Machine {
     rng: Rng,
     logs: LogSet,
     epoch: Epoch,
+    /// An epoch was given up because others showed more of it, so that the present one must be opened even if there is nothing to say.
+    frozen: bool,
     facts: Facts,
     fleet: Fleet,
     sync: Sync,
@@ -164,6 +168,7 @@ impl Machine {
             }
             Input::Snapshotted(result) => self.on_snapshotted(now, result),
             Input::Fetched { from, result } => self.on_fetched(now, from, result),
+            Input::GiveUp => self.on_give_up(),
             Input::Shutdown => {
                 self.stopping = true;
                 self.outbox.marker = true;

@@ -21,31 +21,51 @@ const GREET_MS: u64 = 50;
 /// Facts roots are taken every so many presences.
 const ROOT_EVERY: u64 = 5;
 
+/// How a batch fitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fit {
+    /// Taken in, or of no use.
+    Settled,
+    /// Something before it is missing.
+    Gap,
+}
+
 impl Machine {
     pub(super) fn on_batch(&mut self, now: Now, from: NodeId, batch: SignedBatch) {
         let log = batch.header().log;
-        if self.outbox.remote_bytes + batch.bytes().len() > limits::OUT_OF_ORDER_BYTES_MAX {
-            return; // The disk is far behind; anti-entropy brings it again.
+        if self.take_in(now, batch) == Fit::Gap {
+            self.pull_missing(now, from, log);
         }
+    }
+
+    fn take_in(&mut self, now: Now, batch: SignedBatch) -> Fit {
+        let log = batch.header().log;
+        if self.outbox.remote_bytes + batch.bytes().len() > limits::OUT_OF_ORDER_BYTES_MAX {
+            return Fit::Settled; // The disk is far behind; anti-entropy brings it again.
+        }
+        let known = self.logs.is_forked(&log);
         match self.logs.ingest(batch) {
             Ingest::Ready(batches) => {
                 for batch in batches {
                     let urgency = self.urgency_of(&batch);
                     self.outbox.push_remote(batch, urgency);
                 }
-                self.note_own_log(log);
+                self.note_own_log(now, log);
             }
             Ingest::Gap { .. } => {
-                self.note_own_log(log);
-                self.pull_missing(now, from, log);
+                self.note_own_log(now, log);
+                return Fit::Gap;
             }
             Ingest::Fork(batch) => {
                 self.outbox.push_remote(batch, Urgency::Urgent);
-                self.note_own_log(log);
-                self.effects.push(Effect::Notice(Notice::Forked(log)));
+                self.note_own_log(now, log);
+                if !known {
+                    self.effects.push(Effect::Notice(Notice::Forked(log)));
+                }
             }
             Ingest::Duplicate | Ingest::NotAdmitted | Ingest::Overfull => {}
         }
+        Fit::Settled
     }
 
     /// Reports and seals of arrays may gather before they are written; whatever else a batch says, somebody waits for.
@@ -63,16 +83,21 @@ impl Machine {
     }
 
     /// A peer showed new events under this node's own name: a restored backup or a cloned disk. That epoch is frozen; the next event opens another (DESIGN L3).
-    pub(super) fn note_own_log(&mut self, log: LogId) {
-        self.freeze_own_log(log);
+    pub(super) fn note_own_log(&mut self, now: Now, log: LogId) {
+        let written = self.own_log();
+        if self.freeze_own_log(log) {
+            self.doubt_own_log(now, written);
+            self.doubt_own_log(now, log);
+        }
     }
 
-    /// Whatever this node writes from now on lies in another log than `log`, if that is its own.
-    pub(super) fn freeze_own_log(&mut self, log: LogId) {
+    /// Whatever this node writes from now on lies in another log than `log`; false if it does already.
+    pub(super) fn freeze_own_log(&mut self, log: LogId) -> bool {
         if log.node != self.me || log.epoch < self.epoch {
-            return;
+            return false;
         }
         self.epoch = Epoch(log.epoch.0.saturating_add(1));
+        self.frozen = true;
         // A job lies in the log that holds its submission, and those that still wait will be written to the new one.
         let home = self.own_log();
         for old in self.outbox.rehome_submissions(home) {
@@ -81,31 +106,40 @@ impl Machine {
                 self.owed_local.insert(owed.job, owed);
             }
         }
+        true
     }
 
     /// Asks `peer` for what follows this node's end of `log`.
     pub(super) fn pull_missing(&mut self, now: Now, peer: NodeId, log: LogId) {
-        let from = Seq(self.logs.tail(&log).0.0 + 1);
+        let from = Seq(self.logs.reach(&log).0 + 1);
         self.pull(now, peer, log, from);
     }
 
     fn pull(&mut self, now: Now, peer: NodeId, log: LogId, from: Seq) {
-        if peer != self.me && self.sync.begin_pull(now.mono, log, peer) {
+        if peer != self.me && self.sync.begin_pull(now.mono, log, from, peer) {
             self.effects.push(Effect::Send { to: peer, message: Message::Pull { log, from } });
         }
     }
 
     pub(super) fn on_pulled(&mut self, now: Now, from: NodeId, log: LogId, batches: Vec<SignedBatch>, more: bool) {
-        self.sync.end_pull(&log);
-        let before = self.logs.tail(&log).0;
+        let asked = self.sync.end_pull(&log);
+        let (before, held) = (self.logs.reach(&log), self.logs.batches(&log));
+        let next = next_of(&batches).filter(|next| asked.is_some_and(|asked| asked < *next));
         for batch in batches {
             if batch.header().log == log {
-                self.on_batch(now, from, batch);
+                // A gap in an answer is one on the peer's disk: asking it again at once would bring the same.
+                let _gap = self.take_in(now, batch);
             }
         }
-        let progress = self.logs.tail(&log).0 > before;
-        if more && progress {
+        let progress = self.logs.reach(&log) > before;
+        let disputed = next.filter(|_| self.logs.is_disputed(&log));
+        if let Some(next) = disputed.filter(|_| more) {
+            // Every branch has to be seen, whether or not the log grows by it.
+            self.pull(now, from, log, next);
+        } else if more && progress {
             self.pull_missing(now, from, log);
+        } else if self.logs.batches(&log) == held {
+            // Nothing new: looking again waits for the next round, or two nodes that cannot agree would ask each other without a pause.
         } else if !self.sync.is_pulling() && self.sync.is_linked(&from) {
             // Perhaps there is more in other logs than the pulls allowed at once.
             let digest = self.logs.frontier().digest();
@@ -123,7 +157,7 @@ impl Machine {
             }
             Message::Tips(theirs) => {
                 self.on_their_tips(&theirs);
-                if !theirs.covers(self.logs.frontier()) {
+                if !theirs.covers(self.logs.frontier()) || self.logs.forks_differ(&theirs) {
                     let tips = self.logs.frontier().clone();
                     self.effects.push(Effect::Send { to: from, message: Message::TipsBack(tips) });
                 }
@@ -168,8 +202,13 @@ impl Machine {
         let node = presence.node;
         let (total, free, backlog) = (presence.total, presence.free, presence.backlog);
         let (digest, root) = (presence.digest, presence.root);
+        let boot = self.fleet.peer(&node).map(|peer| peer.presence.boot);
+        let is_reborn = boot.is_some_and(|boot| boot != presence.boot);
         if node == self.me || !self.fleet.hear(now.mono, presence) {
             return;
+        }
+        if is_reborn {
+            self.owner.doubt(now.mono, &node);
         }
         self.owner.on_room(Seat::machine(node), total, free);
         let pools = self.fleet.peer(&node).map(|peer| peer.presence.gateway.pools.clone()).unwrap_or_default();
@@ -254,4 +293,10 @@ impl Machine {
         self.effects.push(Effect::Publish(presence));
         self.place_due = true;
     }
+}
+
+/// Where an answer that was cut short goes on: with what lies beside its last batch, or after it.
+fn next_of(batches: &[SignedBatch]) -> Option<Seq> {
+    let (first, last) = (batches.first()?.header(), batches.last()?.header());
+    Some(if first.first_seq < last.first_seq { last.first_seq } else { Seq(last.last_seq().0 + 1) })
 }

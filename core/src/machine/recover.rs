@@ -1,26 +1,26 @@
 //! Recovery: from the records on disk back to a Machine.
 //!
 //! Invariants: what was acknowledged is in the records and so in the recovered Facts; without the clean-shutdown marker the next event opens a new epoch (DESIGN L2);
-//! tasks that were accepted and have no outcome are reported lost, exactly once, so that their owners grant them again.
+//! what was accepted and has no outcome is taken up again as far as it was found, and reported lost otherwise, exactly once (`resume`).
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::io::{Effect, Note, Record};
 use super::outbox::Outbox;
+use super::resume::{Accepted, Books, Survivor};
 use super::retire::Retention;
-use super::snapshot::{Alias, Keeping, Key, Local, Shared, still_open};
+use super::snapshot::{Alias, Keeping, Key, Local, Shared};
 use super::succession::Duties;
 use super::{About, Disk, Identity, Machine};
 use crate::config::Config;
 use crate::election::Election;
 use crate::event::{SignedBatch, cluster_id};
-use crate::facts::{Facts, Job, Outcome, Past, Touched, Usage};
-use crate::ids::{Dot, Epoch, GrantId, JobId};
-use crate::lattice::IntervalSet;
+use crate::facts::{Facts, Job, Past, Touched};
+use crate::ids::{Dot, Epoch, GrantId, JobId, LogId};
 use crate::log::{Ingest, LogSet};
-use crate::namespace::{Registry, Voice};
+use crate::namespace::Registry;
 use crate::rng::Rng;
-use crate::schedule::{Ended, Executor, Fleet, Owner};
+use crate::schedule::{Executor, Fleet, Owner};
 use crate::sync::Sync;
 use crate::time::{HlcClock, Now};
 
@@ -33,7 +33,9 @@ pub struct Recovery {
     logs: LogSet,
     facts: Facts,
     clock: HlcClock,
-    accepted: BTreeMap<GrantId, IntervalSet>,
+    accepted: BTreeMap<GrantId, Accepted>,
+    survivors: Vec<Survivor>,
+    books: Books,
     clean: bool,
     owner: Owner,
     /// What history should have of jobs that were retired.
@@ -57,6 +59,8 @@ impl Recovery {
             facts: Facts::bot(),
             clock: HlcClock::default(),
             accepted: BTreeMap::new(),
+            survivors: Vec::new(),
+            books: Books::Partial,
             clean: false,
             owner: Owner::default(),
             past: Vec::new(),
@@ -98,8 +102,8 @@ impl Recovery {
         self.clean = matches!(record, Record::CleanShutdown);
         match record {
             Record::CleanShutdown => {}
-            Record::Note(Note::Accepted { grant, tasks }) => {
-                self.accepted.insert(grant, tasks);
+            Record::Note(Note::Accepted { grant, tasks, attempt, pool }) => {
+                self.accepted.insert(grant, Accepted { tasks, attempt, pool });
             }
             Record::Batch(batch) => match self.ingest(batch.clone()) {
                 Ingest::Ready(batches) => batches.iter().for_each(|batch| self.fold(batch)),
@@ -133,13 +137,20 @@ impl Recovery {
         }
     }
 
+    /// What the edges found of the tasks that were started here and are not known to have been told. Without this call nothing is known of any, and all of them
+    /// are lost.
+    pub fn resume(&mut self, survivors: Vec<Survivor>, books: Books) {
+        self.survivors = survivors;
+        self.books = books;
+    }
+
     /// All records are in: the node may start.
     #[must_use]
     pub fn finish(self, now: Now) -> Machine {
         let me = self.identity.signer.node();
         let epoch = match self.logs.last_epoch(&me) {
             None => Epoch(1),
-            Some(last) if self.clean => last,
+            Some(last) if self.clean && !self.logs.is_forked(&LogId { node: me, epoch: last }) => last,
             Some(last) => Epoch(last.0 + 1),
         };
         let mut machine = Machine {
@@ -174,10 +185,11 @@ impl Recovery {
             logs: self.logs,
             facts: self.facts,
             epoch,
+            frozen: false,
             next_job: 0,
         };
         machine.next_job = machine.next_job_number();
-        machine.report_lost(self.accepted);
+        machine.resume(now, self.accepted, self.survivors, self.books);
         machine.resume_duties(now);
         machine
     }
@@ -190,28 +202,5 @@ impl Machine {
         // Others may have spoken of jobs with any number; only this node submits under its own name.
         let submitted = own.filter(|(_, job)| job.submit.as_ref().is_some()).map(|(id, _)| id.no);
         submitted.chain(self.facts.retired().last_of(&self.me)).max().unwrap_or_default().0.saturating_add(1)
-    }
-
-    /// Tasks that this node had accepted, and perhaps started, before it went down.
-    fn report_lost(&mut self, mut accepted: BTreeMap<GrantId, IntervalSet>) {
-        // A grant to oneself needs no note: the grant itself is in the log.
-        for (id, job) in self.facts.jobs() {
-            for (no, grant) in job.grants.iter().filter(|(no, _)| no.term.is_of(&id.log.node, &self.me)) {
-                if let Some(placed) = grant.placed.as_ref().filter(|placed| placed.node == self.me && !grant.void) {
-                    accepted.insert(GrantId { job: id, no: *no }, placed.tasks.clone());
-                }
-            }
-        }
-        for (grant, tasks) in accepted {
-            let job = self.facts.job(&grant.job);
-            // Nobody waits for what was withdrawn, is sealed or retired.
-            let lost = still_open(&self.facts, &self.me, &grant, &tasks);
-            if !lost.is_empty() {
-                let voice = job.and_then(|job| job.submit.as_ref()).map(|submit| Voice::of(submit)).unwrap_or_default();
-                let (outcome, usage) = (Outcome::Lost, Usage::default());
-                self.outbox.push_finished(Ended { grant, voice, tasks: lost, outcome, usage });
-            }
-            self.executor.refuse(grant);
-        }
     }
 }

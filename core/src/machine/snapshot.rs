@@ -12,6 +12,7 @@ use smol_str::SmolStr;
 
 use super::Machine;
 use super::io::{Effect, Notice, SnapshotNews};
+use super::resume::Accepted;
 use crate::config::Config;
 use crate::facts::{Facts, FactsError};
 use crate::ids::{ClusterId, GrantId, Hash, JobId, LogId, NodeId};
@@ -69,7 +70,7 @@ pub struct Shared {
 pub struct Local {
     /// Tasks that it accepted and has not reported the end of.
     #[n(0)]
-    pub accepted: BTreeMap<GrantId, IntervalSet>,
+    pub accepted: BTreeMap<GrantId, Accepted>,
     /// Idempotency keys of retired jobs, oldest first.
     #[n(1)]
     pub requests: Vec<Key>,
@@ -185,7 +186,7 @@ pub(super) struct Keeping {
     /// Where the logs end in the one that is being written, and the bytes it covers.
     in_flight: Option<(Vec<LogEnd>, u64)>,
     /// Acceptances on this node's disk that may be open.
-    accepted: BTreeMap<GrantId, IntervalSet>,
+    accepted: BTreeMap<GrantId, Accepted>,
     /// How many of them there may be before they are looked through.
     accepted_max: usize,
     /// From whom one is being fetched.
@@ -201,7 +202,7 @@ impl Keeping {
         config: &Config,
         bytes: u64,
         joined: bool,
-        accepted: BTreeMap<GrantId, IntervalSet>,
+        accepted: BTreeMap<GrantId, Accepted>,
     ) -> Self {
         let due = now.after_ms(SOON_MS.min(config.snapshot_ms));
         Self { bytes, due, joined, accepted, ..Self::default() }
@@ -240,8 +241,8 @@ pub(super) fn still_open(facts: &Facts, me: &NodeId, grant: &GrantId, tasks: &In
 
 impl Machine {
     /// An acceptance is on disk.
-    pub(super) fn keep_accepted(&mut self, grant: GrantId, tasks: IntervalSet) {
-        self.keeping.accepted.insert(grant, tasks);
+    pub(super) fn keep_accepted(&mut self, grant: GrantId, accepted: Accepted) {
+        self.keeping.accepted.insert(grant, accepted);
         if self.keeping.accepted.len() > self.keeping.accepted_max.max(2 * limits::HELD_GRANTS_MAX) {
             self.drop_closed();
             self.keeping.accepted_max = 2 * self.keeping.accepted.len();
@@ -250,7 +251,7 @@ impl Machine {
 
     fn drop_closed(&mut self) {
         let (facts, me) = (&self.facts, &self.me);
-        self.keeping.accepted.retain(|grant, tasks| !still_open(facts, me, grant, tasks).is_empty());
+        self.keeping.accepted.retain(|grant, kept| !still_open(facts, me, grant, &kept.tasks).is_empty());
     }
 
     /// Writes a snapshot once there is enough log beyond the last one.
@@ -334,7 +335,7 @@ impl Machine {
         moved.into_iter().for_each(|log| self.on_owner_changed(now, log));
         self.on_retired(&dropped);
         for end in logs {
-            self.jump(&end);
+            self.jump(now, &end);
         }
         self.next_job = self.next_job.max(self.next_job_number());
         self.keeping.joined = true;
@@ -348,12 +349,12 @@ impl Machine {
         }
     }
 
-    fn jump(&mut self, end: &LogEnd) {
+    fn jump(&mut self, now: Now, end: &LogEnd) {
         let Some(released) = self.logs.jump(end) else {
             return;
         };
         self.sync.end_pull(&end.log);
-        self.note_own_log(end.log);
+        self.note_own_log(now, end.log);
         for batch in released {
             let urgency = self.urgency_of(&batch);
             self.outbox.push_remote(batch, urgency);

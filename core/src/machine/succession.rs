@@ -19,6 +19,8 @@ use crate::time::{Mono, Now};
 const LOOK_MS: u64 = 500;
 /// An adoption that does not appear in the log is made again after this long.
 const ADOPT_RETRY_MS: u64 = 3_000;
+/// Epochs count up to here: one must fit a signed value of an event's spec.
+const EPOCH_MAX: u64 = i64::MAX.unsigned_abs();
 /// A node that came back and has a link waits at most so long until it knows what its peer knows.
 const REJOIN_MS_MAX: u64 = 30_000;
 
@@ -33,9 +35,9 @@ struct Rejoining {
 /// This node's duties as an owner.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Duties {
-    /// Logs that were adopted and are acted for, its own ones not counted.
-    adopted: BTreeSet<LogId>,
-    /// Adoptions that have yet to stand for a while, and since when they do.
+    /// Logs that are acted for, beside the one that this node writes.
+    held: BTreeSet<LogId>,
+    /// Logs to act for once that has stood for a while, and since when it does: adopted ones, and own ones of which others knew more.
     settling: BTreeMap<LogId, Mono>,
     /// Adoptions that were written lately.
     written: BTreeMap<LogId, (Term, Mono)>,
@@ -76,7 +78,29 @@ impl Machine {
     pub fn acts_for(&self, log: &LogId) -> bool {
         self.duties.rejoining.is_none()
             && self.facts.owners().owner_of(log) == self.me
-            && (self.facts.owners().adoption(log).is_none() || self.duties.adopted.contains(log))
+            && (*log == self.own_log() || self.duties.held.contains(log))
+    }
+
+    /// Something was learnt of a log that this node owns and does not act for: it will, once it has heard the rest.
+    pub(super) fn note_duty(&mut self, now: Now, log: LogId) {
+        let is_known = self.duties.settling.contains_key(&log) || self.duties.held.contains(&log);
+        if !is_known && log != self.own_log() && self.facts.owners().owner_of(&log) == self.me {
+            self.settle_later(now, log);
+        }
+    }
+
+    /// Others knew more of this node's own log than it did: it acts for it again once it has heard that.
+    pub(super) fn doubt_own_log(&mut self, now: Now, log: LogId) {
+        self.owner.hand_over(&log);
+        self.duties.held.remove(&log);
+        if self.facts.owners().owner_of(&log) == self.me {
+            self.settle_later(now, log);
+        }
+    }
+
+    fn settle_later(&mut self, now: Now, log: LogId) {
+        self.duties.settling.insert(log, now.mono);
+        self.duties.look_due = self.duties.look_due.min(now.mono.after_ms(self.config.settle_ms));
     }
 
     /// Whether this node has come back and does not know yet what happened meanwhile.
@@ -130,12 +154,15 @@ impl Machine {
             return;
         }
         self.duties.look_due = now.mono.after_ms(LOOK_MS);
-        let settled = |since: &Mono| now.mono.since_ms(*since) >= self.config.settle_ms;
+        let is_pulling = self.sync.is_pulling();
+        // Its own log is heard whole before it acts for it; of another's, what is missing comes when it comes.
+        let settled = |log: &LogId, since: &Mono| {
+            now.mono.since_ms(*since) >= self.config.settle_ms && !(is_pulling && log.node == self.me)
+        };
         let ready: Vec<LogId> =
-            self.duties.settling.iter().filter(|(_, since)| settled(since)).map(|(log, _)| *log).collect();
+            self.duties.settling.iter().filter(|(log, since)| settled(log, since)).map(|(log, _)| *log).collect();
         for log in ready {
             self.duties.settling.remove(&log);
-            self.duties.adopted.insert(log);
             self.take_up(now, log);
         }
         if !self.stopping && self.disk_refusal().is_none() && self.duties.rejoining.is_none() {
@@ -148,7 +175,7 @@ impl Machine {
             return;
         };
         let caught_up = rejoining.theirs.as_ref().is_some_and(|theirs| self.logs.frontier().covers(theirs));
-        let patience = if self.sync.links().next().is_some() { REJOIN_MS_MAX } else { self.config.suspect_ms };
+        let patience = if rejoining.theirs.is_some() { REJOIN_MS_MAX } else { self.config.suspect_ms };
         if caught_up || now.mono.since_ms(rejoining.since) >= patience {
             self.duties.rejoining = None;
             self.take_up_all(now);
@@ -160,16 +187,14 @@ impl Machine {
             self.facts.logs().filter(|log| self.facts.owners().owner_of(log) == self.me).copied().collect();
         for log in logs {
             // What it adopted in an earlier life it holds still.
-            if self.facts.owners().adoption(&log).is_some() {
-                self.duties.settling.remove(&log);
-                self.duties.adopted.insert(log);
-            }
+            self.duties.settling.remove(&log);
             self.take_up(now, log);
         }
     }
 
     /// Opens the books of a log's jobs.
     fn take_up(&mut self, now: Now, log: LogId) {
+        self.duties.held.insert(log);
         let term = self.facts.owners().term_of(&log);
         let mut decisions = Vec::new();
         for (id, job) in self.facts.jobs_in(&log) {
@@ -185,15 +210,14 @@ impl Machine {
     pub(super) fn on_owner_changed(&mut self, now: Now, log: LogId) {
         let owner = self.facts.owners().owner_of(&log);
         self.owner.hand_over(&log);
-        self.duties.adopted.remove(&log);
+        self.duties.held.remove(&log);
         self.duties.settling.remove(&log);
         self.duties.written.remove(&log);
         if owner == self.me {
-            self.duties.settling.insert(log, now.mono);
-            self.duties.look_due = self.duties.look_due.min(now.mono.after_ms(self.config.settle_ms));
+            self.settle_later(now, log);
         } else {
             // What is submitted here from now on is this node's own again.
-            self.freeze_own_log(log);
+            let _frozen = self.freeze_own_log(log);
         }
         self.effects.push(Effect::Notice(Notice::Adopted { log, by: owner }));
     }
@@ -202,7 +226,12 @@ impl Machine {
         let is_silent =
             |owner: &NodeId| *owner != self.me && self.fleet.silent_ms(now.mono, owner) >= self.config.adopt_ms;
         let owners = self.facts.owners();
-        let orphaned: Vec<LogId> = self.facts.logs().filter(|log| is_silent(&owners.owner_of(log))).copied().collect();
+        // Anyone may speak of jobs that nobody submitted, in logs that do not exist.
+        let is_real = |log: &LogId| {
+            log.epoch.0 <= EPOCH_MAX && self.facts.jobs_in(log).any(|(_, job)| job.submit.as_ref().is_some())
+        };
+        let orphaned: Vec<LogId> =
+            self.facts.logs().filter(|log| is_silent(&owners.owner_of(log)) && is_real(log)).copied().collect();
         if orphaned.is_empty() {
             return;
         }

@@ -7,6 +7,7 @@ mod hostile;
 mod pair;
 mod relays;
 mod restart;
+mod resume;
 mod retire;
 mod snapshot;
 mod spread;
@@ -116,6 +117,24 @@ fn show_record(record: &Record) -> String {
         Record::Note(_) => "note".into(),
         Record::CleanShutdown => "clean".into(),
     }
+}
+
+/// The write that the disk has to answer next.
+fn last_write(effects: &[Effect]) -> Option<WriteId> {
+    effects.iter().rev().find_map(|effect| match effect {
+        Effect::Write { write, .. } => Some(*write),
+        Effect::Gossip(_)
+        | Effect::Publish(_)
+        | Effect::Send { .. }
+        | Effect::Serve { .. }
+        | Effect::Spawn(_)
+        | Effect::Kill(_)
+        | Effect::Reply { .. }
+        | Effect::Retire(_)
+        | Effect::Snapshot(_)
+        | Effect::Fetch { .. }
+        | Effect::Notice(_) => None,
+    })
 }
 
 fn check(machine: &mut Machine, at: u64, input: Input, expected: &Expect) -> Vec<Effect> {

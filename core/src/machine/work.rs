@@ -31,12 +31,18 @@ impl Machine {
             return;
         };
         let is_mine = self.acts_for(&id.log);
+        if id.log.node == self.me && job.submit.as_ref().is_some() {
+            // Names on the screen do not tell epochs apart.
+            self.next_job = self.next_job.max(id.no.0.saturating_add(1));
+        }
         if is_mine {
             let mut decisions = Vec::new();
             let term = self.facts.owners().term_of(&id.log);
             self.owner.on_job(now.mono, (id, term), job, event.ctx.grant, &mut decisions);
             self.decide(now, decisions);
             self.place_due = true;
+        } else {
+            self.note_duty(now, id.log);
         }
         let grant = event.ctx.grant.map(|no| GrantId { job: id, no });
         if is_submission(event) {
@@ -179,10 +185,19 @@ impl Machine {
 
     pub(super) fn on_port_opened(&mut self, now: Now, run: RunId, port: u16, host: &str) {
         // A run that is over by now has said all that counts.
-        if let Some((grant, task, voice)) = self.executor.run(&run) {
+        if let Some((grant, task, voice)) = self.executor.run(&run)
+            && !self.knows_port(&grant, task)
+        {
             let hlc = self.clock.tick(now.wall);
             self.outbox.push(voice.port_allocated(hlc, grant, task, port, host));
         }
+    }
+
+    /// Whether this node has told where the task's environment listens: after a restart it hears of it again.
+    fn knows_port(&self, grant: &GrantId, task: u32) -> bool {
+        let job = self.facts.job(&grant.job);
+        let run = job.and_then(|job| job.grants.lookup(&grant.no)).and_then(|grant| grant.run_by(&self.me));
+        run.is_some_and(|run| run.port(task).is_some())
     }
 
     /// What relays here serve has changed. Tasks that wait for one that is gone go back to their owners.
@@ -226,9 +241,15 @@ impl Machine {
             None => {}
         }
         let known = job.grants.lookup(&offer.grant.no);
-        let reported = known.is_some_and(|grant| grant.run_by(&self.me).is_some());
         let withdrawn = known.is_some_and(|grant| grant.void) || job.cancel.0.is_some();
-        if reported {
+        if let Some(run) = known.and_then(|grant| grant.run_by(&self.me)) {
+            // It was accepted in another life of this node. What has not ended by now never will.
+            let mut lost = offer.tasks.difference(&run.all_ended());
+            lost.subtract(&job.sealed_tasks());
+            if !lost.is_empty() {
+                let (grant, voice, usage) = (offer.grant, Voice::of(submit), Usage::default());
+                self.report(Ended { grant, voice, tasks: lost, outcome: Outcome::Lost, usage });
+            }
             return self.answer_offer(now, from, offer.grant, Answer::Accepted);
         }
         if withdrawn || self.stopping || self.disk_refusal().is_some() || self.is_drained(&self.me) {
@@ -244,7 +265,8 @@ impl Machine {
             }
             Verdict::Accept => {
                 self.accepting.insert(offer.grant, from);
-                self.outbox.notes.push(Note::Accepted { grant: offer.grant, tasks: offer.tasks });
+                let Offer { grant, attempt, tasks, pool } = offer;
+                self.outbox.notes.push(Note::Accepted { grant, tasks, attempt: Some(attempt), pool });
             }
             Verdict::Held(true) => self.answer_offer(now, from, offer.grant, Answer::Accepted),
             Verdict::Held(false) => {}

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use super::io::{AckLevel, CommandError, Effect, Note, Notice, Record, Reply};
 use super::outbox::InFlight;
+use super::resume::Accepted;
 use super::{Disk, Machine};
 use crate::event::{Entry, Event, SignedBatch, membership_mac};
 use crate::facts::Touched;
@@ -49,7 +50,9 @@ impl Machine {
             return;
         }
         let mut own = self.outbox.drain_own(&mut self.clock, now.wall);
-        if !own.is_empty() && self.logs.tail(&self.own_log()).0 == Seq(0) {
+        // After a clean stop a node goes on in its last epoch: that must not be one it has given up.
+        let leaves_frozen = self.frozen && self.outbox.marker;
+        if (leaves_frozen || !own.is_empty()) && self.logs.tail(&self.own_log()).0 == Seq(0) {
             let mac = membership_mac(&self.identity.secret, &self.me);
             own.insert(0, sys::admit(self.clock.tick(now.wall), mac, &self.config.name));
         }
@@ -123,8 +126,8 @@ impl Machine {
                     }
                     self.effects.push(Effect::Notice(Notice::Folded(batch)));
                 }
-                Record::Note(Note::Accepted { grant, tasks }) => {
-                    self.keep_accepted(grant, tasks);
+                Record::Note(Note::Accepted { grant, tasks, attempt, pool }) => {
+                    self.keep_accepted(grant, Accepted { tasks, attempt, pool });
                     self.on_accept_durable(now, grant);
                 }
                 Record::CleanShutdown => {

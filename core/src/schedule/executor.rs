@@ -4,9 +4,12 @@
 //! refused stays refused, so a repeated offer cannot start what the owner has placed elsewhere.
 //! Does not: start processes or write events; `machine` turns the answers into Effects.
 
+mod resume;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+pub use resume::{Resumed, is_on_machine};
 use smol_str::SmolStr;
 
 use super::fleet::RelaySlots;
@@ -320,6 +323,7 @@ impl Executor {
             (None, outcome) | (Some(_), outcome @ Outcome::Exit(0)) => outcome,
             (Some(Stop::Timeout), _) => Outcome::TimedOut,
             (Some(Stop::Cancel), _) => Outcome::Cancelled,
+            (Some(Stop::GiveUp), _) => Outcome::Lost,
         };
         let ended = held.ended(running.grant, IntervalSet::one(running.task), outcome);
         if held.running.is_empty() && held.queue.is_empty() {
@@ -352,6 +356,11 @@ impl Executor {
 
     fn let_go(&mut self, grant: GrantId) {
         self.held.remove(&grant);
+        self.close(grant);
+    }
+
+    /// Remembers that nothing of a grant is left to do here: an offer of it that comes late has been accepted.
+    pub fn close(&mut self, grant: GrantId) {
         self.over.push_back(grant);
         if self.over.len() > limits::HELD_GRANTS_MAX {
             self.over.pop_front();

@@ -197,8 +197,8 @@ impl Fleet {
     #[must_use]
     pub fn health(&self, now: Mono, node: &NodeId) -> Health {
         let peer = self.peers.get(node);
-        let silence = self.silent_ms(now, node).saturating_sub(self.patience_ms(peer));
-        if silence >= self.dead_ms {
+        let silence = self.silent_ms(now, node);
+        if silence >= self.dead_ms + self.patience_ms(peer) {
             Health::Dead
         } else if silence >= self.suspect_ms || peer.is_none() {
             Health::Suspect
@@ -207,7 +207,7 @@ impl Fleet {
         }
     }
 
-    /// How much longer than others a node may be silent, by how late it has been: at most as long again.
+    /// How much longer than others a node may be silent before it is taken for dead, by how late it has been: at most as long again.
     fn patience_ms(&self, peer: Option<&Peer>) -> u64 {
         peer.map_or(0, |peer| (peer.late_ms * 2).min(self.dead_ms))
     }

@@ -104,6 +104,8 @@ pub(super) struct Running {
 pub(super) enum Stop {
     Timeout,
     Cancel,
+    /// The node is being emptied.
+    GiveUp,
 }
 
 /// A task to start now.

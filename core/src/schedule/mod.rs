@@ -7,6 +7,7 @@ mod executor;
 mod explain;
 mod fleet;
 mod held;
+mod inherit;
 mod owned;
 mod owner;
 mod place;
@@ -16,7 +17,7 @@ mod requests;
 mod tests;
 
 pub use decision::{Decision, Pending};
-pub use executor::Executor;
+pub use executor::{Executor, Resumed, is_on_machine};
 pub use explain::{Explanation, NodeReason, explain};
 pub use fleet::{Fleet, Gatewayship, Health, Peer, Presence, RelaySlots};
 pub use held::{Ended, Offer, Start, Verdict};

@@ -1,7 +1,7 @@
 //! The owner's side: which tasks of its jobs wait, who is granted them, and what is sealed.
 //!
 //! Invariants: a task is in exactly one place: ready, delayed, in one open grant, or sealed; only the owner raises an attempt (DESIGN J6) and only it seals (J8);
-//! everything here can be rebuilt from Facts (`recover`).
+//! everything here can be rebuilt from Facts, after a restart and by another node that adopts the job.
 //! Does not: write events or talk to nodes; `machine` carries out its `Decision`s.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,8 +11,8 @@ use super::owned::{Open, Owned};
 use super::place::Candidate;
 use super::pool::{Pool, as_room};
 use super::requests::Requests;
-use crate::facts::{Job, Outcome, Submit};
-use crate::ids::{GrantId, GrantNo, JobId, JobNo, LogId, NodeId, Seat, Term};
+use crate::facts::{Job, Outcome};
+use crate::ids::{GrantId, GrantNo, JobId, NodeId, Seat, Term};
 use crate::lattice::IntervalSet;
 use crate::limits;
 use crate::resources::Resources;
@@ -49,13 +49,13 @@ pub struct Owner {
     judged: Vec<Candidate>,
     pub(super) rooms: BTreeMap<Seat, Room>,
     /// Open grants by where they run.
-    by_seat: BTreeMap<Seat, BTreeSet<GrantId>>,
+    pub(super) by_seat: BTreeMap<Seat, BTreeSet<GrantId>>,
     /// Delayed retries: when, and of which job.
     delayed: BTreeSet<(Mono, JobId)>,
     /// Clients' idempotency keys.
     pub(super) requests: Requests,
     /// Grants on disk whose offer has not been answered, by when to ask (again).
-    unanswered: BTreeSet<(Mono, GrantId)>,
+    pub(super) unanswered: BTreeSet<(Mono, GrantId)>,
 }
 
 impl Owner {
@@ -88,6 +88,7 @@ impl Owner {
             for no in job.grants.iter().map(|(no, _)| *no).collect::<Vec<_>>() {
                 self.on_report(now, GrantId { job: id, no }, job, decisions);
             }
+            self.ask_again(now, id);
         } else if let Some(no) = grant {
             if no.term != term {
                 self.on_earlier_grant(now, GrantId { job: id, no }, job);
@@ -101,64 +102,6 @@ impl Owner {
         self.requeue(id);
         // Only once the seals are in the log: until then a fold must not find the job gone and begin it anew.
         if job.is_sealed() {
-            self.forget(id);
-        }
-    }
-
-    /// Keeps the idempotency key of a submission.
-    pub fn remember_request(&mut self, id: JobId, submit: &Submit) {
-        self.requests.add(&submit.request, id);
-    }
-
-    /// News of a grant that an earlier owner made, on the other side of a partition: what waits here and runs there need not start here too.
-    fn on_earlier_grant(&mut self, now: Mono, id: GrantId, job: &Job) {
-        let (Some(owned), Some(grant)) = (self.jobs.get_mut(&id.job), job.grants.lookup(&id.no)) else {
-            return;
-        };
-        let Some(placed) = grant.placed.as_ref().filter(|_| !grant.void && !owned.open.contains_key(&id.no)) else {
-            return;
-        };
-        let waiting = owned.waiting().intersection(&placed.tasks);
-        if grant.run().is_none() || waiting.is_empty() {
-            return;
-        }
-        owned.withhold(&waiting);
-        owned.open.insert(id.no, Open::new(placed.seat(), placed.attempt, waiting, true, now));
-        self.by_seat.entry(placed.seat()).or_default().insert(id);
-        self.recount(&placed.seat());
-    }
-
-    /// Outcomes that an earlier owner made final stay as they are.
-    fn learn_seals(&mut self, id: JobId, job: &Job) {
-        let Some(owned) = self.jobs.get_mut(&id) else {
-            return;
-        };
-        // One's own seals are known before they are in the log.
-        if job.seals.iter().all(|(term, _)| *term == owned.term) {
-            return;
-        }
-        let fresh = job.sealed_tasks().difference(&owned.sealed);
-        if fresh.is_empty() {
-            return;
-        }
-        owned.withhold(&fresh);
-        let _ = owned.sealed.union_with(&fresh);
-        let mut done = Vec::new();
-        for (no, open) in &mut owned.open {
-            open.left.subtract(&fresh);
-            if open.left.is_empty() {
-                done.push(*no);
-            }
-        }
-        for no in done {
-            self.close(GrantId { job: id, no });
-        }
-    }
-
-    /// Another node owns the jobs of `log` now.
-    pub fn hand_over(&mut self, log: &LogId) {
-        let range = JobId { log: *log, no: JobNo(0) }..=JobId { log: *log, no: JobNo(u64::MAX) };
-        for id in self.jobs.range(range).map(|(id, _)| *id).collect::<Vec<_>>() {
             self.forget(id);
         }
     }
@@ -180,12 +123,8 @@ impl Owner {
         if left.is_empty() {
             return;
         }
-        let accepted = grant.run().is_some();
-        owned.open.insert(id.no, Open::new(placed.seat(), placed.attempt, left, accepted, now));
+        owned.open.insert(id.no, Open::new(placed.seat(), placed.attempt, left, false, now));
         self.by_seat.entry(placed.seat()).or_default().insert(id);
-        if !accepted {
-            self.unanswered.insert((now, id));
-        }
         self.recount(&placed.seat());
     }
 
@@ -235,7 +174,7 @@ impl Owner {
         }
     }
 
-    fn close(&mut self, id: GrantId) {
+    pub(super) fn close(&mut self, id: GrantId) {
         let Some(open) = self.jobs.get_mut(&id.job).and_then(|owned| owned.open.remove(&id.no)) else {
             return;
         };
@@ -245,7 +184,7 @@ impl Owner {
         self.recount(&open.seat);
     }
 
-    fn recount(&mut self, seat: &Seat) {
+    pub(super) fn recount(&mut self, seat: &Seat) {
         let Some(total) = self.rooms.get(seat).map(|room| room.total) else {
             return;
         };
@@ -396,7 +335,7 @@ impl Owner {
         self.rooms.retain(|seat, _| seat.node != *node);
     }
 
-    fn seats_of(&self, node: &NodeId) -> impl Iterator<Item = (&Seat, &BTreeSet<GrantId>)> {
+    pub(super) fn seats_of(&self, node: &NodeId) -> impl Iterator<Item = (&Seat, &BTreeSet<GrantId>)> {
         let node = *node;
         self.by_seat.range(Seat::machine(node)..).take_while(move |(seat, _)| seat.node == node)
     }
@@ -484,7 +423,7 @@ impl Owner {
         retry.into_iter().chain(offer).min()
     }
 
-    fn open_mut(&mut self, grant: &GrantId) -> Option<&mut Open> {
+    pub(super) fn open_mut(&mut self, grant: &GrantId) -> Option<&mut Open> {
         self.jobs.get_mut(&grant.job)?.open.get_mut(&grant.no)
     }
 

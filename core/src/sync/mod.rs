@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 pub use message::{Message, MessageError};
 
 use crate::config::Config;
-use crate::ids::{LogId, NodeId};
+use crate::ids::{LogId, NodeId, Seq};
 use crate::limits;
 use crate::rng::Rng;
 use crate::time::Mono;
@@ -24,6 +24,7 @@ const QUIET_ROUNDS: u32 = 10;
 #[derive(Clone, Copy, Debug)]
 struct Pull {
     peer: NodeId,
+    from: Seq,
     asked: Mono,
 }
 
@@ -75,20 +76,20 @@ impl Sync {
         self.links.contains_key(peer)
     }
 
-    /// Whether to ask `peer` for `log` now. If so, the pull counts as in flight.
-    pub fn begin_pull(&mut self, now: Mono, log: LogId, peer: NodeId) -> bool {
+    /// Whether to ask `peer` for `log` from `from` on now. If so, the pull counts as in flight.
+    pub fn begin_pull(&mut self, now: Mono, log: LogId, from: Seq, peer: NodeId) -> bool {
         self.quiet = 0;
         self.pulls.retain(|_, pull| now.since_ms(pull.asked) < limits::PULL_TIMEOUT_MS);
         if self.pulls.contains_key(&log) || self.pulls.len() >= limits::PULLS_MAX || !self.is_linked(&peer) {
             return false;
         }
-        self.pulls.insert(log, Pull { peer, asked: now });
+        self.pulls.insert(log, Pull { peer, from, asked: now });
         true
     }
 
-    /// The answer to a pull is here.
-    pub fn end_pull(&mut self, log: &LogId) {
-        self.pulls.remove(log);
+    /// The answer to a pull is here; from where on it was asked for.
+    pub fn end_pull(&mut self, log: &LogId) -> Option<Seq> {
+        self.pulls.remove(log).map(|pull| pull.from)
     }
 
     /// Whether this very log was asked of this very peer, and has not come.

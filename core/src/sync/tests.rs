@@ -25,16 +25,16 @@ fn epoch(of: u64) -> LogId {
 #[test]
 fn a_log_is_pulled_once_at_a_time() {
     let mut sync = sync();
-    assert!(sync.begin_pull(Mono(0), log(1), node(2)));
-    assert!(!sync.begin_pull(Mono(0), log(1), node(2)));
+    assert!(sync.begin_pull(Mono(0), log(1), Seq(1), node(2)));
+    assert!(!sync.begin_pull(Mono(0), log(1), Seq(1), node(2)));
     sync.end_pull(&log(1));
-    assert!(sync.begin_pull(Mono(0), log(1), node(2)));
+    assert!(sync.begin_pull(Mono(0), log(1), Seq(1), node(2)));
 }
 
 #[test]
 fn pulls_in_flight_are_bounded() {
     let mut sync = sync();
-    let begun = (1..=20).filter(|of| sync.begin_pull(Mono(0), epoch(*of), node(2)));
+    let begun = (1..=20).filter(|of| sync.begin_pull(Mono(0), epoch(*of), Seq(1), node(2)));
     assert_eq!(begun.count(), limits::PULLS_MAX);
     assert_eq!(sync.pulls(), limits::PULLS_MAX);
 }
@@ -43,19 +43,19 @@ fn pulls_in_flight_are_bounded() {
 fn an_unanswered_pull_is_asked_again() {
     let mut sync = sync();
     sync.link_up(node(3));
-    assert!(sync.begin_pull(Mono(0), log(1), node(2)));
+    assert!(sync.begin_pull(Mono(0), log(1), Seq(1), node(2)));
     let late = Mono(limits::PULL_TIMEOUT_MS);
-    assert!(!sync.begin_pull(Mono(late.0 - 1), log(1), node(3)));
-    assert!(sync.begin_pull(late, log(1), node(3)));
+    assert!(!sync.begin_pull(Mono(late.0 - 1), log(1), Seq(1), node(3)));
+    assert!(sync.begin_pull(late, log(1), Seq(1), node(3)));
 }
 
 #[test]
 fn a_pull_over_a_lost_link_is_forgotten() {
     let mut sync = sync();
-    assert!(sync.begin_pull(Mono(0), log(1), node(2)));
+    assert!(sync.begin_pull(Mono(0), log(1), Seq(1), node(2)));
     sync.link_down(&node(2));
     assert!(!sync.is_pulling());
-    assert!(!sync.begin_pull(Mono(0), log(1), node(2)), "nobody to ask any more");
+    assert!(!sync.begin_pull(Mono(0), log(1), Seq(1), node(2)), "nobody to ask any more");
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn rounds_that_find_nothing_become_rare_until_something_happens() {
     let (busy, idle) = waits.split_at(10);
     assert!(busy.iter().all(|wait| (750..=1_250).contains(wait)), "{busy:?}");
     assert!(idle.iter().all(|wait| (7_500..=12_500).contains(wait)), "{idle:?}");
-    sync.begin_pull(now, log(1), node(2));
+    sync.begin_pull(now, log(1), Seq(1), node(2));
     sync.round(now, &mut rng);
     assert!(sync.next_deadline().since_ms(now) <= 1_250);
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use starling_core::ids::{LogId, Seq};
 use starling_core::machine::Machine;
 use starling_core::time::Now;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tonic::Status;
 
 use super::hub::{Generators, Hub};
@@ -46,6 +46,9 @@ pub type ReadStorage = Arc<dyn Fn() -> StorageStats + Send + Sync>;
 
 /// Raw batches of a log that hold events from a position on, about so many bytes; empty at the end. May block.
 pub type ReadHistory = Arc<dyn Fn(LogId, Seq, usize) -> Result<Vec<Bytes>, String> + Send + Sync>;
+
+/// The ids of processes of a supervisor that this node knows nothing of. May block.
+pub type ReadOrphans = Arc<dyn Fn() -> Vec<u32> + Send + Sync>;
 
 /// What the node tells of itself.
 #[derive(Clone, Debug)]
@@ -85,6 +88,10 @@ pub struct Context {
     pub retired: Option<crate::history::History>,
     /// The gateway's workers, if this node can tell of them.
     pub workers: Option<Arc<dyn ReadWorkers>>,
+    /// Told when a user of this machine wants the node to stop.
+    pub stop: Arc<Notify>,
+    /// Tasks whose data directory was wiped while they ran.
+    pub orphans: ReadOrphans,
 }
 
 impl fmt::Debug for Context {
@@ -93,11 +100,22 @@ impl fmt::Debug for Context {
     }
 }
 
+/// Where a caller is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// On this machine, as the node's own user: it came through the Unix socket.
+    Here,
+    /// Anywhere.
+    Anywhere,
+}
+
 /// The API, shared by gRPC and HTTP.
 #[derive(Clone, Debug)]
 pub(super) struct Api {
     pub(super) ctx: Arc<Context>,
     pub(super) hub: Arc<Hub>,
+    /// Where those are who reach it by this handle.
+    pub(super) reach: Reach,
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
@@ -109,10 +127,16 @@ impl Api {
         Self {
             ctx: Arc::new(ctx),
             hub: Arc::default(),
+            reach: Reach::Anywhere,
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             stopping,
         }
+    }
+
+    /// The same, for callers on the Unix socket.
+    pub(super) fn here(&self) -> Self {
+        Self { reach: Reach::Here, ..self.clone() }
     }
 
     /// Asks the Machine.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use starling_core::election::{Vacancy, Why};
@@ -40,6 +41,7 @@ const NAMES_MAX: usize = 10;
 pub(super) async fn doctor(api: &Api) -> Result<DoctorReply, ApiError> {
     let storage = read_storage(api).await;
     let agreement = agreement(api).await?;
+    let orphans = orphans(api).await;
     let about = api.ctx.about.clone();
     let ask = move |machine: &mut Machine, now: Now| {
         let checks = vec![
@@ -51,6 +53,7 @@ pub(super) async fn doctor(api: &Api) -> Result<DoctorReply, ApiError> {
             clocks(machine, now),
             opaque(machine),
             secret(&about),
+            orphans,
             serving(machine, now),
         ];
         DoctorReply { checks, view: Some(seen(machine, now)) }
@@ -175,6 +178,20 @@ fn secret(about: &About) -> Check {
         return check("secret", CheckState::Warn, detail, "`starling cluster init` makes one for several machines");
     }
     ok("secret", "set; only nodes that know it can join")
+}
+
+/// Tasks that run on though the books of this data directory know nothing of them.
+async fn orphans(api: &Api) -> Check {
+    const NAME: &str = "orphans";
+    let read = Arc::clone(&api.ctx.orphans);
+    let found = tokio::task::spawn_blocking(move || read()).await.unwrap_or_default();
+    if found.is_empty() {
+        return ok(NAME, "no task runs that this node does not know");
+    }
+    let pids: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let detail = format!("processes of a data directory that was here before: {}", listed(&pids));
+    let hint = format!("look at them, then end them: kill {}", pids.join(" "));
+    check(NAME, CheckState::Warn, detail, &hint)
 }
 
 /// Whether workers from outside are served, and whether those of other hosts could come in.

@@ -5,10 +5,10 @@
 
 use starling_proto::v1::starling_server::Starling;
 use starling_proto::v1::{
-    AddTokenReply, AddTokenRequest, CancelReply, CancelRequest, DoctorReply, DoctorRequest, DrainNodeRequest,
-    EventLine, EventsRequest, ExplainReply, FactsPage, ForgetNodeRequest, GatewayReply, GetGatewayRequest,
-    GetNamespaceRequest, GetNodeRequest, InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply, ListJobsRequest,
-    ListNamespacesReply, ListNamespacesRequest, ListNodesRequest, ListRelaysRequest, ListTokensReply,
+    AddTokenReply, AddTokenRequest, CancelReply, CancelRequest, DoctorReply, DoctorRequest, DownReply, DownRequest,
+    DrainNodeRequest, EventLine, EventsRequest, ExplainReply, FactsPage, ForgetNodeRequest, GatewayReply,
+    GetGatewayRequest, GetNamespaceRequest, GetNodeRequest, InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply,
+    ListJobsRequest, ListNamespacesReply, ListNamespacesRequest, ListNodesRequest, ListRelaysRequest, ListTokensReply,
     ListTokensRequest, ListWorkersReply, ListWorkersRequest, LogChunk, LogsRequest, MemberReply, NamespaceDetail,
     NodeDetail, NodesReply, PullFactsRequest, PutNamespaceReply, PutNamespaceRequest, RelayHear, RelaySay, RelaysReply,
     RevokeTokenReply, RevokeTokenRequest, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
@@ -17,7 +17,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::context::Api;
 use super::stream::Produced;
-use super::{doctor, events, facts, gateway, jobs, logs, members, namespaces, nodes, relays, submit, wait, workers};
+use super::{
+    doctor, down, events, facts, gateway, jobs, logs, members, namespaces, nodes, relays, submit, wait, workers,
+};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -138,5 +140,9 @@ impl Starling for Api {
 
     async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Answer<RevokeTokenReply> {
         self.call(gateway::revoke_token(self, request.into_inner())).await.map(Response::new)
+    }
+
+    async fn down(&self, request: Request<DownRequest>) -> Answer<DownReply> {
+        self.call(down::down(self, request.into_inner())).await.map(Response::new)
     }
 }

@@ -27,14 +27,14 @@ use serde::de::DeserializeOwned;
 use starling_proto::Word;
 use starling_proto::v1::starling_server::StarlingServer;
 use starling_proto::v1::{
-    CancelRequest, EventsRequest, GetNamespaceRequest, GetNodeRequest, JobRef, JobState, ListJobsRequest,
+    CancelRequest, DownRequest, EventsRequest, GetNamespaceRequest, GetNodeRequest, JobRef, JobState, ListJobsRequest,
     ListNodesRequest, LogStream, LogsRequest, PullFactsRequest, PutNamespaceRequest, SubmitRequest, WaitRequest,
 };
 use tonic::Status;
 
 use super::context::Api;
 use super::status::{self, ApiError};
-use super::{doctor, events, facts, hub, jobs, logs, namespaces, nodes, submit, wait};
+use super::{doctor, down, events, facts, hub, jobs, logs, namespaces, nodes, submit, wait};
 
 /// Largest request, as for gRPC.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -64,6 +64,7 @@ pub(super) fn router(api: Api) -> Router {
         .route("/v1/facts", get(get_facts))
         .route("/v1/info", get(get_info))
         .route("/v1/doctor", get(get_doctor))
+        .route("/v1/down", post(post_down))
         .route("/healthz", get(get_health))
         .merge(hub::routes())
         .merge(relays::routes())
@@ -226,6 +227,13 @@ async fn post_submit(State(api): State<Api>, request: Request) -> Response {
 async fn post_cancel(State(api): State<Api>, request: Request) -> Response {
     match body::<CancelRequest>(request).await {
         Ok(request) => answer(api.call(jobs::cancel(&api, request)).await),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn post_down(State(api): State<Api>, request: Request) -> Response {
+    match body::<DownRequest>(request).await {
+        Ok(request) => answer(api.call(down::down(&api, request)).await),
         Err(refusal) => refusal.into_response(),
     }
 }

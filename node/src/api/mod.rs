@@ -9,6 +9,7 @@ mod attempts;
 mod context;
 mod convert;
 mod doctor;
+mod down;
 mod events;
 mod facts;
 mod gateway;
@@ -35,7 +36,7 @@ mod usage;
 mod wait;
 mod workers;
 
-pub use context::{About, Context, ReadHistory, ReadStorage, StorageStats};
+pub use context::{About, Context, ReadHistory, ReadOrphans, ReadStorage, StorageStats};
 pub use hub::{Generator, Generators};
 pub use serve::serve;
 pub use socket::BindError;

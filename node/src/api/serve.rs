@@ -51,7 +51,8 @@ pub async fn serve(
 ) -> Result<(), BindError> {
     let unix = UnixSocket::bind(&socket)?;
     let (stop, stopping) = watch::channel(false);
-    let router = http::router(Api::new(ctx, stopping.clone()));
+    let api = Api::new(ctx, stopping.clone());
+    let (here, router) = (http::router(api.here()), http::router(api));
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -78,7 +79,7 @@ pub async fn serve(
                     });
                 }
                 Ok(Stream::Unix(stream)) => {
-                    let (router, mut stopping) = (router.clone(), stopping.clone());
+                    let (router, mut stopping) = (here.clone(), stopping.clone());
                     connections.spawn(async move {
                         if speaks(stream.readable(), &mut stopping).await {
                             connection(stream, router, stopping).await;

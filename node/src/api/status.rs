@@ -102,6 +102,9 @@ pub(super) enum ApiError {
     /// The relays' manager refused.
     #[error(transparent)]
     Relay(RelayError),
+    /// For callers on the Unix socket only.
+    #[error("only a user of the node's own machine may ask for this, over its Unix socket")]
+    NotHere,
     /// The reader of a stream has gone; nobody sees this.
     #[error("the reader has gone")]
     ReaderGone,
@@ -168,6 +171,10 @@ impl From<ApiError> for Status {
                 refusal(Code::DataLoss, message, hint, vec![])
             }
             ApiError::Relay(error) => of_relay(&error, message),
+            ApiError::NotHere => {
+                let hint = "run `starling down` on that machine, or stop the process";
+                refusal(Code::PermissionDenied, message, hint, vec![])
+            }
             ApiError::ReaderGone => Self::cancelled(message),
         }
     }

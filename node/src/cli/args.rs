@@ -5,6 +5,7 @@
 //! the environment come after them.
 //! Does not: read the environment for `up` (the configuration does), connect, or print.
 
+mod down;
 mod gateway;
 mod hwp;
 mod sim;
@@ -15,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub use down::{DownArgs, SuperviseArgs};
 pub use gateway::{GatewayVerb, TokenAddArgs, TokenRevokeArgs, TokenVerb};
 pub use hwp::{HwpArgs, HwpAt};
 pub use sim::{PairArgs, SimRunArgs, SimSubmitArgs, SimVerb};
@@ -56,6 +58,8 @@ pub struct ClientOptions {
 pub enum Verb {
     /// Start a node here; it finds the others by itself
     Up(UpArgs),
+    /// Stop a node of this machine; the tasks that run there go on
+    Down(DownArgs),
     /// Hand a job to the cluster
     Submit(SubmitArgs),
     /// Run one command somewhere and stream its output here; exits with its code
@@ -101,6 +105,9 @@ pub enum Verb {
     Cluster(ClusterVerb),
     /// Check the node and its agreement with the others
     Doctor,
+    /// Host tasks for a node; nodes start this themselves
+    #[command(hide = true)]
+    Supervise(SuperviseArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -198,6 +205,8 @@ pub struct UpArgs {
     pub api: Option<SocketAddr>,
     #[command(flatten)]
     pub hwp: HwpArgs,
+    #[command(flatten)]
+    pub liveness: LivenessArgs,
     /// Address of a node to join; may be repeated
     #[arg(long, value_name = "ADDR")]
     pub join: Vec<String>,
@@ -228,6 +237,18 @@ pub struct UpArgs {
     /// error, warn, info, debug, trace, or a filter such as info,starling_net=debug
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
+}
+
+/// How often a node speaks, and how long it may be silent.
+#[derive(Debug, Clone, Default, Args)]
+pub struct LivenessArgs {
+    /// Time between two signs of life; the same at all nodes. Lower: more traffic. Higher: deaths are noticed later [default: 1s]
+    #[arg(long, value_name = "TIME")]
+    pub heartbeat: Option<Millis>,
+    /// Silence after which a node's tasks run elsewhere, and after five thirds of it its queue too. Lower: tasks run twice after
+    /// a hiccup. Higher: they wait [default: 6s]
+    #[arg(long, value_name = "TIME")]
+    pub grace: Option<Millis>,
 }
 
 /// Flags of `cluster init`.

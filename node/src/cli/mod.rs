@@ -3,11 +3,12 @@
 //! Invariants: data goes to stdout, talk to stderr; the exit code is the job's own, or 124 timed out,
 //! 125 cancelled, 2 usage, 69 no daemon, 75 lost; nothing here is faster or better informed than
 //! any other client of the API.
-//! Does not: run nodes or workers or read their configuration: `up`, `hwp-worker`, `cluster init` and
-//! `config show` are handed back to the caller.
+//! Does not: run nodes, workers or supervisors or read their configuration: `up`, `hwp-worker`, `supervise`,
+//! `cluster init` and `config show` are handed back to the caller.
 
 pub mod args;
 mod connect;
+mod down;
 mod error;
 mod events;
 mod facts;
@@ -37,7 +38,7 @@ use clap::Parser as _;
 use tokio::time::Instant;
 
 use self::args::{Cli, ClientOptions, ClusterVerb, ConfigVerb, JobVerb, NodeVerb, SimVerb, Verb};
-pub use self::args::{ClusterInitArgs, HwpArgs, HwpAt, HwpWorkerArgs, UpArgs};
+pub use self::args::{ClusterInitArgs, HwpArgs, HwpAt, HwpWorkerArgs, LivenessArgs, SuperviseArgs, UpArgs};
 pub use self::connect::base_dir;
 use self::connect::{Client, Target};
 use self::error::CliError;
@@ -60,6 +61,8 @@ pub enum Parsed {
     ConfigShow(Box<UpArgs>),
     /// Be a worker of an HWP server.
     HwpWorker(Box<HwpWorkerArgs>),
+    /// Host tasks for a node.
+    Supervise(SuperviseArgs),
     /// Ask a node; see [`execute`].
     Client(Box<ClientCommand>),
 }
@@ -73,6 +76,7 @@ pub struct ClientCommand {
 
 #[derive(Debug)]
 enum ClientVerb {
+    Down(args::DownArgs),
     Submit(args::SubmitArgs),
     Run(args::RunArgs),
     SimRun(args::SimRunArgs),
@@ -116,6 +120,8 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Cluster(ClusterVerb::Init(init)) => return Parsed::ClusterInit(init),
         Verb::Config(ConfigVerb::Show(up)) => return Parsed::ConfigShow(up),
         Verb::HwpWorker(worker) => return Parsed::HwpWorker(worker),
+        Verb::Supervise(supervise) => return Parsed::Supervise(supervise),
+        Verb::Down(down) => ClientVerb::Down(down),
         Verb::Submit(submit) => ClientVerb::Submit(submit),
         Verb::Run(run) => ClientVerb::Run(run),
         Verb::Sim(SimVerb::Run(run)) => ClientVerb::SimRun(run),
@@ -172,6 +178,7 @@ async fn perform(command: ClientCommand, out: &Output) -> Result<u8, CliError> {
     let target = Target::parse(command.options.via.as_deref());
     let session = Session { target, out };
     match command.verb {
+        ClientVerb::Down(args) => down::down(&session, args).await,
         ClientVerb::Submit(args) => submit::submit(&session, args).await,
         ClientVerb::Run(args) => run::run(&session, args).await,
         ClientVerb::SimRun(args) => sim::run(&session, args).await,

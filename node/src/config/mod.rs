@@ -5,6 +5,7 @@
 
 pub mod hwp;
 pub mod keep;
+pub mod liveness;
 pub mod names;
 pub mod secret;
 
@@ -117,6 +118,8 @@ struct File {
     retain_jobs: Option<usize>,
     snapshot_every: Option<String>,
     snapshot_log: Option<String>,
+    heartbeat: Option<String>,
+    grace: Option<String>,
     hwp: Option<String>,
     hwp_cert: Option<PathBuf>,
     hwp_key: Option<PathBuf>,
@@ -138,6 +141,8 @@ pub struct Config {
     pub api: Set<Option<SocketAddr>>,
     /// How workers are served.
     pub hwp: hwp::Hwp,
+    /// How often it speaks, and how long others may be silent.
+    pub liveness: liveness::Liveness,
     /// Addresses of nodes to join.
     pub join: Set<Vec<SocketAddr>>,
     /// Thousandths of a core to offer; all cores if not set.
@@ -290,6 +295,7 @@ impl Config {
             api: optional(args.api, variable("STARLING_API", address)?, file.api),
             hwp: hwp::Hwp::resolve(&args.hwp, hwp_file)?,
             keep: keep::Keep::resolve(args.archive, &keep_file)?,
+            liveness: liveness::Liveness::resolve(&args.liveness, file.heartbeat.as_deref(), file.grace.as_deref())?,
             join: pick(addresses(flag_joins)?, joins, addresses(file.join)?, Vec::new()),
             cpus_milli: optional(flag_cpus, variable("STARLING_CPUS", cpus)?, file.cpus.map(milli)),
             mem_bytes: optional(args.mem.map(|mem| mem.0), variable("STARLING_MEM", memory)?, mem_file),
@@ -378,6 +384,7 @@ impl Config {
         ];
         lines.extend(self.hwp.lines());
         lines.extend(self.keep.lines());
+        lines.extend(self.liveness.lines());
         lines
     }
 }

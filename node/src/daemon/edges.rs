@@ -2,67 +2,32 @@
 //!
 //! Invariants: runs on the driver's thread, so nothing here blocks; a full queue to a peer or to the serving thread drops, and sync repairs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use starling_core::event::Signer;
 use starling_core::facts::{Outcome, Usage};
-use starling_core::ids::{JobId, LogId, RunId, WriteId};
+use starling_core::ids::{JobId, LogId, WriteId};
 use starling_core::machine::{Effect, Input, Record, Spawn, Work};
 use starling_net::{Lane, PeerKey, Topic};
 use tracing::{debug, warn};
 
+use super::archivist::Keep;
 use super::fetch::Fetches;
-use super::keeper::Keep;
 use super::serve::Serve;
 use crate::driver::{Edges, Handle};
-use crate::exec::{End, EnvServer, ExecEvent, Executor, Kill, Launch, TaskKey};
 use crate::history::History;
 use crate::hwp::gateway;
 use crate::output::{Files, Place};
 use crate::relay;
 use crate::storage::{self, LogKey, Store};
+use crate::supervise::{Keeper, Server, Task};
 use crate::wire::{self, Control};
 
 /// Kept of each output stream (DESIGN section 12).
 const OUTPUT_CAP_BYTES: u64 = 64 * 1024 * 1024;
-
-/// The runs whose end the driver wants to hear of, and which output belongs to them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Runs(Arc<Mutex<BTreeMap<u64, Place>>>);
-
-impl Runs {
-    fn put(&self, run: u64, place: Place) {
-        self.table().insert(run, place);
-    }
-
-    /// The job of each process group, in their order; `None` for one whose run has just ended.
-    #[must_use]
-    pub(super) fn jobs(&self, groups: &[(TaskKey, u32)]) -> Vec<Option<JobId>> {
-        let runs = self.table();
-        groups.iter().map(|(key, _)| runs.get(&key.run).map(|place| place.grant.job)).collect()
-    }
-
-    /// Forgets a run; `None` if nobody asks for its end any more.
-    #[must_use]
-    pub(super) fn take(&self, run: u64) -> Option<Place> {
-        self.table().remove(&run)
-    }
-
-    /// From now on ends are the shutdown's doing, and no task's outcome.
-    pub(super) fn forget_all(&self) {
-        self.table().clear();
-    }
-
-    fn table(&self) -> MutexGuard<'_, BTreeMap<u64, Place>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The real world.
 #[derive(Debug)]
@@ -72,7 +37,7 @@ pub(super) struct RealEdges {
     /// Links and gossip.
     pub(super) net: starling_net::Handle,
     /// Processes.
-    pub(super) exec: Arc<Executor>,
+    pub(super) keeper: Keeper,
     /// Programs outside that run tasks.
     pub(super) relays: relay::Handle,
     /// Workers from outside.
@@ -89,8 +54,6 @@ pub(super) struct RealEdges {
     pub(super) signer: Signer,
     /// Where output goes.
     pub(super) files: Files,
-    /// Which run writes where.
-    pub(super) runs: Runs,
     /// The driver, for writes that are refused at once.
     pub(super) handle: Handle,
     /// Job directories made since the start.
@@ -139,7 +102,7 @@ impl Edges for RealEdges {
             Effect::Spawn(spawn) => self.spawn(*spawn),
             Effect::Kill(run) => {
                 // Whoever does not have it leaves it alone.
-                self.exec.kill(TaskKey { run: run.0 }, Kill::Gentle);
+                self.keeper.kill(run);
                 self.relays.kill(run);
                 self.gateway.kill(run);
             }
@@ -195,30 +158,33 @@ impl RealEdges {
                 self.made.remove(&spawn.grant.job);
             }
         }
-        let key = TaskKey { run: spawn.run.0 };
         let (launch, env_server) = match spawn.work {
             Work::Process(launch) => (launch, None),
             Work::Pair(pair) => {
-                let port_wait = Duration::from_millis(pair.port_wait_ms);
-                let env_server = EnvServer { argv: pair.env_command, port_wait, host: Ipv4Addr::LOCALHOST.into() };
+                let host = Ipv4Addr::LOCALHOST.to_string();
+                let env_server = Server { argv: pair.env_command, port_wait_ms: pair.port_wait_ms, host };
                 (pair.policy, Some(env_server))
             }
             Work::Relay(_) | Work::Worker(_) => return,
         };
-        self.runs.put(spawn.run.0, place);
         let mut env = launch.env;
         env.push(("STARLING_RUN_OWNER".to_owned(), self.signer.node().to_hex()));
         env.push(("STARLING_ATTEMPT".to_owned(), spawn.attempt.to_string()));
-        self.exec.launch(Launch {
-            key,
+        let task = Task {
+            place,
             argv: launch.command,
             env,
-            cwd: launch.cwd.map(PathBuf::from),
-            stdin: launch.stdin.map(Bytes::from),
-            out: self.files.prefix(&place),
+            cwd: launch.cwd,
+            stdin: launch.stdin.map(Into::into),
+            out: Task::path(&self.files.prefix(&place)),
             cap_bytes: OUTPUT_CAP_BYTES,
             env_server,
-        });
+        };
+        let run = spawn.run;
+        if !self.keeper.launch(run, task) {
+            warn!("a task could not be handed to the keeper; it is granted again");
+            self.handle.try_input(Input::TaskEnded { run, outcome: Outcome::Lost, usage: Usage::default() });
+        }
     }
 }
 
@@ -243,28 +209,4 @@ fn to_disk(record: &Record) -> storage::Record {
 #[must_use]
 pub(super) fn log_key(log: &LogId) -> LogKey {
     LogKey { node: log.node.0, epoch: log.epoch.0 }
-}
-
-/// What the end of a process means to the Machine.
-#[must_use]
-pub(super) fn ended(event: &ExecEvent) -> Option<(RunId, Outcome, Usage)> {
-    match event {
-        ExecEvent::Port { .. } | ExecEvent::Started { .. } => None,
-        ExecEvent::Ended { key, end, usage, .. } => {
-            let outcome = match end {
-                End::Exit(code) => Outcome::Exit(*code),
-                End::Signal(signal) => Outcome::Signal(*signal),
-                End::NotStarted { code, reason } => Outcome::NotStarted(*code, reason.into()),
-                End::EnvLost { reason } => Outcome::Broke(reason.into()),
-            };
-            let cpu = usage.cpu.unwrap_or_default();
-            let usage = Usage {
-                cpu_user_ms: cpu.user_ms,
-                cpu_sys_ms: cpu.sys_ms,
-                wall_ms: usage.wall_ms,
-                max_rss_bytes: usage.max_rss_kib.unwrap_or(0) << 10,
-            };
-            Some((RunId(key.run), outcome, usage))
-        }
-    }
 }

@@ -12,7 +12,7 @@ use starling_core::machine::snapshot;
 
 use super::rendezvous::Rendezvous;
 use crate::config::{Config, names, secret};
-use crate::storage::snapshots::{Found, Snapshots};
+use crate::storage::snapshots::{Snapshots, Stored};
 use crate::storage::{Completion, Error as StoreError, Options, Recovery, Store};
 
 /// Directories tried for a node without `--dir`.
@@ -35,8 +35,8 @@ pub(super) struct Home {
     pub(super) recovery: Recovery,
     /// Snapshots beside the log.
     pub(super) snapshots: Snapshots,
-    /// Those that were found.
-    pub(super) found: Found,
+    /// Those that were stored.
+    pub(super) stored: Stored,
 }
 
 /// Where finished writes are told.
@@ -66,7 +66,7 @@ pub(super) fn open(config: &Config, on_done: impl Fn() -> OnDone) -> anyhow::Res
     bail!("{NODES_MAX} nodes run under {} already", config.base.display())
 }
 
-type Parts = (Store, Recovery, Snapshots, Found);
+type Parts = (Store, Recovery, Snapshots, Stored);
 
 fn open_dir(dir: &Path, config: &Config, on_done: OnDone) -> Result<Parts, StoreError> {
     let naming = |shared: &[u8]| snapshot::name(shared).0;
@@ -77,9 +77,9 @@ fn open_dir(dir: &Path, config: &Config, on_done: OnDone) -> Result<Parts, Store
     Store::open_beside(&dir.join("log"), &dir.join("snapshots"), naming, options, on_done)
 }
 
-fn finish(dir: &Path, (store, recovery, snapshots, found): Parts) -> anyhow::Result<Home> {
+fn finish(dir: &Path, (store, recovery, snapshots, stored): Parts) -> anyhow::Result<Home> {
     let seed = read_or_create_key(&dir.join("key"))?;
-    Ok(Home { dir: dir.to_owned(), seed, store, recovery, snapshots, found })
+    Ok(Home { dir: dir.to_owned(), seed, store, recovery, snapshots, stored })
 }
 
 fn read_or_create_key(path: &Path) -> anyhow::Result<[u8; 32]> {

@@ -3,6 +3,7 @@
 //! Invariants: nothing is announced before the log is open and the ports are bound; on the way down no new work is taken, the clean-shutdown marker is written, and
 //! the whole takes 10 s at most; `kill -9` is just as safe.
 
+mod archivist;
 mod discovery;
 mod edges;
 mod fetch;
@@ -10,7 +11,6 @@ mod gateways;
 mod generators;
 mod home;
 mod ingress;
-mod keeper;
 mod node;
 mod ports;
 mod recover;
@@ -26,8 +26,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use crate::cli::{self, ClusterInitArgs, Parsed, UpArgs};
+use crate::cli::{self, ClusterInitArgs, Parsed, SuperviseArgs, UpArgs};
 use crate::config::{Config, secret};
+use crate::supervise::{self, Spool};
 use crate::telemetry;
 
 /// Runs the command line, program name first.
@@ -37,6 +38,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Parsed::Client(command)) => cli::execute(command),
         Ok(Parsed::Up(args)) => report(up(&args)),
         Ok(Parsed::HwpWorker(args)) => report(worker::run(*args)),
+        Ok(Parsed::Supervise(args)) => report(supervise(&args)),
         Ok(Parsed::ClusterInit(args)) => report(cluster_init(&args)),
         Ok(Parsed::ConfigShow(args)) => report(config_show(&args)),
     }
@@ -68,6 +70,13 @@ fn up(args: &UpArgs) -> anyhow::Result<()> {
     // Blocking threads may still read files for clients that are gone.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result
+}
+
+/// Hosts tasks for a node, which started this process and may go away.
+fn supervise(args: &SuperviseArgs) -> anyhow::Result<()> {
+    telemetry::init("warn")?;
+    let spool = Spool::at(&args.spool)?;
+    Ok(supervise::host(&spool, &args.name)?)
 }
 
 fn cluster_init(args: &ClusterInitArgs) -> anyhow::Result<()> {

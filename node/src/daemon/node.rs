@@ -1,6 +1,6 @@
 //! One running node: what it says at its start, and how it serves and stops.
 //!
-//! Invariants: on the way down no new work is taken, the clean-shutdown marker is written, then processes, links and the API end; each step has a deadline.
+//! Invariants: on the way down no new work is taken, the clean-shutdown marker is written, then links and the API end, and tasks are let go of; each step has a deadline.
 //! Does not: put the parts together (`start` does).
 
 use std::net::SocketAddr;
@@ -15,14 +15,14 @@ use starling_core::machine::{Input, Notice};
 use starling_core::resources::Resources;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::edges::Runs;
 use crate::api;
 use crate::driver::Handle;
-use crate::exec::Executor;
 use crate::hwp::edge::{self, Edge, Tls};
+use crate::supervise::Keeper;
 
 /// How long the marker may take on the way down.
 const MARKER_DEADLINE: Duration = Duration::from_secs(5);
@@ -48,8 +48,9 @@ pub(super) struct Node {
     pub(super) loopback_only: bool,
     pub(super) handle: Handle,
     pub(super) net: starling_net::Handle,
-    pub(super) exec: Arc<Executor>,
-    pub(super) runs: Runs,
+    pub(super) keeper: Keeper,
+    /// Told when a user of this machine wants the node to stop.
+    pub(super) stop_asked: Arc<Notify>,
     pub(super) api: api::Context,
     pub(super) api_listener: TcpListener,
     pub(super) edge: Edge,
@@ -111,6 +112,7 @@ impl Node {
         tokio::select! {
             _ = interrupt.recv() => info!("interrupted; stopping"),
             _ = terminate.recv() => info!("asked to stop"),
+            () = self.stop_asked.notified() => info!("asked to stop"),
             Some(ended) = server.join_next() => {
                 ended.context("the API server panicked")?.context("serving the API")?;
             }
@@ -131,9 +133,8 @@ impl Node {
         let _ended = stop_api.send(());
         let _ended = stop_workers.send(());
         drop(self.stop);
-        // Also where the marker did not make it to the disk: what is killed now is lost, not failed.
-        self.runs.forget_all();
-        self.exec.shutdown();
+        // What runs goes on; the next start takes it up.
+        self.keeper.leave();
         self.net.shutdown().await;
         let last = tokio::time::timeout(API_DEADLINE, server.join_next());
         if last.await.is_err() {

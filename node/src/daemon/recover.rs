@@ -10,7 +10,8 @@ use tracing::warn;
 
 use crate::driver::Clock;
 use crate::storage;
-use crate::storage::snapshots::Found;
+use crate::storage::snapshots::Stored;
+use crate::supervise::Found;
 
 /// Reads the snapshot and all records beyond it, and finishes the recovery.
 ///
@@ -19,20 +20,21 @@ use crate::storage::snapshots::Found;
 pub(super) fn recover(
     config: Config,
     identity: Identity,
-    found: Found,
+    stored: Stored,
     records: storage::Recovery,
     clock: &Clock,
+    found: &Found,
 ) -> anyhow::Result<Machine> {
     if let Some(torn) = &records.torn {
         warn!(file = %torn.file.display(), offset = torn.offset, bytes = torn.bytes_cut, "the log had a torn tail; it was cut after the last whole record");
     }
     let cluster = cluster_id(&identity.secret);
     let mut recovery = Recovery::new(config, Registry::built_in(), identity);
-    for file in &found.damaged {
+    for file in &stored.damaged {
         warn!(file = %file.display(), "a snapshot is damaged; the one before it and the log beyond that are used");
     }
     for (loaded, is_own) in
-        found.own.into_iter().map(|own| (own, true)).chain(found.joined.into_iter().map(|one| (one, false)))
+        stored.own.into_iter().map(|own| (own, true)).chain(stored.joined.into_iter().map(|one| (one, false)))
     {
         let shared = Shared::from_bytes(&loaded.shared, &cluster).context(
             "reading a snapshot; use the program and the secret that it was written with, or start with an empty --dir: \
@@ -58,5 +60,6 @@ pub(super) fn recover(
     if foreign > 0 {
         bail!("the data directory holds {foreign} batches of another cluster; use its secret, or an empty --dir");
     }
+    recovery.resume(found.survivors(), found.books());
     Ok(recovery.finish(clock.now()))
 }

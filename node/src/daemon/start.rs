@@ -20,12 +20,12 @@ use starling_net::{Lane, PeerKey, SendError};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use super::edges::{RealEdges, Runs};
+use super::archivist::{Archive, Archivist, Keep};
+use super::edges::RealEdges;
 use super::fetch::{self, Fetcher, Fetches};
 use super::generators::Relays;
 use super::home::{self, Home};
 use super::ingress::{self, Ingress};
-use super::keeper::{Archive, Keep, Keeper};
 use super::node::Node;
 use super::rendezvous::Rendezvous;
 use super::serve::{Serve, Server};
@@ -34,15 +34,16 @@ use super::{discovery, gateways, ports, recover, stats, tell};
 use crate::api;
 use crate::config::{Config, secret};
 use crate::driver::{self, Clock, Handle, Queue};
-use crate::exec::{self, Executor};
+use crate::exec;
 use crate::history::History;
 use crate::hwp::edge::Edge;
 use crate::hwp::gateway;
 use crate::monitor;
-use crate::output::{Files, Outputs, Pushes, Remote, Sent};
+use crate::output::{Files, Outputs, Place, Pushes, Remote, Sent};
 use crate::relay;
 use crate::storage::snapshots::Snapshots;
 use crate::storage::{Reader, Store};
+use crate::supervise::{self, Found, Keeper, Spool};
 use crate::tunnel::Tunnels;
 use crate::wire::{self, Bulk, Control};
 
@@ -67,6 +68,8 @@ struct Opened {
     history: History,
     archive: Archive,
     machine: Machine,
+    spool: Arc<Spool>,
+    found: Option<Found>,
     offers: Resources,
     handle: Handle,
     queue: Queue,
@@ -79,21 +82,24 @@ struct Opened {
 pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow::Result<Node> {
     let _entered = runtime.enter();
     let started = Instant::now();
-    let opened = open(config)?;
+    let mut opened = open(config)?;
     let (net, events, incoming) = ports::listen(config, opened.seed, opened.cluster.0, opened.cluster_secret)?;
     let api_listener = ports::bind_api(config, runtime)?;
     let api_addr = api_listener.local_addr().context("reading the API's address")?.to_string();
     let workers = ports::bind_workers(config, &opened.machine, runtime)?;
     let workers_addr = workers.as_ref().map_or_else(String::new, |workers| workers.addr.to_string());
-    let parts = parts(&opened, &net, runtime)?;
-    let (handle, runs, exec) = (parts.handle.clone(), parts.runs.clone(), Arc::clone(&parts.exec));
+    let parts = parts(&mut opened, &net, runtime)?;
+    let (handle, keeper) = (parts.handle.clone(), parts.keeper.clone());
     let reader = opened.store.reader();
     let about = about(&opened, config, started);
     let outputs = Outputs::new(parts.me, parts.files.clone(), parts.remote.clone());
     let past = monitor::History::default();
     let listed = Arc::new(gateways::Listed(parts.edge.clone()));
     let context = context(&handle, about, outputs, &parts.relays, &reader, &past);
-    let api = api::Context { workers: Some(listed), retired: Some(opened.history.clone()), ..context };
+    let (stop_asked, spool) = (Arc::clone(&context.stop), Arc::clone(&opened.spool));
+    let orphans: api::ReadOrphans = Arc::new(move || spool.orphans());
+    let retired = Some(opened.history.clone());
+    let api = api::Context { workers: Some(listed), orphans, retired, ..context };
     let (serve, serves) = sync_channel(SERVES);
     let (keep, keeping) = sync_channel(KEEPS);
     let (fetches, fetching) = fetch::channel();
@@ -102,8 +108,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         me: parts.me,
         data_dir: opened.dir.clone(),
         handle: handle.clone(),
-        exec: Arc::clone(&exec),
-        runs: runs.clone(),
+        keeper: keeper.clone(),
         history: past,
         runtime: runtime.clone(),
     };
@@ -111,7 +116,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let mut threads = vec![
         spawn("ingress", move || ingress.run(events))?,
         serving(serves, reader, &opened, &net)?,
-        keeper(keeping, &opened, &parts.files)?,
+        archiving(keeping, &opened, &parts.files)?,
         fetcher(fetching, &opened, &net)?,
         tunnelling(parts.tunnels, incoming, runtime)?,
         discovering(opened.rendezvous, &opened.name, &net, &mut stop)?,
@@ -122,7 +127,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let edges = RealEdges {
         store: opened.store,
         net: net.clone(),
-        exec: Arc::clone(&exec),
+        keeper: keeper.clone(),
         relays: parts.relays,
         gateway: parts.gateway,
         serve,
@@ -131,7 +136,6 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         fetches,
         signer: opened.signer,
         files: parts.files,
-        runs: runs.clone(),
         handle: handle.clone(),
         made: BTreeSet::new(),
     };
@@ -144,8 +148,8 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         loopback_only: config.loopback_only(),
         handle,
         net,
-        exec,
-        runs,
+        keeper,
+        stop_asked,
         api,
         api_listener,
         edge: parts.edge,
@@ -162,26 +166,39 @@ struct Parts {
     files: Files,
     remote: Remote,
     pushes: Pushes,
-    runs: Runs,
-    exec: Arc<Executor>,
+    keeper: Keeper,
     relays: relay::Handle,
     gateway: gateway::Handle,
     tunnels: Tunnels,
     edge: Edge,
 }
 
-fn parts(opened: &Opened, net: &starling_net::Handle, runtime: &tokio::runtime::Handle) -> anyhow::Result<Parts> {
-    let (me, files, runs) = (opened.signer.node(), Files::under(&opened.dir), Runs::default());
+fn parts(opened: &mut Opened, net: &starling_net::Handle, runtime: &tokio::runtime::Handle) -> anyhow::Result<Parts> {
+    let (me, files) = (opened.signer.node(), Files::under(&opened.dir));
     let handle = opened.handle.clone();
     let (remote, pushes) = (remote(net), pushes(me, files.clone(), net));
     let tails = tell::tails(me, files.clone(), net.clone());
-    let ends = tell::ends(handle.clone(), runs.clone(), Arc::clone(&tails));
-    let exec = Arc::new(Executor::start(ends, exec::Options::default()));
+    let keeper = keeper(opened, Arc::clone(&tails), runtime)?;
     let relays = relay::start(handle.clone(), runtime).context("starting the relay thread")?;
     let gateway = gateway::start(handle.clone(), files.clone(), me, tails, runtime).context("starting the gateway")?;
     let tunnels = Tunnels::new(net.clone());
     let edge = gateways::start(handle.clone(), &gateway, &tunnels, pushes.clone(), runtime);
-    Ok(Parts { me, handle, files, remote, pushes, runs, exec, relays, gateway, tunnels, edge })
+    Ok(Parts { me, handle, files, remote, pushes, keeper, relays, gateway, tunnels, edge })
+}
+
+/// Takes charge of the supervisors that were found.
+fn keeper(opened: &mut Opened, tails: gateway::Tails, runtime: &tokio::runtime::Handle) -> anyhow::Result<Keeper> {
+    let runs = opened.machine.executor().run_ids();
+    let start = supervise::Start {
+        spool: Arc::clone(&opened.spool),
+        found: opened.found.take().unwrap_or_default(),
+        runs: runs.map(|(run, grant, task)| (run, Place { grant, task })).collect(),
+        launcher: Keeper::processes(),
+        tell: tell::happened(opened.handle.clone(), tails),
+        told: tell::told(opened.handle.clone(), runtime.clone()),
+    };
+    let (keeper, _thread) = Keeper::start(start).context("starting the keeper thread")?;
+    Ok(keeper)
 }
 
 fn ingress(
@@ -234,12 +251,12 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let rendezvous = Rendezvous::open(meeting, &cluster, &me).with_context(at)?;
     let name = home.name(config, &rendezvous)?;
     let offers = offers(config)?;
-    let Home { dir, seed, store, recovery, snapshots, found } = home;
+    let Home { dir, seed, store, recovery, snapshots, stored } = home;
     let history = History::open(&dir).context("opening the history of retired jobs")?;
     let archive = if config.keep.archive.value { Archive::Whole } else { Archive::Recent };
     let clean = recovery.clean;
     let identity = Identity { signer: signer.clone(), secret: cluster_secret, boot: rand::random() };
-    let core = CoreConfig {
+    let mut core = CoreConfig {
         version: env!("CARGO_PKG_VERSION").into(),
         labels: config.labels.value.clone(),
         gateway: config.gateway.value,
@@ -249,11 +266,16 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
         snapshot_ms: config.keep.snapshot_ms.value,
         ..CoreConfig::new(&name, offers)
     };
-    let machine = recover::recover(core, identity, found, recovery, &clock)?;
-    if !clean {
+    let spool = Arc::new(Spool::open(&dir)?);
+    let survey = supervise::survey(&spool).context("reading the journals of the previous run's tasks")?;
+    if !clean && survey.is_blank() {
         stop_orphans(&me);
     }
+    config.liveness.apply(&mut core);
+    let machine = recover::recover(core, identity, stored, recovery, &clock, &survey)?;
     Ok(Opened {
+        spool,
+        found: Some(survey),
         dir,
         name,
         seed,
@@ -272,7 +294,7 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     })
 }
 
-/// After a crash: tasks of the previous run will be granted again, so their processes must not go on.
+/// After a crash of a version without supervisors: tasks of that run will be granted again, so their processes must not go on.
 fn stop_orphans(me: &NodeId) {
     let killed = exec::orphans::kill_orphans(&format!("STARLING_RUN_OWNER={}", me.to_hex()));
     if !killed.is_empty() {
@@ -325,6 +347,8 @@ fn context(
         generators: Some(Arc::new(Relays(relays.clone()))),
         workers: None,
         retired: None,
+        stop: Arc::default(),
+        orphans: Arc::new(Vec::new),
     }
 }
 
@@ -347,8 +371,8 @@ fn serving(
     spawn("serve", move || server.run(&serves))
 }
 
-fn keeper(keeping: Receiver<Keep>, opened: &Opened, files: &Files) -> anyhow::Result<JoinHandle<()>> {
-    let keeper = Keeper {
+fn archiving(keeping: Receiver<Keep>, opened: &Opened, files: &Files) -> anyhow::Result<JoinHandle<()>> {
+    let archivist = Archivist {
         handle: opened.handle.clone(),
         history: opened.history.clone(),
         snapshots: opened.snapshots.clone(),
@@ -356,7 +380,7 @@ fn keeper(keeping: Receiver<Keep>, opened: &Opened, files: &Files) -> anyhow::Re
         archive: opened.archive,
         files: files.clone(),
     };
-    spawn("keeper", move || keeper.run(&keeping))
+    spawn("archivist", move || archivist.run(&keeping))
 }
 
 fn fetcher(queue: fetch::Queue, opened: &Opened, net: &starling_net::Handle) -> anyhow::Result<JoinHandle<()>> {

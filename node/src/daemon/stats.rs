@@ -4,7 +4,6 @@
 //! Does not: read the machine itself (`monitor` does).
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
@@ -15,10 +14,9 @@ use starling_core::time::Now;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 use tracing::warn;
 
-use super::edges::Runs;
 use crate::driver::Handle;
-use crate::exec::Executor;
 use crate::monitor::{History, JobKey, NODES_MAX, Reading, Sampler, TaskGroup};
+use crate::supervise::{Group, Keeper};
 
 /// Time from the start to the first reading: rates need two looks.
 const FIRST: Duration = Duration::from_secs(1);
@@ -53,8 +51,7 @@ pub(super) struct Monitor {
     pub(super) me: NodeId,
     pub(super) data_dir: PathBuf,
     pub(super) handle: Handle,
-    pub(super) exec: Arc<Executor>,
-    pub(super) runs: Runs,
+    pub(super) keeper: Keeper,
     pub(super) history: History,
     pub(super) runtime: tokio::runtime::Handle,
 }
@@ -82,13 +79,11 @@ impl Monitor {
         }
     }
 
-    /// The process groups of the running tasks. A run that has just ended is left out.
+    /// The process groups of the running tasks.
     fn running(&self) -> Vec<TaskGroup> {
-        let groups = self.exec.groups();
-        let jobs = self.runs.jobs(&groups);
-        let running = groups.into_iter().zip(jobs);
-        running
-            .filter_map(|((key, group), job)| Some(TaskGroup { job: JobKey::from(job?), run: key.run, group }))
+        let groups = self.keeper.groups().into_iter();
+        groups
+            .map(|Group { run, place, group }| TaskGroup { job: JobKey::from(place.grant.job), run: run.0, group })
             .collect()
     }
 

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use starling_core::ids::{NodeId, RunId, WriteId};
-use starling_core::machine::Input;
+use starling_core::ids::{NodeId, WriteId};
+use starling_core::machine::{Input, Machine};
 use starling_net::{Lane, PeerKey};
 
-use super::edges::{self, Runs};
 use super::home;
 use crate::driver::Handle;
 use crate::exec::output::Stream;
-use crate::exec::{self, ExecEvent};
 use crate::hwp::gateway;
 use crate::output::{Files, Place, TAIL_BYTES, Which};
+use crate::supervise::{Happened, OnHappened, Told};
 use crate::wire::{self, Bulk};
 
 /// For the store: every write's end becomes an input.
@@ -41,22 +40,29 @@ pub(super) fn tails(me: NodeId, files: Files, net: starling_net::Handle) -> gate
     })
 }
 
-/// Tells the driver of ends, and the job's owner of the last output.
-pub(super) fn ends(handle: Handle, runs: Runs, tails: gateway::Tails) -> exec::OnEvent {
-    Box::new(move |event| {
-        if let ExecEvent::Port { key, port, host } = &event {
-            handle.input(Input::PortOpened { run: RunId(key.run), port: *port, host: host.to_string().into() });
-        }
-        let Some((run, outcome, usage)) = edges::ended(&event) else {
-            return;
+/// Tells the driver of ports and ends, and the job's owner of the last output.
+pub(super) fn happened(handle: Handle, tails: gateway::Tails) -> OnHappened {
+    Box::new(move |happened| {
+        let input = match happened {
+            Happened::Port { run, host, port } => Input::PortOpened { run, port, host },
+            Happened::Ended { run, place, outcome, usage, output } => {
+                tails(&place, &output);
+                Input::TaskEnded { run, outcome, usage }
+            }
         };
-        let Some(place) = runs.take(run.0) else {
-            return;
+        handle.input(input);
+    })
+}
+
+/// Asks the driver which ends are in the log.
+pub(super) fn told(handle: Handle, runtime: tokio::runtime::Handle) -> Told {
+    Box::new(move |asked| {
+        let look = move |machine: &mut Machine, _now| {
+            let told = asked.into_iter().map(|(grant, tasks)| (grant, machine.told(&grant, &tasks)));
+            told.filter(|(_, tasks)| !tasks.is_empty()).collect()
         };
-        if let ExecEvent::Ended { output, .. } = &event {
-            tails(&place, output);
-        }
-        handle.input(Input::TaskEnded { run, outcome, usage });
+        // A driver that is busy, or stops, has more important things to do; the journals keep it.
+        runtime.block_on(handle.ask(look)).unwrap_or_default()
     })
 }
 

@@ -133,7 +133,7 @@ impl<E: Edges> Driver<E> {
                 warn!(%node, "node is silent; its unfinished tasks are granted again");
             }
             Notice::Adopted { log, by } => {
-                warn!(author = %log.node, epoch = %log.epoch, %by, "a node took over the jobs of a silent one")
+                warn!(author = %log.node, epoch = %log.epoch, %by, "a node took over the jobs of a silent one");
             }
             Notice::Forked(log) => error!(?log, "a member signed two different things for one position of its log"),
             Notice::RootMismatch(node) => {

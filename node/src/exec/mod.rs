@@ -4,7 +4,7 @@
 //! Invariants: each launched key gets exactly one `Ended`, after at most one `Port` and one `Started`; a process group is signalled only
 //! while its leader is unreaped, so a reused pid is never hit; when `Ended` is reported nothing of the task's process
 //! group runs any more.
-//! Does not: decide what runs when (admission is the driver's), retry, or keep tasks alive beyond the daemon.
+//! Does not: decide what runs when (admission is the driver's), retry, or keep tasks alive beyond its own process (`supervise` is that process).
 
 mod capped;
 mod capture;
@@ -88,6 +88,8 @@ pub enum ExecEvent {
         host: IpAddr,
         /// Where it listens.
         port: u16,
+        /// Its process id, which is also the id of its process group.
+        pid: u32,
     },
     /// The process runs; of a pair, the policy.
     Started {
@@ -154,12 +156,15 @@ pub struct Cpu {
 }
 
 /// How to kill.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(index_only)]
 pub enum Kill {
     /// SIGTERM to the process group, SIGKILL five seconds later to what is left of it. A pair's environment server gets its
     /// SIGTERM when its policy has ended, and its SIGKILL together with it at the latest.
+    #[n(0)]
     Gentle,
     /// SIGKILL to the process group; to both of a pair.
+    #[n(1)]
     Hard,
 }
 

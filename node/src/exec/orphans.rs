@@ -1,4 +1,4 @@
-//! Ends what a dead daemon left running.
+//! Finds what a dead daemon or supervisor left running, and ends it.
 //!
 //! Invariants: touches only processes whose environment holds exactly the given entry, and their process groups; never
 //! this process, nor its group.
@@ -10,6 +10,7 @@ use std::fs;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, getpgrp, getpid, kill_process_group, pidfd_open, pidfd_send_signal};
 
+use super::group::processes;
 use super::usage::fields_after_name;
 
 /// A killed process that still forks is caught by the next pass.
@@ -36,17 +37,20 @@ pub fn kill_orphans(marker_env: &str) -> Vec<u32> {
     killed.into_iter().collect()
 }
 
-fn marked(marker_env: &str) -> Vec<Pid> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()));
-    let own = getpid();
-    let is_marked = |pid: &Pid| {
+/// The processes whose environment contains an entry that begins with `prefix`, each with the rest of that entry; this one excepted.
+pub fn carriers(prefix: &str) -> Vec<(u32, String)> {
+    let mut found = Vec::new();
+    for pid in processes().filter(|pid| *pid != getpid()) {
         let environ = fs::read(format!("/proc/{}/environ", pid.as_raw_pid())).unwrap_or_default();
-        environ.split(|byte| *byte == 0).any(|entry| entry == marker_env.as_bytes())
-    };
-    pids.filter_map(Pid::from_raw).filter(|pid| *pid != own).filter(is_marked).collect()
+        let rest = environ.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(prefix.as_bytes()));
+        found.extend(rest.map(|rest| (pid.as_raw_pid().unsigned_abs(), String::from_utf8_lossy(rest).into_owned())));
+    }
+    found
+}
+
+fn marked(marker_env: &str) -> Vec<Pid> {
+    let exact = carriers(marker_env).into_iter().filter(|(_, rest)| rest.is_empty());
+    exact.filter_map(|(pid, _)| Pid::from_raw(i32::try_from(pid).ok()?)).collect()
 }
 
 fn kill(pid: Pid) -> bool {

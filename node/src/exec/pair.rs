@@ -49,7 +49,8 @@ pub(super) fn run(pool: &Arc<Pool>, launch: Launch, server: EnvServer, scratch: 
     let listens = pair.watch(&mut env, scratch).and_then(|()| pair.await_port(&mut env, &mut file, scratch));
     let (end, policy) = match listens {
         Ok(port) => {
-            pool.report(ExecEvent::Port { key, host: pair.host, port });
+            let pid = env.pid.as_raw_pid().unsigned_abs();
+            pool.report(ExecEvent::Port { key, host: pair.host, port, pid });
             pair.run_policy(launch, port, &mut env, scratch)
         }
         Err(Refusal { code, reason }) => (End::NotStarted { code, reason }, None),

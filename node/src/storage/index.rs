@@ -1,7 +1,7 @@
 //! Where each batch lies: per log, a sorted vector of 24-byte entries.
 //!
-//! Invariants: only durable batches are entered; `first_seq` is strictly increasing within a log; of two batches with
-//! one `(log, first_seq)` (fork evidence) the first one written stays.
+//! Invariants: only durable batches are entered; `first_seq` never decreases within a log; batches with one
+//! `(log, first_seq)`, the branches of a fork, are all kept, in the order they were written.
 //! Does not: hold batch bytes, read files, or judge chains.
 
 use std::collections::HashMap;
@@ -48,11 +48,8 @@ impl Index {
         let log = self.logs.entry(log).or_default();
         log.count_max = log.count_max.max(count);
         let entry = Entry { first_seq, segment, offset, len, count };
-        if log.entries.last().is_none_or(|last| last.first_seq < first_seq) {
-            log.entries.push(entry);
-        } else if let Err(place) = log.entries.binary_search_by_key(&first_seq, |entry| entry.first_seq) {
-            log.entries.insert(place, entry);
-        }
+        let place = log.entries.partition_point(|entry| entry.first_seq <= first_seq);
+        log.entries.insert(place, entry);
     }
 
     /// Whether any batch of `log` is entered.

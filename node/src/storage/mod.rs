@@ -36,7 +36,7 @@ use self::index::Index;
 use self::queue::{Bounds, Queue};
 use self::recovery::{Opened, Segment};
 use self::segment::DirLock;
-use self::snapshots::{Found, Snapshots};
+use self::snapshots::{Snapshots, Stored};
 use self::writer::Writer;
 
 /// Bound on segment length and on one write, so that offsets fit 32 bits.
@@ -206,7 +206,7 @@ impl Store {
         naming: fn(&[u8]) -> snapshots::Name,
         options: Options,
         on_done: Box<dyn Fn(Completion) + Send>,
-    ) -> Result<(Self, Recovery, Snapshots, Found), Error> {
+    ) -> Result<(Self, Recovery, Snapshots, Stored), Error> {
         let lock = segment::lock(dir)?;
         let (snapshots, found) = Snapshots::open(snapshots, naming)?;
         let covered_below = found.own.as_ref().map_or(segment::FIRST, |own| own.segment);

@@ -39,7 +39,7 @@ pub struct Loaded {
 
 /// What a directory holds.
 #[derive(Clone, Debug, Default)]
-pub struct Found {
+pub struct Stored {
     /// The newest of this node's own that is good.
     pub own: Option<Loaded>,
     /// Other nodes' that were joined since, in that order.
@@ -86,9 +86,9 @@ impl Snapshots {
     /// Opens the directory, makes it where needed, and reads what is there.
     ///
     /// Errors: `Io`; `Version`.
-    pub fn open(dir: &Path, naming: fn(&[u8]) -> Name) -> Result<(Self, Found), Error> {
+    pub fn open(dir: &Path, naming: fn(&[u8]) -> Name) -> Result<(Self, Stored), Error> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io("create the directory", dir))?;
-        let (mut found, mut kept) = (Found::default(), Vec::new());
+        let (mut found, mut kept) = (Stored::default(), Vec::new());
         let mut newest = 0;
         for number in numbers(dir, Kind::Own)?.into_iter().rev() {
             let path = path(dir, number, Kind::Own);

@@ -1,9 +1,10 @@
 //! 19: the events of a log in any order, with duplicates, and folds of its parts joined, give one root (DESIGN section 6).
 
-use starling_core::event::Entry;
+use starling_core::event::{Entry, SignedBatch};
 use starling_core::facts::Facts;
 use starling_core::ids::{Dot, Hash};
 use starling_core::lattice::Lattice as _;
+use starling_core::log::Frontier;
 use starling_core::machine::Record;
 use starling_core::namespace::Registry;
 use starling_core::rng::Rng;
@@ -14,7 +15,7 @@ use crate::sim::Seat;
 /// Folds the records on a node's disk in an order drawn by `rng`, in two parts that begin with snapshots, and joins them.
 pub(crate) fn look(
     seat: Seat,
-    root: Hash,
+    (root, frontier): (Hash, &Frontier),
     records: &[Record],
     (early, late): (Facts, Facts),
     registry: &Registry,
@@ -25,7 +26,11 @@ pub(crate) fn look(
         Record::Batch(batch) => Some(batch),
         Record::Note(_) | Record::CleanShutdown => None,
     });
-    for batch in batches {
+    // What lies behind a hole that a bad disk left is not in the log.
+    let claimed = |batch: &&SignedBatch| {
+        frontier.tip(&batch.header().log).is_some_and(|tip| batch.header().last_seq() <= tip.len)
+    };
+    for batch in batches.filter(claimed) {
         let log = batch.header().log;
         entries.extend(batch.entries().map(|(seq, entry)| (Dot { log, seq }, entry)));
     }

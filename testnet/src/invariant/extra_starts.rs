@@ -13,6 +13,8 @@ pub(crate) struct ExtraStarts {
     /// Owner and executors.
     workers: BTreeMap<JobId, BTreeSet<NodeId>>,
     touches: BTreeMap<JobId, u32>,
+    /// Adoptions concern all jobs of a log, also those submitted before its author hears of it.
+    adoptions: BTreeMap<LogId, u32>,
 }
 
 impl ExtraStarts {
@@ -31,7 +33,17 @@ impl ExtraStarts {
         }
     }
 
-    /// A node went down.
+    /// Something that a job stood on went away, for instance a relay.
+    pub(crate) fn touch(&mut self, job: JobId) {
+        *self.touches.entry(job).or_default() += 1;
+    }
+
+    /// Whether any of those who work on the job, or own it, is such a node.
+    pub(crate) fn involves(&self, job: &JobId, such: impl Fn(&NodeId) -> bool) -> bool {
+        such(&job.log.node) || self.workers.get(job).is_some_and(|workers| workers.iter().any(such))
+    }
+
+    /// A machine went down.
     pub(crate) fn on_crash(&mut self, node: &NodeId) {
         for (job, _) in self.workers.iter().filter(|(_, workers)| workers.contains(node)) {
             *self.touches.entry(*job).or_default() += 1;
@@ -48,14 +60,13 @@ impl ExtraStarts {
 
     /// A node took over the jobs of another that it held for gone, rightly or not.
     pub(crate) fn on_adoption(&mut self, log: &LogId) {
-        for (job, _) in self.workers.iter().filter(|(job, _)| job.log == *log) {
-            *self.touches.entry(*job).or_default() += 1;
-        }
+        *self.adoptions.entry(*log).or_default() += 1;
     }
 
     /// Looks at the starts of one task that no failure of its own explains.
     pub(crate) fn look(&self, job: JobId, task: u32, extra: u32) -> Option<Violation> {
-        let touches = self.touches.get(&job).copied().unwrap_or(0);
+        let adoptions = self.adoptions.get(&job.log).copied().unwrap_or(0);
+        let touches = self.touches.get(&job).copied().unwrap_or(0) + adoptions;
         (extra > touches).then(|| {
             Violation::new(
                 11,

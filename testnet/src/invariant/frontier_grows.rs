@@ -16,6 +16,11 @@ impl FrontierGrows {
         Self { last: vec![Frontier::default(); nodes] }
     }
 
+    /// The node's disk has lost what it held: what is claimed from now on must last again.
+    pub(crate) fn forget(&mut self, seat: Seat) {
+        self.last[seat.0] = Frontier::default();
+    }
+
     /// Looks at a node's frontier after a step, or after a start.
     pub(crate) fn look(&mut self, seat: Seat, frontier: &Frontier) -> Option<Violation> {
         let last = &mut self.last[seat.0];

@@ -3,6 +3,7 @@
 //! Invariants: a checker reads, it never changes what it looks at; each has a test that breaks its rule and sees it caught (`tests/broken.rs`).
 
 pub(crate) mod any_order;
+pub(crate) mod branches;
 pub(crate) mod capacity;
 pub(crate) mod convergence;
 pub(crate) mod crash_loop;
@@ -22,6 +23,7 @@ pub(crate) mod same_trace;
 pub(crate) mod sealed;
 pub(crate) mod stable_seals;
 pub(crate) mod stays_retired;
+pub(crate) mod survives;
 pub(crate) mod within_caps;
 
 use core::fmt;
@@ -34,7 +36,7 @@ use starling_core::time::Mono;
 pub(crate) use library::Library;
 pub use same_trace::look as same_trace;
 
-use crate::sim::{Faults, Sabotage, Seat};
+use crate::sim::{Faults, Options, Seat, Watch};
 
 /// When a rule is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +69,14 @@ const fn rule(number: u8, kind: Kind, name: &'static str, source: &'static str) 
 }
 
 /// All rules that the simulator checks.
-pub const TABLE: [Rule; 21] = [
+pub const TABLE: [Rule; 23] = [
     rule(1, Kind::Step, "nothing leaves before it is durable", "L1"),
     rule(2, Kind::Step, "one writer per log", "L2, L3"),
     rule(3, Kind::Rest, "facts contain the fold of the frontier", "section 6"),
     rule(4, Kind::Rest, "equal frontiers, equal facts and roots", "section 6"),
     rule(5, Kind::Step, "a frontier never shrinks", "section 4"),
     rule(6, Kind::Healed, "what one node holds, all hold within 10 s", "section 5"),
+    rule(7, Kind::Healed, "an acknowledged job survives the loss of all its copies but one", "section 1"),
     rule(8, Kind::Rest, "a retired job never returns", "J9"),
     rule(9, Kind::Healed, "every acknowledged job is sealed", "J8"),
     rule(10, Kind::Step, "without faults a task starts once", "section 1"),
@@ -81,6 +84,7 @@ pub const TABLE: [Rule; 21] = [
     rule(12, Kind::Step, "no node runs more than it has", "J3"),
     rule(13, Kind::Step, "one seal per task and term", "J8"),
     rule(14, Kind::Rest, "a seal that was seen never changes", "section 1"),
+    rule(15, Kind::Rest, "every branch of a fork is at every node, its author in a new epoch", "L6"),
     rule(16, Kind::Step, "hostile bytes are refused, hostile events inert, nothing panics", "L4, section 6"),
     rule(18, Kind::Step, "every buffer stays under its cap", "section 12"),
     rule(19, Kind::Rest, "the log in any order, parts of it and snapshots joined, give the same root", "section 6"),
@@ -124,6 +128,7 @@ pub(crate) struct Rules {
     pub(crate) one_seal: one_seal::OneSeal,
     pub(crate) stable_seals: stable_seals::StableSeals,
     pub(crate) stays_retired: stays_retired::StaysRetired,
+    pub(crate) survives: survives::Survives,
 }
 
 impl Rules {
@@ -137,6 +142,7 @@ impl Rules {
             one_seal: one_seal::OneSeal::default(),
             stable_seals: stable_seals::StableSeals::default(),
             stays_retired: stays_retired::StaysRetired::default(),
+            survives: survives::Survives::default(),
         }
     }
 
@@ -147,6 +153,9 @@ impl Rules {
             return found;
         }
         self.extra_starts.on_batch(batch);
+        if self.one_writer.may_fork(&batch.header().log.node) {
+            return found;
+        }
         found.or_else(|| self.one_seal.look(batch))
     }
 
@@ -156,15 +165,23 @@ impl Rules {
         seat: Seat,
         machine: &Machine,
         mono: Mono,
-        sabotage: Sabotage,
+        options: &Options,
     ) -> Option<Violation> {
+        let caps = within_caps::look(seat, machine, options.sabotage);
+        if options.watch == Watch::Loose {
+            // The others remember what they saw, and now and then is not enough for that.
+            return caps;
+        }
         let found = self.frontier_grows.look(seat, machine.frontier());
-        let found = found.or_else(|| self.one_gateway.look(seat, machine, mono));
-        found.or_else(|| within_caps::look(seat, machine, sabotage))
+        found.or_else(|| self.one_gateway.look(seat, machine, mono)).or(caps)
     }
 
     /// A task was started, and no failure of its own explains `extra` of its starts.
     pub(crate) fn look_at_starts(&self, faults: &Faults, job: JobId, task: u32, extra: u32) -> Option<Violation> {
+        // An owner that forgot what it had granted grants it again.
+        if self.one_writer.may_fork(&job.log.node) {
+            return None;
+        }
         if faults.disturb() { self.extra_starts.look(job, task, extra) } else { one_start::look(job, task, extra) }
     }
 }

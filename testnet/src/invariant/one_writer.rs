@@ -1,6 +1,6 @@
 //! 2: each log is written by one process, and no position of it is ever written twice (DESIGN L2, L3).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use starling_core::event::SignedBatch;
 use starling_core::ids::{Hash, LogId, NodeId, Seq};
@@ -12,9 +12,21 @@ use super::Violation;
 pub(crate) struct OneWriter {
     writers: BTreeMap<LogId, u32>,
     heads: BTreeMap<(LogId, Seq), Hash>,
+    /// Authors that sign two histories by intention, or because their disk forgot one.
+    forkers: BTreeSet<NodeId>,
 }
 
 impl OneWriter {
+    /// Nothing better is to be expected of this author.
+    pub(crate) fn excuse(&mut self, node: NodeId) {
+        self.forkers.insert(node);
+    }
+
+    /// Whether two histories by this author are no surprise.
+    pub(crate) fn may_fork(&self, node: &NodeId) -> bool {
+        self.forkers.contains(node)
+    }
+
     /// A clean stop hands the logs of `node` to its next life.
     pub(crate) fn hand_over(&mut self, node: &NodeId, life: u32) {
         self.writers.iter_mut().filter(|(log, _)| log.node == *node).for_each(|(_, writer)| *writer = life);
@@ -24,6 +36,9 @@ impl OneWriter {
     pub(crate) fn look(&mut self, node: NodeId, life: u32, batch: &SignedBatch) -> Option<Violation> {
         let header = batch.header();
         let log = header.log;
+        if self.may_fork(&log.node) {
+            return None;
+        }
         let known = *self.heads.entry((log, header.first_seq)).or_insert_with(|| batch.head());
         if known != batch.head() {
             return Some(Violation::new(2, format!("two batches at {:?} {}", log, header.first_seq)));

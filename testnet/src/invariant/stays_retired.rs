@@ -20,6 +20,11 @@ impl StaysRetired {
         self.seen.entry(seat).or_default().extend(jobs);
     }
 
+    /// Its disk lost records: it may hear of jobs before it hears again that they are retired.
+    pub(crate) fn forget(&mut self, seat: Seat) {
+        self.seen.remove(&seat);
+    }
+
     /// Looks for one that is back.
     pub(crate) fn look(&self, seat: Seat, facts: &Facts) -> Option<Violation> {
         let seen = self.seen.get(&seat)?;

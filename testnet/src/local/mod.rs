@@ -1,11 +1,12 @@
 //! Local clusters: real `starling` processes on loopback or in network namespaces, for demos, end-to-end tests and chaos.
 //!
-//! Invariants: everything lives under one directory of its own; mDNS is off on loopback; every process and namespace started here is ended here, when the
-//! `Cluster` is dropped at the latest.
+//! Invariants: everything lives under one directory of its own; mDNS is off on loopback; every process and namespace started here is ended here, and whatever nodes left
+//! running, when the `Cluster` is dropped at the latest.
 //! Does not: know the protocol; it uses the binary and its command line as people do.
 
 mod filter;
 mod netns;
+mod remains;
 mod up;
 mod wait;
 
@@ -334,5 +335,6 @@ impl Drop for Cluster {
                 let _reaped = child.wait();
             }
         }
+        remains::end(&self.options.home);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::marks::{Mark, SEEDS_MIN, Tally};
 use super::options::Options;
 use super::run::{Failure, Outcome, run};
 use super::world::Totals;
@@ -60,6 +61,8 @@ pub struct Report {
     pub failed: Vec<(u64, Failure)>,
     /// Over all seeds, first runs only.
     pub totals: Totals,
+    /// Which marks were reached, in first runs only.
+    pub tally: Tally,
 }
 
 impl Campaign {
@@ -73,6 +76,13 @@ impl Campaign {
         options.nodes = self.nodes.unwrap_or(options.nodes);
         options.lines = self.lines;
         options
+    }
+
+    /// Marks that this campaign should have reached and did not: none if it is too small, or if it does not draw everything.
+    #[must_use]
+    pub fn unreached(&self, report: &Report) -> Vec<Mark> {
+        let must = self.count >= SEEDS_MIN && self.mix == Mix::Drawn && self.nodes.is_none();
+        if must { report.tally.missed().collect() } else { Vec::new() }
     }
 
     /// Runs all seeds.
@@ -106,6 +116,7 @@ impl Campaign {
 impl Report {
     fn add(&mut self, seed: u64, outcome: Outcome) {
         self.totals.add(&outcome.totals);
+        self.tally.add(&outcome.totals.marks);
         match outcome.failure {
             None => self.passed += 1,
             Some(failure) => self.failed.push((seed, failure)),

@@ -2,7 +2,7 @@
 //!
 //! Invariants: a job is in `acked` exactly if some node acknowledged it; whoever was not answered expects nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use starling_core::event::{Value, WorkSpec};
 use starling_core::facts::Outcome;
@@ -11,13 +11,15 @@ use starling_core::lattice::IntervalSet;
 use starling_core::machine::{AckLevel, Command, CommandError, Input, Reply, Submission};
 use starling_core::rng::Rng;
 
+use super::marks::Mark;
 use super::world::{Event, Seat, World};
 
 /// The clients' ledger.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     next: u64,
-    waiting: BTreeSet<RequestId>,
+    /// Requests and the node that was asked.
+    waiting: BTreeMap<RequestId, Seat>,
     pub(crate) acked: BTreeMap<JobId, AckLevel>,
     quiet: bool,
     /// What relays said and nobody confirmed yet.
@@ -47,10 +49,17 @@ impl Clients {
         }
     }
 
-    pub(crate) fn request(&mut self) -> RequestId {
+    pub(crate) fn request(&mut self, seat: Seat) -> RequestId {
         self.next += 1;
-        self.waiting.insert(RequestId(self.next));
+        self.waiting.insert(RequestId(self.next), seat);
         RequestId(self.next)
+    }
+
+    /// The node is gone: whoever waits for its answer waits no more. Whether anybody did.
+    pub(crate) fn hang_up(&mut self, seat: Seat) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|_, asked| *asked != seat);
+        self.waiting.len() < before
     }
 }
 
@@ -84,11 +93,14 @@ impl World {
     pub(crate) fn submit_at(&mut self, seat: Seat) {
         if self.rng.below(8) == 0 {
             let declaration = super::relays::declaration(self.rng.number());
-            let request = self.clients.request();
+            let request = self.clients.request(seat);
             self.step(seat, Input::Command { request, command: Command::Declare(Box::new(declaration)) });
         }
         let submission = self.submission();
-        let request = self.clients.request();
+        let request = self.clients.request(seat);
+        if self.network.is_parted() {
+            self.mark(Mark::SubmitParted);
+        }
         self.step(seat, Input::Command { request, command: Command::Submit(Box::new(submission)) });
     }
 
@@ -142,13 +154,16 @@ impl World {
         let back = usize::try_from(self.rng.below(4.min(count.max(1)))).unwrap_or(0);
         let job = self.clients.acked.keys().rev().nth(back).copied();
         if let (Some(job), Some(seat), false) = (job, self.pick_up(), self.clients.quiet) {
-            let request = self.clients.request();
+            let request = self.clients.request(seat);
+            if self.network.is_parted() {
+                self.mark(Mark::CancelParted);
+            }
             self.step(seat, Input::Command { request, command: Command::Cancel(job) });
         }
     }
 
     pub(crate) fn on_reply(&mut self, request: RequestId, reply: Reply) {
-        let known = self.clients.waiting.remove(&request);
+        let known = self.clients.waiting.remove(&request).is_some();
         let report = self.clients.reports.remove(&request);
         match reply {
             // As a relay does: it says it again until the node takes it.

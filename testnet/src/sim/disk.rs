@@ -3,6 +3,7 @@
 //! Invariants: only `commit` makes records durable; a crash lets a prefix of the oldest write survive, cut at a record boundary; a failed write leaves nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use starling_core::event::{Entry, SignedBatch};
@@ -16,19 +17,87 @@ use starling_core::time::Mono;
 
 use super::keeping::{Held, Origin};
 
+/// What of a forked log is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Branches {
+    All,
+    /// One batch for each position, as a disk might that knows of no forks.
+    First,
+}
+
+fn place_of(record: &Record) -> Option<(LogId, Seq)> {
+    match record {
+        Record::Batch(batch) => Some((batch.header().log, batch.header().first_seq)),
+        Record::Note(_) | Record::CleanShutdown => None,
+    }
+}
+
+/// What leaves a node is checked against this.
+#[derive(Clone, Debug, Default)]
+struct Books {
+    notes: BTreeSet<GrantId>,
+    /// Grants and jobs in the owner's own log.
+    grants: BTreeSet<GrantId>,
+    jobs: BTreeSet<JobId>,
+    declarations: BTreeSet<Hash>,
+    /// How far each log reaches.
+    lens: BTreeMap<LogId, Seq>,
+}
+
+impl Books {
+    fn add(&mut self, record: &Record) {
+        match record {
+            Record::Batch(batch) => {
+                let log = batch.header().log;
+                self.reach(log, batch.header().last_seq());
+                for (_, entry) in batch.entries() {
+                    let Entry::Event(event) = entry else { continue };
+                    let declared = event.spec.bytes("declaration").map(Declaration::from_bytes);
+                    self.declarations.extend(declared.and_then(Result::ok).map(|declaration| declaration.id()));
+                    let term = event.ctx.grant.map_or(Term::FIRST, |no| no.term);
+                    let Some(job) = event.ctx.job.filter(|job| term.is_of(&job.log.node, &log.node)) else {
+                        continue;
+                    };
+                    match (event.kind.as_str(), event.ctx.grant) {
+                        ("Grant", Some(no)) => drop(self.grants.insert(GrantId { job, no })),
+                        _ if is_submission(event) => drop(self.jobs.insert(job)),
+                        _ => {}
+                    }
+                }
+            }
+            Record::Note(Note::Accepted { grant, .. }) => drop(self.notes.insert(*grant)),
+            Record::CleanShutdown => {}
+        }
+    }
+
+    fn reach(&mut self, log: LogId, last: Seq) {
+        let len = self.lens.entry(log).or_default();
+        *len = (*len).max(last);
+    }
+
+    fn add_snapshot(&mut self, shared: &Shared) {
+        shared.logs.iter().for_each(|end| self.reach(end.log, end.len));
+        let facts = &shared.facts;
+        self.jobs.extend(facts.jobs().map(|(id, _)| id));
+        for (job, known) in facts.jobs() {
+            let placed = known.grants.iter().filter(|(_, grant)| grant.placed.as_ref().is_some());
+            self.grants.extend(placed.map(|(no, _)| GrantId { job, no: *no }));
+        }
+        self.declarations.extend(facts.declarations().iter().map(|(id, _)| id));
+    }
+}
+
 /// The disk.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     records: Vec<Record>,
-    batches: BTreeMap<LogId, BTreeMap<Seq, SignedBatch>>,
-    notes: BTreeSet<GrantId>,
-    /// Grants and jobs in the owner's own log, so that what leaves can be checked against what is durable.
-    grants: BTreeSet<GrantId>,
-    jobs: BTreeSet<JobId>,
-    declarations: BTreeSet<Hash>,
+    /// By first position, then by head: an author that forked wrote several.
+    batches: BTreeMap<LogId, BTreeMap<(Seq, Hash), SignedBatch>>,
+    /// What records and snapshots hold.
+    books: Books,
+    /// What snapshots hold of that.
+    kept: Books,
     pending: VecDeque<(WriteId, Vec<Record>)>,
-    /// How much of each log was ever held.
-    lens: BTreeMap<LogId, Seq>,
     /// Records ever written whose durability the node has heard of.
     heard: usize,
     /// Records that are gone because snapshots hold them.
@@ -63,57 +132,54 @@ impl Disk {
         let _ = self.pending.pop_front_if(|(pending, _)| *pending == write);
     }
 
-    /// Power goes: a prefix of the oldest write survives. Returns what did.
-    pub(crate) fn crash(&mut self, rng: &mut Rng) -> Vec<Record> {
+    /// Power goes: a prefix of the oldest write survives. Returns what did, and how many records the write had.
+    pub(crate) fn crash(&mut self, rng: &mut Rng) -> (Vec<Record>, usize) {
         let Some((_, mut records)) = self.pending.pop_front() else {
-            return Vec::new();
+            return (Vec::new(), 0);
         };
+        let whole = records.len();
         self.pending.clear();
         let kept = usize::try_from(rng.below(records.len() as u64 + 1)).unwrap_or(0);
         records.truncate(kept);
         records.iter().for_each(|record| self.index(record));
         self.records.extend(records.iter().cloned());
-        records
+        (records, whole)
     }
 
-    /// Forgets the last durable records, as no honest disk does.
-    pub(crate) fn forget(&mut self, count: usize) {
-        let kept = self.records.len().saturating_sub(count);
-        let records = std::mem::take(&mut self.records);
-        let (own, joined, lens) =
-            (std::mem::take(&mut self.own), std::mem::take(&mut self.joined), std::mem::take(&mut self.lens));
-        let (dropped, snapshots, heard) = (self.dropped, self.snapshots, self.heard);
-        *self = Self { full_until: self.full_until, own, joined, lens, dropped, snapshots, heard, ..Self::default() };
-        for record in records.into_iter().take(kept) {
-            self.index(&record);
-            self.records.push(record);
+    /// Loses some durable records for ever. Returns the jobs whose submission was among them, or lies behind one of them in its log, and whether a declaration does.
+    pub(crate) fn lose(&mut self, lost: Range<usize>) -> (Vec<JobId>, bool) {
+        let holes: Vec<(LogId, Seq)> = self.records[lost.clone()].iter().filter_map(place_of).collect();
+        let behind = |record: &&Record| {
+            place_of(record).is_some_and(|(log, seq)| holes.iter().any(|(of, hole)| *of == log && *hole <= seq))
+        };
+        let mut gone = Books::default();
+        self.records.iter().filter(behind).for_each(|record| gone.add(record));
+        self.books = self.kept.clone();
+        self.batches.clear();
+        for (index, record) in std::mem::take(&mut self.records).into_iter().enumerate() {
+            if !lost.contains(&index) {
+                self.index(&record);
+                self.records.push(record);
+            }
         }
+        let written = self.dropped + lost.start..self.dropped + lost.end;
+        let moved = |upto: usize| upto - upto.min(written.end).saturating_sub(written.start);
+        self.own.iter_mut().for_each(|held| held.upto = moved(held.upto));
+        self.heard = moved(self.heard);
+        self.pending.clear();
+        (gone.jobs.into_iter().collect(), !gone.declarations.is_empty())
+    }
+
+    /// Every batch held: its log, its first position, its head.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = (LogId, Seq, Hash)> {
+        self.batches.iter().flat_map(|(log, held)| held.keys().map(|(seq, head)| (*log, *seq, *head)))
     }
 
     fn index(&mut self, record: &Record) {
-        match record {
-            Record::Batch(batch) => {
-                let log = batch.header().log;
-                for (_, entry) in batch.entries() {
-                    let Entry::Event(event) = entry else { continue };
-                    let declared = event.spec.bytes("declaration").map(Declaration::from_bytes);
-                    self.declarations.extend(declared.and_then(Result::ok).map(|declaration| declaration.id()));
-                    let term = event.ctx.grant.map_or(Term::FIRST, |no| no.term);
-                    let Some(job) = event.ctx.job.filter(|job| term.is_of(&job.log.node, &log.node)) else {
-                        continue;
-                    };
-                    match (event.kind.as_str(), event.ctx.grant) {
-                        ("Grant", Some(no)) => drop(self.grants.insert(GrantId { job, no })),
-                        _ if is_submission(event) => drop(self.jobs.insert(job)),
-                        _ => {}
-                    }
-                }
-                let len = self.lens.entry(log).or_default();
-                *len = (*len).max(batch.header().last_seq());
-                self.batches.entry(log).or_default().insert(batch.header().first_seq, batch.clone());
-            }
-            Record::Note(Note::Accepted { grant, .. }) => drop(self.notes.insert(*grant)),
-            Record::CleanShutdown => {}
+        self.books.add(record);
+        if let Record::Batch(batch) = record {
+            let log = batch.header().log;
+            self.batches.entry(log).or_default().insert((batch.header().first_seq, batch.head()), batch.clone());
         }
     }
 
@@ -123,31 +189,28 @@ impl Disk {
 
     pub(crate) fn holds(&self, batch: &SignedBatch) -> bool {
         let header = batch.header();
-        self.batches
-            .get(&header.log)
-            .and_then(|log| log.get(&header.first_seq))
-            .is_some_and(|held| held.head() == batch.head())
+        self.batches.get(&header.log).is_some_and(|log| log.contains_key(&(header.first_seq, batch.head())))
     }
 
     pub(crate) fn holds_grant(&self, grant: &GrantId) -> bool {
-        self.grants.contains(grant)
+        self.books.grants.contains(grant)
     }
 
     pub(crate) fn holds_job(&self, job: &JobId) -> bool {
-        self.jobs.contains(job)
+        self.books.jobs.contains(job)
     }
 
     pub(crate) fn holds_declaration(&self, id: &Hash) -> bool {
-        self.declarations.contains(id)
+        self.books.declarations.contains(id)
     }
 
     pub(crate) fn holds_note(&self, grant: &GrantId) -> bool {
-        self.notes.contains(grant)
+        self.books.notes.contains(grant)
     }
 
     /// Events of `log` held from its start on.
     pub(crate) fn len(&self, log: &LogId) -> Seq {
-        self.lens.get(log).copied().unwrap_or_default()
+        self.books.lens.get(log).copied().unwrap_or_default()
     }
 
     /// The node hears that all that was written is durable.
@@ -163,6 +226,8 @@ impl Disk {
     /// Keeps a snapshot of one's own, and drops what the one before holds.
     pub(crate) fn keep_own(&mut self, bytes: Arc<Bytes>, upto: usize) {
         self.snapshots += 1;
+        let covered = upto.saturating_sub(self.dropped).min(self.records.len());
+        self.records[..covered].iter().for_each(|record| self.kept.add(record));
         self.own.push(Held { bytes, upto, number: self.snapshots });
         if self.own.len() > 2 {
             self.own.remove(0);
@@ -174,7 +239,7 @@ impl Disk {
                 if let Record::Batch(batch) = record
                     && let Some(log) = self.batches.get_mut(&batch.header().log)
                 {
-                    log.remove(&batch.header().first_seq);
+                    log.remove(&(batch.header().first_seq, batch.head()));
                 }
             }
             self.dropped = self.dropped.max(upto);
@@ -185,16 +250,8 @@ impl Disk {
     /// Keeps another node's snapshot.
     pub(crate) fn keep_joined(&mut self, held: Held, shared: &Shared) {
         self.snapshots += 1;
-        for end in &shared.logs {
-            let len = self.lens.entry(end.log).or_default();
-            *len = (*len).max(end.len);
-        }
-        self.jobs.extend(shared.facts.jobs().map(|(id, _)| id));
-        for (job, known) in shared.facts.jobs() {
-            let placed = known.grants.iter().filter(|(_, grant)| grant.placed.as_ref().is_some());
-            self.grants.extend(placed.map(|(no, _)| GrantId { job, no: *no }));
-        }
-        self.declarations.extend(shared.facts.declarations().iter().map(|(id, _)| id));
+        self.books.add_snapshot(shared);
+        self.kept.add_snapshot(shared);
         self.joined.push(Held { number: self.snapshots, ..held });
     }
 
@@ -228,7 +285,7 @@ impl Disk {
     /// Whether what is asked for is not there any more, although it was, or something later is.
     pub(crate) fn is_gone(&self, log: &LogId, from: Seq) -> bool {
         match self.batches.get(log) {
-            None => self.lens.contains_key(log),
+            None => self.books.lens.contains_key(log),
             Some(log) => {
                 let next = log.values().find(|batch| batch.header().last_seq() >= from);
                 next.is_some_and(|batch| batch.header().first_seq > from)
@@ -236,20 +293,30 @@ impl Disk {
         }
     }
 
+    /// Whether a snapshot holds the log beyond this position.
+    pub(crate) fn is_kept(&self, log: &LogId, seq: Seq) -> bool {
+        self.kept.lens.get(log).is_some_and(|len| *len >= seq)
+    }
+
     /// Events of `node` itself, over all its epochs.
     pub(crate) fn own_events(&self, node: &NodeId) -> u64 {
-        self.lens.iter().filter(|(log, _)| log.node == *node).map(|(_, len)| len.0).sum()
+        self.books.lens.iter().filter(|(log, _)| log.node == *node).map(|(_, len)| len.0).sum()
     }
 
     /// Whole batches that hold events from `from` on, within one response; whether there is more.
-    pub(crate) fn serve(&self, log: &LogId, from: Seq) -> (Vec<SignedBatch>, bool) {
+    pub(crate) fn serve(&self, log: &LogId, from: Seq, branches: Branches) -> (Vec<SignedBatch>, bool) {
         let mut found = Vec::new();
         let mut bytes = 0;
         let Some(batches) = self.batches.get(log) else {
             return (found, false);
         };
-        let start = batches.range(..=from).next_back().map_or(Seq(0), |(first, _)| *first);
+        let start = (Seq(from.0.saturating_sub(limits::BATCH_EVENTS_MAX as u64)), Hash::ZERO);
         for batch in batches.range(start..).map(|(_, batch)| batch).filter(|batch| batch.header().last_seq() >= from) {
+            if branches == Branches::First
+                && found.last().is_some_and(|last: &SignedBatch| last.header().first_seq == batch.header().first_seq)
+            {
+                continue;
+            }
             if bytes + batch.bytes().len() > limits::SYNC_RESPONSE_BYTES_MAX {
                 return (found, true);
             }

@@ -2,16 +2,21 @@
 //!
 //! Invariants: every fault plans its own successor, so intensities stay as drawn; after `heal` nothing goes wrong any more.
 
+use std::ops::Range;
+
 use starling_core::machine::Input;
 use starling_core::time::Mono;
 
+use super::marks::Mark;
 use super::options::{EveryMs, Faults};
+use super::process::Crash;
 use super::world::{Event, Seat, World};
 
 /// Things that go wrong from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Crash,
+    DaemonCrash,
     CleanStop,
     Partition,
     Pause,
@@ -19,6 +24,8 @@ pub(crate) enum Fault {
     ClockStep,
     RelayLoss,
     WorkerLoss,
+    Rollback,
+    Rot,
     /// A partition changes or ends.
     Cut {
         from: Seat,
@@ -30,7 +37,8 @@ pub(crate) enum Fault {
 impl World {
     pub(crate) fn plan_faults(&mut self) {
         let all = [Fault::Crash, Fault::CleanStop, Fault::Partition, Fault::Pause, Fault::FullDisk, Fault::ClockStep];
-        for fault in all.into_iter().chain([Fault::RelayLoss, Fault::WorkerLoss]) {
+        let rarer = [Fault::RelayLoss, Fault::WorkerLoss, Fault::DaemonCrash, Fault::Rollback, Fault::Rot];
+        for fault in all.into_iter().chain(rarer) {
             self.plan(fault);
         }
         if let Some(every) = self.faults.hostile {
@@ -42,6 +50,7 @@ impl World {
     fn plan(&mut self, fault: Fault) {
         let every: EveryMs = match fault {
             Fault::Crash => self.faults.crash,
+            Fault::DaemonCrash => self.faults.daemon_crash,
             Fault::CleanStop => self.faults.clean_stop,
             Fault::Partition => self.faults.partition,
             Fault::Pause => self.faults.pause,
@@ -49,6 +58,8 @@ impl World {
             Fault::ClockStep => self.faults.clock_step,
             Fault::RelayLoss => self.faults.relay_loss,
             Fault::WorkerLoss => self.faults.worker_loss,
+            Fault::Rollback => self.faults.rollback,
+            Fault::Rot => self.faults.rot,
             Fault::Cut { .. } => None,
         };
         if let Some(every) = every {
@@ -70,10 +81,21 @@ impl World {
         let seat = self.pick();
         self.trace.line(self.now, || format!("fault {fault:?} at {seat:?}"));
         match fault {
-            Fault::Crash => {
+            Fault::Crash => self.crash_for_a_while(seat),
+            Fault::Rollback => {
+                self.crash_for_a_while(seat);
+                self.roll_back(seat);
+            }
+            Fault::Rot => {
+                self.crash_for_a_while(seat);
+                self.rot(seat);
+            }
+            Fault::DaemonCrash => {
                 self.totals.crashes += 1;
-                self.crash(seat);
-                let down_ms = 50 + self.rng.below(12_000);
+                self.mark(Mark::DaemonCrashed);
+                self.crash(seat, Crash::Daemon);
+                // Mostly before anybody finds it dead.
+                let down_ms = 50 + self.rng.below(4_000);
                 self.after(down_ms, Event::Restart(seat));
             }
             Fault::CleanStop => {
@@ -88,6 +110,9 @@ impl World {
                 let node = self.node_mut(seat);
                 node.paused_until = node.paused_until.max(until);
                 self.after(lasts_ms, Event::Resume(seat));
+                if lasts_ms > 6_000 {
+                    self.mark(Mark::SlowNode);
+                }
             }
             Fault::FullDisk => {
                 let until = self.now.after_ms(100 + self.rng.below(8_000));
@@ -96,6 +121,9 @@ impl World {
             Fault::ClockStep => {
                 let step = i64::try_from(self.rng.below(7_200_000)).unwrap_or(0) - 3_600_000;
                 self.node_mut(seat).wall_ms = step;
+                if step.abs() > 1_800_000 {
+                    self.mark(Mark::ClockStepped);
+                }
             }
             Fault::RelayLoss => self.lose_relay(seat),
             Fault::WorkerLoss => self.lose_worker(),
@@ -107,9 +135,49 @@ impl World {
         self.plan(fault);
     }
 
+    fn crash_for_a_while(&mut self, seat: Seat) {
+        self.totals.crashes += 1;
+        self.crash(seat, Crash::Machine);
+        // Some stay away for so long that others take over what they owned.
+        let down_ms =
+            50 + if self.rng.below(4) == 0 { 11_000 + self.rng.below(12_000) } else { self.rng.below(12_000) };
+        self.after(down_ms, Event::Restart(seat));
+    }
+
+    /// The end of the disk is gone: the last few records, or as much as lies behind an old backup.
+    fn roll_back(&mut self, seat: Seat) {
+        let len = self.node(seat).disk.records().len();
+        let most = if self.rng.below(4) == 0 { len } else { len.min(40) };
+        let lost = usize::try_from(self.rng.below(most as u64 + 1)).unwrap_or(0);
+        if lost > 0 {
+            self.mark(Mark::RolledBack);
+            self.lose_records(seat, len - lost..len);
+        }
+    }
+
+    /// One record cannot be read any more.
+    fn rot(&mut self, seat: Seat) {
+        let len = self.node(seat).disk.records().len();
+        if len > 0 {
+            let place = usize::try_from(self.rng.below(len as u64)).unwrap_or(0);
+            self.mark(Mark::Rotted);
+            self.lose_records(seat, place..place + 1);
+        }
+    }
+
+    fn lose_records(&mut self, seat: Seat, lost: Range<usize>) {
+        let id = self.node(seat).id;
+        self.trace.line(self.now, || format!("{seat:?} loses records {lost:?}"));
+        let (jobs, declaration) = self.node_mut(seat).disk.lose(lost);
+        self.rules.survives.on_loss(&jobs, declaration);
+        self.rules.one_writer.excuse(id);
+        self.rules.frontier_grows.forget(seat);
+        self.rules.stays_retired.forget(seat);
+    }
+
     /// A clean stop is complete: the process ends, and starts again later.
     pub(crate) fn stop(&mut self, seat: Seat) {
-        self.crash(seat);
+        self.crash(seat, Crash::Daemon);
         let down_ms = 50 + self.rng.below(5_000);
         self.after(down_ms, Event::Restart(seat));
     }
@@ -121,6 +189,12 @@ impl World {
         let one_way = self.rng.below(3) == 0;
         let flaps = if self.rng.below(3) == 0 { 1 + self.rng.below(5) } else { 0 };
         let lasts_ms = 500 + self.rng.below(15_000);
+        if one_way {
+            self.mark(Mark::OneWay);
+        }
+        if flaps > 0 {
+            self.mark(Mark::Flapping);
+        }
         let side = |seat: Seat| sides >> seat.0 & 1;
         let pairs: Vec<(Seat, Seat)> = self
             .seats()

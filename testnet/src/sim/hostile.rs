@@ -13,6 +13,7 @@ use starling_core::schedule::Offer;
 use starling_core::sync::Message;
 use starling_core::time::Hlc;
 
+use super::marks::Mark;
 use super::network::{Origin, Packet};
 use super::node::signer;
 use super::options::Sabotage;
@@ -30,8 +31,10 @@ pub(crate) struct Hostile {
     stranger: Signer,
     tail: Seq,
     head: Hash,
-    /// Everything the member signed, so that it can be shown again.
+    /// Everything the member signed on its first branch, so that it can be shown again.
     log: Vec<SignedBatch>,
+    /// The last batches of its other branches.
+    branches: Vec<SignedBatch>,
     jobs: u64,
 }
 
@@ -43,6 +46,7 @@ impl Hostile {
             tail: Seq(0),
             head: Hash::ZERO,
             log: Vec::new(),
+            branches: Vec::new(),
             jobs: 0,
         }
     }
@@ -91,6 +95,7 @@ impl World {
             0 => self.garbage(),
             1 => self.strangers_batch(),
             2 => self.lies(),
+            _ if self.faults.fork.hits(&mut self.rng) && !self.hostile.log.is_empty() => self.contradiction(),
             _ => self.members_batch(),
         }
         let wait = 1 + self.rng.below(every * 2);
@@ -155,6 +160,38 @@ impl World {
         }
     }
 
+    /// A batch beside one that the member signed, or behind such a batch: shown to one node, or to most.
+    fn contradiction(&mut self) {
+        self.mark(Mark::Branched);
+        let member = self.hostile.member.node();
+        self.rules.one_writer.excuse(member);
+        let count = self.hostile.branches.len() as u64;
+        let known = usize::try_from(self.rng.below(count + 1)).unwrap_or(0);
+        let (first, prev) = match self.hostile.branches.get(known) {
+            Some(branch) => (Seq(branch.header().last_seq().0 + 1), branch.head()),
+            None => {
+                let pick = usize::try_from(self.rng.below(self.hostile.log.len() as u64)).unwrap_or(0);
+                let beside = *self.hostile.log[pick].header();
+                (beside.first_seq, beside.prev)
+            }
+        };
+        let mut events = Vec::new();
+        if first == Seq(1) {
+            let mac = membership_mac(&SECRET, &member);
+            events.push(with_bytes(sys::admit(self.hlc(), mac, "cuckoo")));
+        }
+        for _ in 0..=self.rng.below(3) {
+            events.push(with_bytes(self.forged()));
+        }
+        let batch = SignedBatch::seal(&self.hostile.member, self.cluster, Epoch(1), first, prev, events);
+        match self.hostile.branches.get_mut(known) {
+            Some(branch) => *branch = batch.clone(),
+            None => self.hostile.branches.push(batch.clone()),
+        }
+        let only = (self.rng.below(2) == 0).then(|| self.pick());
+        self.show(&batch, only);
+    }
+
     /// Jobs of the adversary's own, sealed against the rules for owners: twice in one term, or anew in a later one.
     fn seal_own(&mut self) -> Vec<LogEntry> {
         let log = self.hostile.log_id();
@@ -205,6 +242,9 @@ impl World {
         let from = batch.header().log.node;
         for to in self.seats().filter(|to| only.is_none_or(|only| only == *to)).collect::<Vec<Seat>>() {
             if only.is_some() || self.rng.below(3) > 0 {
+                if from == self.hostile.stranger.node() {
+                    self.mark(Mark::StrangerRefused);
+                }
                 let packet = Packet::BatchBytes { bytes: batch.bytes().to_vec(), intact: true };
                 let delay = 1 + self.rng.below(50);
                 self.after(delay, Event::Deliver { to, origin: Origin::Outside(from), packet });

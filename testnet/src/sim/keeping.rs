@@ -13,6 +13,8 @@ use starling_core::machine::{Input, Recovery};
 use starling_core::namespace::Registry;
 use starling_core::sync::Message;
 
+use super::disk::Branches;
+use super::marks::Mark;
 use super::network::Packet;
 use super::options::Sabotage;
 use super::world::{Event, Seat, World};
@@ -68,17 +70,20 @@ pub(crate) fn facts_of<'a>(
 
 impl World {
     /// Sends what is on the disk, or offers a snapshot where it is gone.
-    pub(crate) fn serve(&mut self, seat: Seat, to: &NodeId, log: LogId, from: Seq) {
-        let Some(to) = self.by_id.get(to).copied() else {
+    pub(crate) fn serve(&mut self, seat: Seat, to: NodeId, log: LogId, from: Seq) {
+        let Some(to) = self.by_id.get(&to).copied() else {
             return;
         };
         let disk = &self.node(seat).disk;
         let newest = disk.newest_own().filter(|_| disk.is_gone(&log, from)).map(|held| Arc::clone(&held.bytes));
         if let Some(bytes) = newest {
+            self.mark(Mark::SnapshotOffered);
             let (id, bytes) = (snapshot::name(&bytes.shared), bytes.shared.len() as u64);
             return self.send(seat, to, Packet::Message(Box::new(Message::SnapshotAhead { log, id, bytes })));
         }
-        let (batches, more) = disk.serve(&log, from.max(Seq(1)));
+        let first_only = self.options.sabotage == Sabotage::NoBranches;
+        let branches = if first_only { Branches::First } else { Branches::All };
+        let (batches, more) = disk.serve(&log, from.max(Seq(1)), branches);
         self.send(seat, to, Packet::Pulled { log, batches, more });
     }
 

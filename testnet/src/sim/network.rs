@@ -10,7 +10,7 @@ use starling_core::machine::Input;
 use starling_core::schedule::Presence;
 use starling_core::sync::Message;
 
-use super::options::Faults;
+use super::options::{Faults, Sabotage};
 use super::world::{Event, Seat, World};
 
 /// Silence after which a link is given up, as the real links do.
@@ -62,15 +62,26 @@ pub(crate) struct Network {
     cut: Vec<bool>,
     /// By smaller seat, then larger.
     pairs: Vec<Pair>,
+    /// Pairs that look for a link; everybody if absent.
+    wanted: Option<Vec<bool>>,
 }
 
 impl Network {
-    pub(crate) fn new(nodes: usize) -> Self {
-        Self { nodes, cut: vec![false; nodes * nodes], pairs: vec![Pair::default(); nodes * nodes] }
+    pub(crate) fn new(nodes: usize, wanted: Option<Vec<bool>>) -> Self {
+        Self { nodes, cut: vec![false; nodes * nodes], pairs: vec![Pair::default(); nodes * nodes], wanted }
+    }
+
+    fn is_wanted(&self, a: Seat, b: Seat) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted[a.0 * self.nodes + b.0])
     }
 
     pub(crate) fn set_cut(&mut self, from: Seat, to: Seat, cut: bool) {
         self.cut[from.0 * self.nodes + to.0] = cut;
+    }
+
+    /// Whether anybody is cut off from anybody.
+    pub(crate) fn is_parted(&self) -> bool {
+        self.cut.contains(&true)
     }
 
     fn is_cut(&self, from: Seat, to: Seat) -> bool {
@@ -105,7 +116,7 @@ impl World {
 
     /// Whether every pair has a working link.
     pub(crate) fn all_linked(&self) -> bool {
-        let works = |a: Seat, b: Seat| a >= b || self.is_linked(a, b);
+        let works = |a: Seat, b: Seat| a >= b || !self.network.is_wanted(a, b) || self.is_linked(a, b);
         self.seats().all(|a| self.seats().all(|b| works(a, b)))
     }
 
@@ -113,7 +124,7 @@ impl World {
     pub(crate) fn refresh_pair(&mut self, a: Seat, b: Seat) {
         let pair = *self.network.pair(a, b);
         let works = self.reachable(a, b) && (!pair.up || self.link_is_fresh(a, b));
-        if pair.up == works {
+        if pair.up == works || !self.network.is_wanted(a, b) {
             return;
         }
         let delay = if works {
@@ -179,6 +190,7 @@ impl World {
         if loss.hits(&mut self.rng) {
             return;
         }
+        self.say_hollow(from, to, &packet);
         let packet = self.encode(packet);
         if duplicate.hits(&mut self.rng) {
             let delay = self.delay();
@@ -188,7 +200,18 @@ impl World {
         self.after(delay, Event::Deliver { to, origin, packet });
     }
 
-    fn delay(&mut self) -> u64 {
+    /// Only where it is broken on purpose: whoever hears a batch says at once that it has it, and forgets it.
+    fn say_hollow(&mut self, from: Seat, to: Seat, packet: &Packet) {
+        let Packet::Batch(batch) = packet else { return };
+        if self.options.sabotage == Sabotage::HollowHave {
+            let header = batch.header();
+            let have = Message::Have { log: header.log, len: header.last_seq() };
+            let origin = Origin::Outside(self.node(to).id);
+            self.after(1, Event::Deliver { to: from, origin, packet: Packet::Message(Box::new(have)) });
+        }
+    }
+
+    pub(crate) fn delay(&mut self) -> u64 {
         let ordinary = 1 + self.rng.below(self.faults.delay_ms_max);
         if self.faults.reorder.hits(&mut self.rng) { ordinary + self.rng.below(REORDER_MS_MAX) } else { ordinary }
     }

@@ -12,7 +12,9 @@ use starling_core::rng::Rng;
 use starling_core::time::{Mono, Now, Wall};
 
 use super::disk::Disk;
+use super::marks::Mark;
 use super::options::{Options, PerMille, Sabotage};
+use super::process::Crash;
 use super::workers::Sponsored;
 use super::world::{Event, SECRET, Seat, World};
 use crate::invariant::Violation;
@@ -116,18 +118,24 @@ impl World {
         if self.options.sabotage == Sabotage::SecondWriter {
             recovery.record(Record::CleanShutdown);
         }
+        let (survivors, books) = self.processes.survey(seat, self.now);
+        if self.options.sabotage != Sabotage::NoSurvey {
+            recovery.resume(survivors, books);
+        }
         let origin = self.rng.below(1_000_000);
         let node = self.node_mut(seat);
         node.origin = origin;
         node.life += 1;
         let machine = recovery.finish(Now { mono: Mono(origin), wall: Wall(0) });
         let frontier = machine.frontier().clone();
-        let back = self.rules.stays_retired.look(seat, machine.facts());
-        let node = &mut self.nodes[seat.0];
-        node.machine = Some(machine);
         let (id, life) = (node.id, node.life);
+        let runs = machine.executor().run_ids().map(|(run, grant, task)| ((grant, task), run)).collect();
+        self.processes.take_up(seat, life, &runs, |grant, task| machine.told(grant, task) == *task);
+        let back = self.rules.stays_retired.look(seat, machine.facts());
+        self.node_mut(seat).machine = Some(machine);
         if clean {
             self.rules.one_writer.hand_over(&id, life);
+            self.mark(Mark::CleanEpoch);
         }
         let found = self.rules.frontier_grows.look(seat, &frontier);
         self.broken(back.or(found));
@@ -169,27 +177,43 @@ impl World {
         }
     }
 
-    /// Power off: whatever was in memory is gone.
-    pub(crate) fn crash(&mut self, seat: Seat) {
+    /// Power off, or the daemon alone: whatever it had in memory is gone.
+    pub(crate) fn crash(&mut self, seat: Seat, crash: Crash) {
         if self.node(seat).machine.is_none() {
             return;
         }
         let mut rng = self.rng.clone();
         let (id, life) = (self.node(seat).id, self.node(seat).life);
-        let survivors = self.node_mut(seat).disk.crash(&mut rng);
+        let (survivors, whole) = self.node_mut(seat).disk.crash(&mut rng);
         self.rng = rng;
+        match survivors.len() {
+            0 if whole > 0 => self.mark(Mark::LostWrite),
+            kept if kept < whole => self.mark(Mark::TornWrite),
+            _ => {}
+        }
         self.on_committed(seat, life, &survivors);
         if self.options.sabotage == Sabotage::LosesDurable {
-            self.node_mut(seat).disk.forget(8);
+            let len = self.node(seat).disk.records().len();
+            let _ = self.node_mut(seat).disk.lose(len.saturating_sub(8)..len);
         }
         self.node_mut(seat).machine = None;
         self.node_mut(seat).sponsored.clear();
         self.rules.one_gateway.on_crash(seat);
-        self.processes.crash(seat);
+        match crash {
+            Crash::Machine => self.rules.extra_starts.on_crash(&id),
+            // No excuse for starting a task of the machine's own again.
+            Crash::Daemon => self.processes.frail(seat).for_each(|job| self.rules.extra_starts.touch(job)),
+        }
+        self.memory.on_crash(seat);
+        if self.clients.hang_up(seat) {
+            self.mark(Mark::Unanswered);
+        }
+        self.processes.crash(seat, life, crash);
         self.stopping.remove(&seat);
-        self.rules.extra_starts.on_crash(&id);
         self.trace.mix(&[32, self.now.0, seat.0 as u64, survivors.len() as u64]);
-        self.trace.line(self.now, || format!("{seat:?} crashes, {} records of its write survive", survivors.len()));
+        self.trace.line(self.now, || {
+            format!("{seat:?} crashes ({crash:?}), {} records of its write survive", survivors.len())
+        });
         self.refresh_pairs_of(seat);
     }
 

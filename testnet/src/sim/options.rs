@@ -31,6 +31,8 @@ pub struct Faults {
     pub corrupt: PerMille,
     /// Crashes at any time.
     pub crash: EveryMs,
+    /// Crashes of the daemon alone, whose tasks go on.
+    pub daemon_crash: EveryMs,
     /// Writes around which the node crashes: before, torn in the middle, or after, with a part of what follows done.
     pub crash_at_write: PerMille,
     /// Stops by intention.
@@ -49,6 +51,12 @@ pub struct Faults {
     pub clock_drift: PerMille,
     /// Hostile bytes and hostile members.
     pub hostile: EveryMs,
+    /// Batches of the hostile member that contradict what it signed before.
+    pub fork: PerMille,
+    /// Crashes that take the end of the disk along: a restored backup, or writes that were confirmed and never made.
+    pub rollback: EveryMs,
+    /// Crashes after which one record on the disk cannot be read.
+    pub rot: EveryMs,
     /// Longest ordinary delay of a packet.
     pub delay_ms_max: u64,
     /// Relays that go away and come back.
@@ -67,6 +75,7 @@ impl Faults {
         reorder: PerMille(0),
         corrupt: PerMille(0),
         crash: None,
+        daemon_crash: None,
         crash_at_write: PerMille(0),
         clean_stop: None,
         partition: None,
@@ -76,6 +85,9 @@ impl Faults {
         clock_step: None,
         clock_drift: PerMille(0),
         hostile: None,
+        fork: PerMille(0),
+        rollback: None,
+        rot: None,
         delay_ms_max: 3,
         relay_loss: None,
         worker_loss: None,
@@ -89,6 +101,7 @@ impl Faults {
             disk_ms_max: self.disk_ms_max,
             delay_ms_max: self.delay_ms_max,
             hostile: self.hostile,
+            fork: self.fork,
             ..Self::NONE
         };
         let quiet = Self { corrupt: self.corrupt, clock_step: self.clock_step, clock_drift: self.clock_drift, ..quiet };
@@ -107,6 +120,7 @@ impl Faults {
             reorder,
             corrupt,
             crash: every(2_000, 10_000),
+            daemon_crash: None,
             crash_at_write,
             clean_stop: every(5_000, 20_000),
             partition: every(3_000, 10_000),
@@ -120,6 +134,9 @@ impl Faults {
             relay_loss: every(3_000, 10_000),
             old_version: PerMille(if every(0, 1).is_some() { 400 } else { 0 }),
             worker_loss: every(1_000, 6_000),
+            fork: PerMille(if every(0, 1).is_some() { 200 } else { 0 }),
+            rollback: every(5_000, 30_000),
+            rot: every(5_000, 30_000),
         }
     }
 }
@@ -138,6 +155,10 @@ pub enum Sabotage {
     SkewedDelta,
     /// A crash takes durable records along.
     LosesDurable,
+    /// Disks serve one branch of a fork only.
+    NoBranches,
+    /// Nodes say that they hold what they have only heard.
+    HollowHave,
     /// Answers to pulls never arrive.
     NoPulls,
     /// Processes end, and nobody is told.
@@ -162,6 +183,8 @@ pub enum Sabotage {
     OldReplay,
     /// Old versions are never upgraded.
     NoUpgrade,
+    /// A starting node does not look for tasks that run on.
+    NoSurvey,
     /// A claim to be the gateway acts at once.
     NoSettle,
     /// Nodes pass on what any gateway says, superseded or not.
@@ -216,6 +239,43 @@ impl Keep {
     }
 }
 
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Self; 22] = [
+        Self::None,
+        Self::EarlyDurable,
+        Self::SecondWriter,
+        Self::SkewedDelta,
+        Self::LosesDurable,
+        Self::NoBranches,
+        Self::HollowHave,
+        Self::NoPulls,
+        Self::SilentEnds,
+        Self::DoubleStart,
+        Self::Overcommit,
+        Self::SealsTwice,
+        Self::ChangesSeal,
+        Self::OpensUnsigned,
+        Self::TightCaps,
+        Self::Unseeded,
+        Self::WorkInCrashLoop,
+        Self::OldReplay,
+        Self::NoUpgrade,
+        Self::NoSettle,
+        Self::NoFence,
+        Self::NoHalfView,
+    ];
+}
+
+/// How a batch comes to other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spreading {
+    /// From its author to everybody: what gossip does at its best, and most often in small clusters.
+    Direct,
+    /// Along a mesh: see `mesh`.
+    Mesh,
+}
+
 /// How closely a run is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watch {
@@ -248,6 +308,8 @@ pub struct Options {
     pub as_bytes: PerMille,
     /// A rule broken on purpose.
     pub sabotage: Sabotage,
+    /// How batches spread.
+    pub spread: Spreading,
     /// How closely it is watched.
     pub watch: Watch,
     /// Lines of trace to keep for a failure.
@@ -260,7 +322,12 @@ impl Options {
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed ^ 0x5357_4152_4d00_0001);
         let nodes = 2 + usize::try_from(rng.below(6)).unwrap_or(0);
-        let faults = if seed.is_multiple_of(8) { Faults::NONE } else { Faults::draw(&mut rng) };
+        let mut faults = if seed.is_multiple_of(8) { Faults::NONE } else { Faults::draw(&mut rng) };
+        // From a source of its own, so that what older seeds draw stays as it was.
+        let mut more = Rng::new(seed ^ 0x4441_454d_4f4e_0001);
+        if faults != Faults::NONE && more.below(2) == 0 {
+            faults.daemon_crash = Some(1_500 + more.below(6_000));
+        }
         Self {
             seed,
             nodes,
@@ -272,6 +339,7 @@ impl Options {
             keep: Keep::draw(&mut Rng::new(seed ^ 0x4b45_4550_0000_0001)),
             as_bytes: PerMille(30),
             sabotage: Sabotage::None,
+            spread: Spreading::Direct,
             watch: Watch::Close,
             lines: 0,
         }
@@ -292,6 +360,13 @@ impl Options {
             ..drawn.faults
         };
         Self { seed, workers: drawn.workers.max(1), faults, ..drawn }
+    }
+
+    /// Many nodes and a mesh that loses one packet in a hundred: how fast does news spread?
+    #[must_use]
+    pub fn mesh(seed: u64, nodes: usize) -> Self {
+        let faults = Faults { loss: PerMille(10), delay_ms_max: 10, ..Faults::NONE };
+        Self { seed, submit_every_ms: 250, faults, spread: Spreading::Mesh, ..Self::speed(nodes) }
     }
 
     /// Many nodes in peace: how fast is the simulator?

@@ -13,7 +13,9 @@ use starling_core::namespace::{
 use starling_core::schedule::RelaySlots;
 
 use super::clients::Report;
+use super::marks::Mark;
 use super::options::Sabotage;
+use super::process::Crash;
 use super::world::{Event, Seat, World};
 
 /// The namespace that relays serve.
@@ -79,6 +81,7 @@ impl World {
         self.rules.extra_starts.on_crash(&id);
         self.tell_of_relay(seat);
         for run in self.processes.relayed(seat) {
+            self.mark(Mark::RelayLost);
             self.processes.lose(seat, run);
             self.step(seat, Input::TaskEnded { run, outcome: Outcome::Lost, usage: Usage::default() });
         }
@@ -99,7 +102,7 @@ impl World {
         let kind = if outcome.is_success() { "CheckPassed" } else { "CheckFailed" };
         let weight = i64::try_from(self.rng.below(100)).unwrap_or(0);
         let spec = WorkSpec::new().with("weight", Value::Int(weight));
-        let request = self.clients.request();
+        let request = self.clients.request(seat);
         self.clients.reports.insert(request, report);
         self.step(seat, Input::Command { request, command: Command::Report { run, kind: kind.into(), spec } });
     }
@@ -121,8 +124,9 @@ impl World {
         if !self.node(seat).old || self.options.sabotage == Sabotage::NoUpgrade {
             return;
         }
-        self.crash(seat);
+        self.crash(seat, Crash::Machine);
         self.node_mut(seat).old = false;
+        self.mark(Mark::OldUpgraded);
     }
 
     /// Whether one of the two runs the old version and the other does not.

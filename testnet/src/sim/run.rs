@@ -6,13 +6,16 @@ use std::collections::BTreeSet;
 
 use starling_core::ids::JobId;
 use starling_core::log::Frontier;
+use starling_core::machine::AckLevel;
 use starling_core::time::Mono;
 
 use super::keeping::{self, Held};
+use super::marks::Mark;
 use super::options::{Options, PerMille, Sabotage, Watch};
 use super::world::{Event, Seat, Totals, World};
 use crate::invariant::{
-    Violation, any_order, convergence, crash_loop, equal_facts, facts_contain_log, live_only, one_gateway, sealed,
+    Rules, Violation, any_order, branches, convergence, crash_loop, equal_facts, facts_contain_log, live_only,
+    one_gateway, sealed, survives,
 };
 
 /// Everything acknowledged must be sealed this long after healing: the longest tasks, a few retries and their back-off.
@@ -21,6 +24,8 @@ const SEAL_MS_MAX: u64 = 240_000;
 const RELINK_MS_MAX: u64 = 12_000;
 /// Two nodes are compared this often.
 const COMPARE_MS: u64 = 1_500;
+/// Branches of a fork are found within this long: some rounds of anti-entropy, each looking further back.
+const SEARCH_MS_MAX: u64 = 20_000;
 /// Nothing may move for this long at rest.
 const REST_MS: u64 = 3_000;
 
@@ -54,6 +59,8 @@ pub fn run(options: Options) -> Outcome {
     if world.options.watch == Watch::Close {
         world.liveness();
     }
+    let extra: Vec<u32> = world.processes.starts().map(|(_, starts)| starts.extra()).collect();
+    extra.iter().filter(|extra| **extra > 0).for_each(|_| world.mark(Mark::ExtraStart));
     world.totals.extra_starts = world.processes.starts().map(|(_, starts)| u64::from(starts.extra())).sum();
     let claims = world.machines().filter_map(|(_, machine)| machine.facts().gateway().claim());
     world.totals.terms = claims.map(|claim| claim.term.0).max().unwrap_or(0);
@@ -115,8 +122,10 @@ impl World {
             return;
         };
         let found = facts_contain_log::look(seat, machine.facts(), machine.frontier(), &self.rules.library);
-        let found = found.or_else(|| self.rules.stable_seals.look(machine.facts()));
-        let found = found.or_else(|| self.rules.stays_retired.look(seat, machine.facts()));
+        let Rules { one_writer, extra_starts, stable_seals, stays_retired, .. } = &mut self.rules;
+        let excused = |job: &JobId| extra_starts.involves(job, |node| one_writer.may_fork(node));
+        let found = found.or_else(|| stable_seals.look(machine.facts(), excused));
+        let found = found.or_else(|| stays_retired.look(seat, machine.facts()));
         self.broken(found);
     }
 
@@ -137,11 +146,12 @@ impl World {
             self.run_until(self.now.after_ms(100));
         }
         let held = self.held_somewhere();
-        let end = self.now.after_ms(convergence::MS_MAX);
+        let end = self.now.after_ms(convergence::MS_MAX + self.search_ms());
         while !self.all_hold(&held) && self.now < end && self.violation.is_none() {
             self.run_until(self.now.after_ms(100));
         }
         let found = convergence::look(self.machines(), &held);
+        let found = found.or_else(|| survives::look(self.current(), &self.must_survive()));
         self.broken(found);
         let end = self.now.after_ms(SEAL_MS_MAX);
         while !self.is_done() && self.now < end && self.violation.is_none() {
@@ -169,7 +179,12 @@ impl World {
     }
 
     fn all_hold(&self, held: &[Frontier]) -> bool {
-        convergence::look(self.machines(), held).is_none()
+        convergence::look(self.machines(), held).is_none() && self.branches().is_none()
+    }
+
+    /// How much longer it may take where authors contradicted themselves.
+    fn search_ms(&self) -> u64 {
+        if self.rules.library.forked().next().is_some() { SEARCH_MS_MAX } else { 0 }
     }
 
     fn is_done(&self) -> bool {
@@ -187,12 +202,28 @@ impl World {
         let honest = |id: &JobId| self.by_id.contains_key(&id.log.node);
         let durable = self.machines().flat_map(|(_, machine)| machine.facts().jobs());
         let durable = durable.filter(|(id, job)| honest(id) && job.submit.as_ref().is_some()).map(|(id, _)| id);
-        durable.chain(self.clients.acked.keys().copied()).collect()
+        let all = durable.chain(self.must_survive().into_iter().map(|(job, _)| job));
+        // A node whose disk forgot what it had accepted or reported may still leave tasks open for ever, in one run of twenty: a gap of the product.
+        let rules = &self.rules;
+        all.filter(|job| !rules.extra_starts.involves(job, |node| rules.one_writer.may_fork(node))).collect()
+    }
+
+    /// Jobs that were acknowledged, but for those of which disks have lost too many copies.
+    fn must_survive(&self) -> Vec<(JobId, AckLevel)> {
+        let acked = self.clients.acked.iter().map(|(job, level)| (*job, *level));
+        acked.filter(|(job, level)| self.rules.survives.must(job, *level)).collect()
+    }
+
+    /// No log has several histories, or all disks hold them all.
+    fn branches(&self) -> Option<Violation> {
+        let nodes = self.nodes.iter().enumerate();
+        let nodes = nodes.filter_map(|(seat, node)| Some((Seat(seat), node.machine.as_ref()?, &node.disk)));
+        branches::look(nodes, &self.rules.library)
     }
 
     /// Nothing is left to do: all frontiers become and stay equal, all Facts are equal, and they are the fold of the log.
     fn rest(&mut self) {
-        let end = self.now.after_ms(convergence::MS_MAX);
+        let end = self.now.after_ms(convergence::MS_MAX + self.search_ms());
         let mut still_since = self.now;
         let mut last = None;
         while self.violation.is_none() && self.now < end.after_ms(REST_MS) {
@@ -208,7 +239,7 @@ impl World {
             self.run_until(self.now.after_ms(100));
         }
         let held = self.held_somewhere();
-        let found = convergence::look(self.machines(), &held);
+        let found = convergence::look(self.machines(), &held).or_else(|| self.branches());
         self.broken(found);
         for seat in self.seats().collect::<Vec<_>>() {
             self.look_inside(seat);
@@ -250,16 +281,21 @@ impl World {
         let Some(machine) = node.machine.as_mut() else {
             return;
         };
-        let found = any_order::look(seat, machine.root(), node.disk.records(), parts, &registry, &mut self.rng);
+        let (root, frontier) = (machine.root(), machine.frontier());
+        let found = any_order::look(seat, (root, frontier), node.disk.records(), parts, &registry, &mut self.rng);
         self.broken(found);
     }
 
-    /// A node that is not the gateway: that one has something to do, and another may claim its seat.
-    fn pick_idle(&mut self) -> Seat {
+    /// A node that is not the gateway, which has something to do, and another may claim its seat; nor one whose disk lost records, and which may have tasks
+    /// to report lost still.
+    fn pick_idle(&mut self) -> Option<Seat> {
         let claim = self.machines().find_map(|(_, machine)| machine.facts().gateway().claim().copied());
-        let seat = self.pick();
-        let holds = claim.is_some_and(|claim| claim.node == self.node(seat).id);
-        if holds { Seat((seat.0 + 1) % self.nodes.len()) } else { seat }
+        let (first, count) = (self.pick(), self.nodes.len());
+        let idle = |seat: &Seat| {
+            let id = self.node(*seat).id;
+            claim.is_none_or(|claim| claim.node != id) && !self.rules.one_writer.may_fork(&id)
+        };
+        (0..count).map(|step| Seat((first.0 + step) % count)).find(idle)
     }
 
     /// One node crashes and starts again, three times, with nothing to do.
@@ -267,11 +303,17 @@ impl World {
         if self.violation.is_some() {
             return;
         }
-        let seat = self.pick_idle();
+        // What bad disks left open may be tried again at any time.
+        if self.machines().any(|(_, machine)| machine.owner().unsealed() > 0) {
+            return;
+        }
+        let Some(seat) = self.pick_idle() else {
+            return;
+        };
         let id = self.node(seat).id;
         let before = (self.node(seat).disk.own_events(&id), self.held_somewhere());
         for round in 0..3 {
-            self.crash(seat);
+            self.crash(seat, super::process::Crash::Machine);
             self.after(200, Event::Restart(seat));
             self.run_until(self.now.after_ms(2_000));
             if self.options.sabotage == Sabotage::WorkInCrashLoop && round == 1 {

@@ -97,6 +97,7 @@ pub(crate) fn of_input(input: &Input) -> [u64; 3] {
         Input::Stats(_) => [12, 0, 0],
         Input::Addresses { .. } => [13, 0, 0],
         Input::Shutdown => [14, 0, 0],
+        Input::GiveUp => [18, 0, 0],
     }
 }
 

@@ -12,6 +12,7 @@ use starling_core::resources::Resources;
 use starling_core::schedule::{Label, Worker};
 use starling_core::time::Mono;
 
+use super::marks::Mark;
 use super::options::Sabotage;
 use super::world::{Event, Seat, World};
 use crate::invariant::one_gateway;
@@ -61,6 +62,7 @@ impl World {
         if let Some(session) = self.workers[index].session
             && (self.workers[index].away > self.now || !self.holds(&session))
         {
+            self.mark(Mark::WorkerLost);
             self.workers[index].session = None;
             self.detach(index, &session);
         }

@@ -7,11 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use starling_core::event::{SignedBatch, cluster_id};
-use starling_core::facts::{Outcome, Usage};
 use starling_core::ids::{ClusterId, Hash, NodeId, RunId, WriteId};
 use starling_core::machine::snapshot::Bytes;
-use starling_core::machine::{Effect, Input, Notice, Record, Spawn, Work};
-use starling_core::resources::Resources;
+use starling_core::machine::{Effect, Input, Notice, Record};
 use starling_core::rng::Rng;
 use starling_core::sync::Message;
 use starling_core::time::Mono;
@@ -19,10 +17,12 @@ use starling_core::time::Mono;
 use super::clients::{Clients, Report};
 use super::faults::Fault;
 use super::hostile::Hostile;
+use super::marks::{self, Mark, Marks, Memory};
+use super::mesh::{self, Mesh};
 use super::network::{Network, Origin, Packet};
 use super::node::Node;
-use super::options::{Faults, Options, Sabotage, Watch};
-use super::process::{Process, Processes};
+use super::options::{Faults, Options, Sabotage, Spreading, Watch};
+use super::process::{Crash, Processes};
 use super::queue::Queue;
 use super::trace::{self, Trace};
 use super::workers::Outsider;
@@ -57,6 +57,8 @@ pub(crate) enum Event {
     Submit,
     Cancel,
     Hostile,
+    Heartbeat(Seat),
+    Lazy { from: Seat, to: Seat, batch: SignedBatch },
 }
 
 /// What happened in a run, for people.
@@ -80,6 +82,8 @@ pub struct Totals {
     pub hostile: u64,
     /// Terms of gateways.
     pub terms: u64,
+    /// What happened that must happen sometimes.
+    pub marks: Marks,
 }
 
 /// Everything.
@@ -106,6 +110,9 @@ pub(crate) struct World {
     pub(crate) stopping: BTreeSet<Seat>,
     /// Whether some node ran an older version at first.
     pub(crate) was_mixed: bool,
+    pub(crate) memory: Memory,
+    /// How batches spread, where it is not to everybody at once.
+    pub(crate) mesh: Option<Mesh>,
     queue: Queue<Event>,
 }
 
@@ -113,11 +120,12 @@ impl World {
     pub(crate) fn new(options: Options) -> Self {
         let mut rng = Rng::new(options.seed ^ 0x574f_524c_4400_0001);
         let nodes: Vec<Node> = (0..options.nodes).map(|seat| Node::new(&options, seat, &mut rng)).collect();
+        let links = if options.spread == Spreading::Mesh { mesh::pairs(options.nodes, &mut rng) } else { None };
         let by_id = nodes.iter().enumerate().map(|(seat, node)| (node.id, Seat(seat))).collect();
         let mut world = Self {
             faults: options.faults,
             now: Mono(0),
-            network: Network::new(options.nodes),
+            network: Network::new(options.nodes, links),
             workers: (0..options.workers).map(|index| Outsider::new(index, rng.number())).collect(),
             processes: Processes::default(),
             clients: Clients::default(),
@@ -129,6 +137,8 @@ impl World {
             violation: None,
             stopping: BTreeSet::new(),
             was_mixed: nodes.iter().any(|node| node.old),
+            memory: Memory::default(),
+            mesh: (options.spread == Spreading::Mesh).then(|| Mesh::new(options.nodes)),
             queue: Queue::new(),
             rng,
             nodes,
@@ -141,6 +151,7 @@ impl World {
         for index in 0..world.workers.len() {
             world.after(100, Event::Worker(index));
         }
+        world.knit();
         world.plan_faults();
         world.after(500, Event::Submit);
         world
@@ -198,6 +209,8 @@ impl World {
             Event::Submit => self.on_submit(),
             Event::Cancel => self.on_cancel(),
             Event::Hostile => self.on_hostile(),
+            Event::Heartbeat(seat) => self.on_heartbeat(seat),
+            Event::Lazy { from, to, batch } => self.on_lazy(from, to, batch),
         }
     }
 
@@ -219,10 +232,14 @@ impl World {
         let Some(machine) = self.nodes[seat.0].machine.as_mut() else {
             return;
         };
+        let (cause, epoch) = (marks::cause(&input), machine.own_log().epoch);
         let effects = machine.step(now, input);
         self.totals.steps += 1;
+        if marks::froze(machine, epoch) {
+            self.totals.marks.hit(Mark::EpochFrozen);
+        }
         if is_watched {
-            let found = self.rules.look_at_machine(seat, machine, now.mono, self.options.sabotage);
+            let found = self.rules.look_at_machine(seat, machine, now.mono, &self.options);
             self.broken(found);
         }
         let writes = at_write || effects.iter().any(|effect| matches!(effect, Effect::Write { .. }));
@@ -236,11 +253,14 @@ impl World {
             }
             self.trace.mix(&trace::of_effect(&effect));
             self.trace.line(self.now, || format!("{seat:?} -> {effect:?}"));
+            self.note(seat, cause, &effect);
             self.perform(seat, effect);
         }
         if crash {
             self.totals.crashes += 1;
-            self.crash(seat);
+            self.mark(Mark::CrashAtWrite);
+            let daemon_only = self.faults.daemon_crash.is_some() && self.totals.crashes.is_multiple_of(2);
+            self.crash(seat, if daemon_only { Crash::Daemon } else { Crash::Machine });
             let down_ms = 50 + self.rng.below(3_000);
             self.after(down_ms, Event::Restart(seat));
         }
@@ -282,7 +302,7 @@ impl World {
         }
         match effect {
             Effect::Write { write, records } => self.write(seat, write, records),
-            Effect::Gossip(batch) => self.send_all(seat, &Packet::Batch(batch)),
+            Effect::Gossip(batch) => self.gossip(seat, batch),
             Effect::Publish(presence) => self.send_all(seat, &Packet::Presence(Arc::new(presence))),
             Effect::Send { to, message } => {
                 if let Some(to) = self.by_id.get(&to).copied() {
@@ -292,7 +312,7 @@ impl World {
             Effect::Retire(past) => self.on_retire(seat, &past),
             Effect::Snapshot(bytes) => self.write_snapshot(seat, *bytes),
             Effect::Fetch { from, id, .. } => self.fetch(seat, from, id),
-            Effect::Serve { to, log, from } => self.serve(seat, &to, log, from),
+            Effect::Serve { to, log, from } => self.serve(seat, to, log, from),
             Effect::Spawn(spawn) => self.spawn(seat, *spawn),
             Effect::Kill(run) => {
                 self.processes.kill(seat, run);
@@ -365,7 +385,13 @@ impl World {
         let Some(from) = self.arrives(to, origin) else {
             return;
         };
+        if let Packet::Batch(batch) = &packet
+            && !self.is_first_copy(to, self.by_id.get(&from).copied(), batch)
+        {
+            return;
+        }
         let input = match packet {
+            Packet::Batch(_) if self.options.sabotage == Sabotage::HollowHave => None,
             Packet::Batch(batch) => Some(Input::Batch { from, batch }),
             Packet::BatchBytes { bytes, intact } => self.open(from, &bytes, intact),
             Packet::Message(message) => Some(Input::Message { from, message: *message }),
@@ -389,72 +415,10 @@ impl World {
         };
         let found = crate::invariant::hostile_bytes::look(opened.as_ref().err(), intact);
         self.broken(found);
+        if opened.is_err() {
+            self.mark(Mark::HostileRefused);
+        }
         opened.ok().map(|batch| Input::Batch { from, batch })
-    }
-
-    fn spawn(&mut self, seat: Seat, spawn: Spawn) {
-        let Spawn { run, grant, task, work, .. } = spawn;
-        let node = &self.nodes[seat.0];
-        let submit = node
-            .machine
-            .as_ref()
-            .and_then(|machine| machine.facts().job(&grant.job))
-            .and_then(|job| job.submit.as_ref());
-        let Some((need, retries)) = submit.map(|submit| (submit.need, submit.retries)) else {
-            return;
-        };
-        let (mut outcome, mut lasts_ms) = self.clients.fate(&mut self.rng);
-        let (mut need, mut reaches) = (need, true);
-        if let Work::Worker(errand) = &work {
-            reaches = self.is_delivered(seat, errand);
-            need = Resources::default();
-            if !reaches {
-                (outcome, lasts_ms) = Self::vanished();
-            }
-        }
-        let by_relay = matches!(work, Work::Relay(_));
-        if matches!(work, Work::Pair(_)) {
-            let life = self.node(seat).life;
-            self.after(1, Event::Port { seat, life, run });
-        }
-        let process = Process { grant, task, need, outcome, by_relay };
-        if !reaches {
-            self.processes.hold(seat, run, process);
-            let life = self.node(seat).life;
-            return self.after(lasts_ms, Event::Process { seat, life, run });
-        }
-        let double = self.options.sabotage == Sabotage::DoubleStart && self.rng.below(10) == 0;
-        for _ in 0..=usize::from(double) {
-            self.totals.starts += 1;
-            self.processes.start(seat, run, process.clone(), retries);
-        }
-        let node = &self.nodes[seat.0];
-        let found = crate::invariant::capacity::look(seat, &node.total, &self.processes.used(seat));
-        self.broken(found);
-        let starts = self.processes.starts_of(grant.job, task);
-        let found = self.rules.look_at_starts(&self.options.faults, grant.job, task, starts.extra());
-        self.broken(found);
-        let life = self.node(seat).life;
-        self.after(lasts_ms, Event::Process { seat, life, run });
-    }
-
-    fn on_process(&mut self, seat: Seat, life: u32, run: RunId) {
-        let node = self.node(seat);
-        if node.life != life || node.machine.is_none() {
-            return;
-        }
-        if node.paused_until > self.now {
-            return self.defer(seat, Event::Process { seat, life, run });
-        }
-        if let Some(Process { outcome, by_relay, .. }) = self.processes.end(seat, run)
-            && self.options.sabotage != Sabotage::SilentEnds
-        {
-            if by_relay && matches!(outcome, Outcome::Exit(_)) {
-                return self.relay_reports(Report { seat, life, run, outcome });
-            }
-            let usage = Usage { wall_ms: 7, ..Usage::default() };
-            self.step(seat, Input::TaskEnded { run, outcome, usage });
-        }
     }
 
     fn on_notice(&mut self, seat: Seat, notice: Notice) {
@@ -471,6 +435,7 @@ impl World {
                 let detail = format!("{seat:?} has the frontier of {node} and another root");
                 self.broken(Some(Violation::new(4, detail)));
             }
+            Notice::Forked(log) if self.rules.one_writer.may_fork(&log.node) => {}
             Notice::Forked(log) => {
                 let detail = format!("{seat:?} holds two branches of {log:?}");
                 self.broken(Some(Violation::new(2, detail)));
@@ -481,8 +446,8 @@ impl World {
                 }
             }
             Notice::Stopped if self.stopping.remove(&seat) => self.stop(seat),
-            Notice::Folded(_)
-            | Notice::Snapshot(_)
+            Notice::Folded(batch) => self.on_spread(&batch),
+            Notice::Snapshot(_)
             | Notice::DiskRefuses(_)
             | Notice::DiskAccepts
             | Notice::GatewayFacts

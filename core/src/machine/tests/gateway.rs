@@ -26,20 +26,7 @@ impl Host {
     fn step(&mut self, at: u64, input: Input) -> String {
         let mut effects = self.machine.step(now(at), input);
         let mut text = show(&effects);
-        while let Some(write) = effects.iter().rev().find_map(|effect| match effect {
-            Effect::Write { write, .. } => Some(*write),
-            Effect::Gossip(_)
-            | Effect::Publish(_)
-            | Effect::Send { .. }
-            | Effect::Serve { .. }
-            | Effect::Spawn(_)
-            | Effect::Kill(_)
-            | Effect::Reply { .. }
-            | Effect::Retire(_)
-            | Effect::Snapshot(_)
-            | Effect::Fetch { .. }
-            | Effect::Notice(_) => None,
-        }) {
+        while let Some(write) = last_write(&effects) {
             effects = self.machine.step(now(at), Input::Durable(write));
             text += &show(&effects);
         }

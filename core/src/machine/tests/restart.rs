@@ -6,14 +6,14 @@ use crate::ids::JobNo;
 use crate::testing::{Author, hlc, job_id, node};
 
 /// A machine and the records it has on disk.
-struct Host {
-    machine: Machine,
+pub(super) struct Host {
+    pub(super) machine: Machine,
     records: Vec<Record>,
     writes: u64,
 }
 
 impl Host {
-    fn new(seed: u8) -> Self {
+    pub(super) fn new(seed: u8) -> Self {
         Self::with(seed, Vec::new())
     }
 
@@ -25,8 +25,18 @@ impl Host {
         Self { machine: recovery.finish(now(0)), records, writes: 0 }
     }
 
+    /// Down and up again, the edges having found this.
+    pub(super) fn restart_with(self, seed: u8, survivors: Vec<Survivor>) -> Self {
+        let mut recovery = recovery(seed);
+        for record in &self.records {
+            recovery.record(record.clone());
+        }
+        recovery.resume(survivors, Books::Complete);
+        Self { machine: recovery.finish(now(0)), records: self.records, writes: 0 }
+    }
+
     /// One step; every write it asks for is on disk at once. All that happened, as text.
-    fn step(&mut self, at: u64, input: Input) -> String {
+    pub(super) fn step(&mut self, at: u64, input: Input) -> String {
         let mut text = String::new();
         let mut effects = self.machine.step(now(at), input);
         loop {

@@ -11,20 +11,7 @@ use crate::testing::node;
 fn run(machine: &mut Machine, at: u64, input: Input) -> Vec<Effect> {
     let mut all = machine.step(now(at), input);
     let mut latest = 0;
-    while let Some(write) = all[latest..].iter().rev().find_map(|effect| match effect {
-        Effect::Write { write, .. } => Some(*write),
-        Effect::Gossip(_)
-        | Effect::Publish(_)
-        | Effect::Send { .. }
-        | Effect::Serve { .. }
-        | Effect::Spawn(_)
-        | Effect::Kill(_)
-        | Effect::Reply { .. }
-        | Effect::Retire(_)
-        | Effect::Snapshot(_)
-        | Effect::Fetch { .. }
-        | Effect::Notice(_) => None,
-    }) {
+    while let Some(write) = last_write(&all[latest..]) {
         latest = all.len();
         all.extend(machine.step(now(at), Input::Durable(write)));
     }
@@ -178,4 +165,25 @@ fn the_losing_one_of_two_adopters_is_heard_by_nobody() {
     }
     assert_eq!(heir.facts().owner_of(&id), node(winner));
     assert_eq!(heir.acts_for(&id.log), winner == 2);
+}
+
+#[test]
+fn a_node_whose_log_was_wiped_goes_on_with_its_jobs_once_it_has_them_again() {
+    let mut owner = machine(1);
+    owner.step(now(0), Input::LinkUp(node(2)));
+    let mut said = run(&mut owner, 1, command(submission(1, AckLevel::Local)));
+    said.extend(idle(&mut owner, 2, 4));
+    assert!(show(&said).contains("spawn 1.1 task 1 attempt 1"), "{}", show(&said));
+    let batches = gossiped(&said);
+    let log = owner.own_log();
+
+    let mut back = machine(1);
+    back.step(now(0), Input::LinkUp(node(2)));
+    let mut text = show(&run(&mut back, 1, Input::Pulled { from: node(2), log, batches, more: false }));
+    assert!(!text.contains("spawn"), "{text}");
+    text += &show(&idle(&mut back, 250, 4_000));
+    assert!(text.contains("JobFinished 1"), "the lost run is told: {text}");
+    assert!(text.contains("spawn 1.2 task 1 attempt 2"), "it runs again under another grant: {text}");
+    let told = show(&run(&mut back, 4_001, command(submission(1, AckLevel::Local))));
+    assert!(told.contains("job 2"), "names go on: {told}");
 }

@@ -8,7 +8,7 @@ use crate::ids::{Attempt, GrantId, RunId};
 use crate::lattice::IntervalSet;
 use crate::namespace::Voice;
 use crate::resources::Resources;
-use crate::schedule::{Ended, Executor, Offer, Verdict};
+use crate::schedule::{Ended, Executor, Offer, Resumed, Verdict};
 use crate::testing::{command, grant_id, job_id, node, submit, tasks};
 use crate::time::Mono;
 
@@ -274,4 +274,55 @@ proptest! {
         }
         prop_assert_eq!(executor.held(), 0, "everything accepted was run or dropped");
     }
+}
+
+#[test]
+fn what_is_resumed_is_reserved_runs_and_goes_on_with_its_queue() {
+    let mut executor = executor();
+    let spec = command().with("timeout_ms", Value::Int(100));
+    let first = offer(1, 1, 3, 4);
+    let usage = Usage { wall_ms: 5, ..Usage::default() };
+    let resumed = Resumed { offer: first.clone(), running: vec![(1, 30), (2, 500)], usage };
+    executor.resume(Mono(10), resumed, &submit(tasks(1, 4), &spec));
+    assert_eq!(executor.used(), Resources { cpu_milli: 2_000, mem_bytes: 0 });
+    assert_eq!(executor.knows(&first.grant), Some(true));
+    assert_eq!(pump(&mut executor, 10), [], "all room is taken");
+    assert_eq!(executor.overdue(Mono(10)), [RunId(2)]);
+    assert_eq!(executor.next_deadline(), Some(Mono(80)));
+    let ended = executor.on_ended(RunId(2), Outcome::Signal(15), Usage { wall_ms: 500, ..Usage::default() }).unwrap();
+    assert_eq!((ended.outcome, ended.usage.wall_ms), (Outcome::TimedOut, 505), "totals go on from what was told");
+    assert_eq!(pump(&mut executor, 11), [(1, 3)]);
+}
+
+#[test]
+fn what_is_resumed_may_exceed_what_is_offered_now_and_nothing_starts_beside_it() {
+    let mut executor = executor();
+    let running = (1..=5).map(|task| (task, 0)).collect();
+    let resumed = Resumed { offer: offer(1, 1, 6, 9), running, usage: Usage::default() };
+    executor.resume(Mono(0), resumed, &submit(tasks(1, 9), &command()));
+    for run in 1..=3 {
+        assert_eq!(pump(&mut executor, 0), []);
+        executor.on_ended(RunId(run), Outcome::Exit(0), Usage::default());
+    }
+    assert_eq!(pump(&mut executor, 0), []);
+    executor.on_ended(RunId(4), Outcome::Exit(0), Usage::default());
+    assert_eq!(pump(&mut executor, 0), [(1, 6)]);
+}
+
+#[test]
+fn giving_up_drops_queues_and_makes_losses_of_what_is_killed() {
+    let mut executor = executor();
+    take(&mut executor, &offer(1, 1, 1, 4), &command());
+    pump(&mut executor, 0);
+    let (kills, dropped) = executor.give_up();
+    assert_eq!(kills, [RunId(1), RunId(2)]);
+    assert_eq!(
+        dropped.iter().map(|ended| (ended.tasks.clone(), ended.outcome.clone())).collect::<Vec<_>>(),
+        [(tasks(3, 4), Outcome::Lost)]
+    );
+    let ended = executor.on_ended(RunId(1), Outcome::Signal(15), Usage::default()).unwrap();
+    assert_eq!(ended.outcome, Outcome::Lost);
+    let ended = executor.on_ended(RunId(2), Outcome::Exit(0), Usage::default()).unwrap();
+    assert_eq!(ended.outcome, Outcome::Exit(0), "it finished after all");
+    assert_eq!((executor.held(), executor.used()), (0, Resources::default()));
 }

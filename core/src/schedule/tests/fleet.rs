@@ -36,7 +36,7 @@ fn a_node_that_was_late_is_given_longer_until_it_is_punctual_again() {
     let mut fleet = fleet();
     hear(&mut fleet, node(2), [1_000, 2_000, 3_900]);
     // By 400 ms too late: 800 ms more.
-    let seen = healths(&fleet, node(2), [7_699, 7_700, 10_699, 10_700]);
+    let seen = healths(&fleet, node(2), [6_899, 6_900, 10_699, 10_700]);
     assert_eq!(seen, [Health::Live, Health::Suspect, Health::Suspect, Health::Dead]);
     hear(&mut fleet, node(2), (5..=60).map(|second| second * 1_000));
     assert_eq!(fleet.health(Mono(66_000), &node(2)), Health::Dead);

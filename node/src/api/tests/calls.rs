@@ -240,7 +240,7 @@ async fn nodes_info_and_doctor_describe_this_node() {
     assert_eq!((info.frontier.len(), info.disk_state.as_str()), (1, "ok"));
     let doctor = node.client.doctor(DoctorRequest {}).await.unwrap().into_inner();
     let failed = doctor.checks.iter().filter(|check| check.state() == CheckState::Fail).count();
-    assert_eq!((failed, doctor.checks.len()), (0, 9));
+    assert_eq!((failed, doctor.checks.len()), (0, 10));
 }
 
 #[tokio::test]

@@ -279,6 +279,8 @@ fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path, past: History
         generators: None,
         workers: None,
         retired: None,
+        stop: Arc::default(),
+        orphans: Arc::new(Vec::new),
     }
 }
 

@@ -64,7 +64,7 @@ fn pair(rig: &Rig, env: &str, policy: &str) -> Launch {
 
 fn port(rig: &Rig) -> u16 {
     match rig.event() {
-        ExecEvent::Port { key: KEY, host: LOCAL, port } => port,
+        ExecEvent::Port { key: KEY, host: LOCAL, port, .. } => port,
         other => panic!("{other:?}"),
     }
 }

@@ -2,14 +2,14 @@
 
 use std::fs;
 
-use super::super::snapshots::{Found, Loaded, Name, Snapshots};
+use super::super::snapshots::{Loaded, Name, Snapshots, Stored};
 use super::*;
 
 fn naming(shared: &[u8]) -> Name {
     *blake3::hash(shared).as_bytes()
 }
 
-fn open(dir: &Path) -> (Snapshots, Found) {
+fn open(dir: &Path) -> (Snapshots, Stored) {
     Snapshots::open(dir, naming).unwrap()
 }
 

@@ -1,4 +1,4 @@
-//! The keeper: brings history and snapshots to disk, and drops the log that a snapshot made superfluous.
+//! The archivist: brings history and snapshots to disk, and drops the log that a snapshot made superfluous.
 //!
 //! Invariants: one thread, in the order of the Machine's effects, so that what is kept of a retired job is on disk before a snapshot that lacks the job; log is dropped
 //! only below the older of two snapshots on disk.
@@ -42,7 +42,7 @@ pub(super) enum Archive {
 
 /// What keeping stands on.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct Archivist {
     pub(super) handle: Handle,
     pub(super) history: History,
     pub(super) snapshots: Snapshots,
@@ -51,7 +51,7 @@ pub(super) struct Keeper {
     pub(super) files: Files,
 }
 
-impl Keeper {
+impl Archivist {
     /// Serves until nobody can ask any more. For a thread of its own.
     pub(super) fn run(self, queue: &Receiver<Keep>) {
         let mut told = false;

@@ -1,0 +1,90 @@
+//! What an owner does about grants and seals that it did not make in this life: an earlier owner's, and its own before it was started anew.
+//!
+//! Invariants: a task that runs under somebody's grant is not granted again as long as its executor answers for it; what an earlier owner sealed stays sealed.
+//! Does not: decide who owns a job (`machine` does).
+
+use super::owned::Open;
+use super::owner::Owner;
+use crate::facts::{Job, Submit};
+use crate::ids::{GrantId, JobId, JobNo, LogId, NodeId};
+use crate::time::Mono;
+
+impl Owner {
+    /// Keeps the idempotency key of a submission.
+    pub fn remember_request(&mut self, id: JobId, submit: &Submit) {
+        self.requests.add(&submit.request, id);
+    }
+
+    /// Whatever executors said before the books were opened, they are asked again: one may have been started anew meanwhile and know nothing of it.
+    pub(super) fn ask_again(&mut self, now: Mono, id: JobId) {
+        for (no, open) in self.jobs.get_mut(&id).into_iter().flat_map(|owned| owned.open.iter_mut()) {
+            open.accepted = false;
+            self.unanswered.insert((now, GrantId { job: id, no: *no }));
+        }
+    }
+
+    /// News of a grant that an earlier owner made, on the other side of a partition: what waits here and runs there need not start here too.
+    pub(super) fn on_earlier_grant(&mut self, now: Mono, id: GrantId, job: &Job) {
+        let (Some(owned), Some(grant)) = (self.jobs.get_mut(&id.job), job.grants.lookup(&id.no)) else {
+            return;
+        };
+        let Some(placed) = grant.placed.as_ref().filter(|_| !grant.void && !owned.open.contains_key(&id.no)) else {
+            return;
+        };
+        let waiting = owned.waiting().intersection(&placed.tasks);
+        if grant.run().is_none() || waiting.is_empty() {
+            return;
+        }
+        owned.withhold(&waiting);
+        owned.open.insert(id.no, Open::new(placed.seat(), placed.attempt, waiting, true, now));
+        self.by_seat.entry(placed.seat()).or_default().insert(id);
+        self.recount(&placed.seat());
+    }
+
+    /// Outcomes that an earlier owner made final stay as they are.
+    pub(super) fn learn_seals(&mut self, id: JobId, job: &Job) {
+        let Some(owned) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        // One's own seals are known before they are in the log.
+        if job.seals.iter().all(|(term, _)| *term == owned.term) {
+            return;
+        }
+        let fresh = job.sealed_tasks().difference(&owned.sealed);
+        if fresh.is_empty() {
+            return;
+        }
+        owned.withhold(&fresh);
+        let _ = owned.sealed.union_with(&fresh);
+        let mut done = Vec::new();
+        for (no, open) in &mut owned.open {
+            open.left.subtract(&fresh);
+            if open.left.is_empty() {
+                done.push(*no);
+            }
+        }
+        for no in done {
+            self.close(GrantId { job: id, no });
+        }
+    }
+
+    /// Another node owns the jobs of `log` now.
+    pub fn hand_over(&mut self, log: &LogId) {
+        let range = JobId { log: *log, no: JobNo(0) }..=JobId { log: *log, no: JobNo(u64::MAX) };
+        for id in self.jobs.range(range).map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.forget(id);
+        }
+    }
+
+    /// A node was started anew: whether it still knows of what it had accepted, it must say again.
+    pub fn doubt(&mut self, now: Mono, node: &NodeId) {
+        let grants: Vec<GrantId> = self.seats_of(node).flat_map(|(_, grants)| grants).copied().collect();
+        for grant in grants {
+            // What is not in the log yet must not be offered, and what was not answered is asked for anyway.
+            if let Some(open) = self.open_mut(&grant).filter(|open| open.accepted) {
+                open.accepted = false;
+                self.unanswered.insert((now, grant));
+            }
+        }
+    }
+}
