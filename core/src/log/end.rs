@@ -73,6 +73,12 @@ impl LogEnd {
         self.chain.last().map_or(Seq(1), |mark| mark.first_seq)
     }
 
+    /// How far any branch reaches.
+    #[must_use]
+    pub fn reach(&self) -> Seq {
+        self.branches.iter().map(|end| end.last_seq).fold(self.len, Seq::max)
+    }
+
     pub(super) fn starts_at_one(&self) -> bool {
         self.chain.first().is_none_or(|mark| mark.first_seq.0 <= 1)
     }

@@ -189,8 +189,10 @@ pub(super) struct Keeping {
     accepted: BTreeMap<GrantId, Accepted>,
     /// How many of them there may be before they are looked through.
     accepted_max: usize,
-    /// From whom one is being fetched.
-    fetching: Option<NodeId>,
+    /// From whom one is being fetched, and which.
+    fetching: Option<(NodeId, Hash)>,
+    /// The last one joined from each node: it has nothing more to give.
+    joined_last: BTreeMap<NodeId, Hash>,
     /// Until when some peers are not asked.
     shunned: BTreeMap<NodeId, Mono>,
 }
@@ -303,13 +305,14 @@ impl Machine {
         self.sync.end_pull(&log);
         self.keeping.shunned.retain(|_, until| *until > now.mono);
         let busy = self.keeping.fetching.is_some() || self.keeping.in_flight.is_some();
-        if busy || self.keeping.shunned.contains_key(&from) {
+        let is_known = self.keeping.joined_last.get(&from) == Some(&id);
+        if busy || is_known || self.keeping.shunned.contains_key(&from) {
             return;
         }
         if bytes > limits::SNAPSHOT_BYTES_MAX {
             return self.refuse_snapshot(now, from, format!("it would take {bytes} bytes"));
         }
-        self.keeping.fetching = Some(from);
+        self.keeping.fetching = Some((from, id));
         self.effects.push(Effect::Fetch { from, id, bytes });
     }
 
@@ -320,11 +323,12 @@ impl Machine {
 
     /// Another node's snapshot was fetched, checked and written to this node's disk; or it was not.
     pub(super) fn on_fetched(&mut self, now: Now, from: NodeId, result: Result<Box<Shared>, String>) {
-        self.keeping.fetching = None;
+        let fetched = self.keeping.fetching.take();
         let shared = match result {
             Ok(shared) => *shared,
             Err(reason) => return self.refuse_snapshot(now, from, reason),
         };
+        self.keeping.joined_last.extend(fetched);
         let Shared { logs, facts } = shared;
         let before = self.facts.owners().clone();
         let (_, dropped) = self.facts.merge(facts);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use starling_core::facts::Facts;
 use starling_core::machine::Machine;
 
 use super::Violation;
@@ -29,6 +30,20 @@ pub(crate) fn look<'a>(machines: impl Iterator<Item = &'a mut Machine>) -> Optio
     None
 }
 
+/// Where two differ first, for people.
+pub(crate) fn difference(one: &Facts, other: &Facts) -> String {
+    let (one, other) = (format!("{one:#?}"), format!("{other:#?}"));
+    let pairs = one.lines().zip(other.lines()).enumerate().find(|(_, (one, other))| one != other);
+    pairs.map_or_else(
+        || "one has more".to_owned(),
+        |(line, (ours, theirs))| {
+            let near = one.lines().take(line).collect::<Vec<_>>();
+            let around = near[near.len().saturating_sub(6)..].iter().map(|line| line.trim()).collect::<Vec<_>>();
+            format!("line {line}, after `{}`: `{}` and `{}`", around.join(" "), ours.trim(), theirs.trim())
+        },
+    )
+}
+
 /// At rest: all machines are equal. `number` is 20 where some of them ran an older version before.
 pub(crate) fn all_equal<'a>(machines: impl Iterator<Item = (Seat, &'a Machine)>, number: u8) -> Option<Violation> {
     let mut first: Option<(Seat, Vec<u8>)> = None;
@@ -37,7 +52,8 @@ pub(crate) fn all_equal<'a>(machines: impl Iterator<Item = (Seat, &'a Machine)>,
         match &first {
             None => first = Some((seat, bytes)),
             Some((other, known)) if *known != bytes => {
-                return Some(Violation::new(number, format!("{seat:?} and {other:?} rest with different facts")));
+                let detail = format!("{seat:?} and {other:?} rest with different facts");
+                return Some(Violation::new(number, detail));
             }
             Some(_) => {}
         }

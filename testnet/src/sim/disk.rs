@@ -76,7 +76,7 @@ impl Books {
     }
 
     fn add_snapshot(&mut self, shared: &Shared) {
-        shared.logs.iter().for_each(|end| self.reach(end.log, end.len));
+        shared.logs.iter().for_each(|end| self.reach(end.log, end.reach()));
         let facts = &shared.facts;
         self.jobs.extend(facts.jobs().map(|(id, _)| id));
         for (job, known) in facts.jobs() {
@@ -108,6 +108,8 @@ pub(crate) struct Disk {
     joined: Vec<Held>,
     /// Snapshots ever kept.
     snapshots: usize,
+    /// How many there were when records were lost last.
+    lossy: Option<usize>,
     /// Until then every write fails.
     pub(crate) full_until: Mono,
 }
@@ -167,6 +169,7 @@ impl Disk {
         self.own.iter_mut().for_each(|held| held.upto = moved(held.upto));
         self.heard = moved(self.heard);
         self.pending.clear();
+        self.lossy = Some(self.snapshots);
         (gone.jobs.into_iter().collect(), !gone.declarations.is_empty())
     }
 
@@ -271,7 +274,9 @@ impl Disk {
     /// What a node starts from.
     pub(crate) fn origin(&self, newest_is_damaged: bool) -> Origin {
         let older = self.own.len().saturating_sub(2);
-        let own = if newest_is_damaged { self.own.get(older) } else { self.own.last() };
+        // A snapshot may be all that is left of what was lost. Nothing is promised for two faults of one disk.
+        let is_spare = self.own.get(older).is_some_and(|held| self.lossy.is_none_or(|lossy| lossy < held.number));
+        let own = if newest_is_damaged && is_spare { self.own.get(older) } else { self.own.last() };
         let number = own.map_or(0, |own| own.number);
         let joined = self.joined.iter().filter(|joined| joined.number > number).cloned().collect();
         Origin { own: own.cloned(), joined }

@@ -91,7 +91,9 @@ impl World {
         let jobs = past.iter().map(|past| past.id);
         self.rules.stays_retired.on_retired(seat, jobs);
         let unsealed: Option<JobId> = past.iter().find(|past| past.ended.is_empty()).map(|past| past.id);
-        let found = unsealed.filter(|id| self.node(seat).id == id.log.node);
+        // A bad disk may have lost the seals, and the retirement come back from others.
+        let may = |id: &NodeId| !self.rules.one_writer.may_fork(id);
+        let found = unsealed.filter(|id| self.node(seat).id == id.log.node && may(&id.log.node));
         self.broken(found.map(|id| Violation::new(8, format!("{seat:?} retired {id:?}, which was not sealed"))));
     }
 

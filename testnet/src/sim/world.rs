@@ -26,7 +26,7 @@ use super::process::{Crash, Processes};
 use super::queue::Queue;
 use super::trace::{self, Trace};
 use super::workers::Outsider;
-use crate::invariant::{Rules, Violation};
+use crate::invariant::{Rules, Violation, equal_facts};
 
 /// The secret that the world's members share.
 pub(crate) const SECRET: [u8; 32] = [0x5a; 32];
@@ -432,7 +432,11 @@ impl World {
             // Versions that understand different things have different Facts.
             Notice::RootMismatch(node) if self.understands_less(seat, &node) => {}
             Notice::RootMismatch(node) => {
-                let detail = format!("{seat:?} has the frontier of {node} and another root");
+                let facts = |seat: Seat| self.node(seat).machine.as_ref().map(|machine| machine.facts());
+                let theirs = self.by_id.get(&node).and_then(|other| facts(*other));
+                let differ = facts(seat).zip(theirs).map(|(ours, theirs)| equal_facts::difference(ours, theirs));
+                let detail =
+                    format!("{seat:?} has the frontier of {node} and another root: {}", differ.unwrap_or_default());
                 self.broken(Some(Violation::new(4, detail)));
             }
             Notice::Forked(log) if self.rules.one_writer.may_fork(&log.node) => {}
