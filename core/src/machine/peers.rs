@@ -56,14 +56,14 @@ impl Machine {
                 self.note_own_log(now, log);
                 return Fit::Gap;
             }
-            Ingest::Fork(batch) => {
-                self.outbox.push_remote(batch, Urgency::Urgent);
+            Ingest::Fork(batches) => {
+                batches.into_iter().for_each(|batch| self.outbox.push_remote(batch, Urgency::Urgent));
                 self.note_own_log(now, log);
-                if !known {
-                    self.effects.push(Effect::Notice(Notice::Forked(log)));
-                }
             }
             Ingest::Duplicate | Ingest::NotAdmitted | Ingest::Overfull => {}
+        }
+        if !known && self.logs.is_forked(&log) {
+            self.effects.push(Effect::Notice(Notice::Forked(log)));
         }
         Fit::Settled
     }

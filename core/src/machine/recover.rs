@@ -65,8 +65,7 @@ impl Recovery {
                 self.accepted.insert(grant, Accepted { tasks, attempt, pool });
             }
             Record::Batch(batch) => match self.logs.ingest(batch) {
-                Ingest::Ready(batches) => batches.iter().for_each(|batch| self.fold(batch)),
-                Ingest::Fork(batch) => self.fold(&batch),
+                Ingest::Ready(batches) | Ingest::Fork(batches) => batches.iter().for_each(|batch| self.fold(batch)),
                 // Written once already, or beyond a hole that a retracted write left; peers bring it again.
                 Ingest::Duplicate | Ingest::Gap { .. } | Ingest::NotAdmitted | Ingest::Overfull => {}
             },
