@@ -144,6 +144,7 @@ impl Recovery {
             frozen: false,
             next_job,
         };
+        machine.owner.on_epoch(epoch);
         machine.resume(now, self.accepted, self.survivors, self.books);
         machine.resume_duties(now);
         machine

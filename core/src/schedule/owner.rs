@@ -11,7 +11,7 @@ use super::owned::{Open, Owned};
 use super::place::Candidate;
 use super::pool::{Pool, as_room};
 use crate::facts::{Job, Outcome};
-use crate::ids::{GrantId, GrantNo, JobId, NodeId, Seat, Term};
+use crate::ids::{Epoch, GrantId, GrantNo, JobId, NodeId, Seat, Term};
 use crate::lattice::IntervalSet;
 use crate::limits;
 use crate::resources::Resources;
@@ -55,9 +55,23 @@ pub struct Owner {
     pub(super) requests: BTreeMap<Vec<u8>, JobId>,
     /// Grants on disk whose offer has not been answered, by when to ask (again).
     pub(super) unanswered: BTreeSet<(Mono, GrantId)>,
+    /// No grant gets a lower number.
+    first_grant: u32,
 }
 
+/// Grants of one job in one epoch of its owner, before their numbers run into the next epoch's.
+const GRANTS_PER_EPOCH: u32 = 1 << 16;
+/// Later epochs share their numbers with this one.
+const NUMBERED_EPOCHS: u64 = 1 << 15;
+
 impl Owner {
+    /// From now on this node writes in `epoch`. An owner whose disk has lost grants may come to hear of them after it has made others, so those of each epoch have
+    /// numbers of their own: no two grants are taken for one.
+    pub fn on_epoch(&mut self, epoch: Epoch) {
+        let before = epoch.0.saturating_sub(1).min(NUMBERED_EPOCHS - 1);
+        self.first_grant = u32::try_from(before).unwrap_or(0) * GRANTS_PER_EPOCH + 1;
+    }
+
     /// A fold changed a job that this node owns in `term`; `grant` names the grant it concerned, if one.
     pub fn on_job(
         &mut self,
@@ -75,7 +89,9 @@ impl Owner {
             if job.is_sealed() {
                 return;
             }
-            self.jobs.insert(id, Box::new(Owned::new(submit, job, term)));
+            let mut owned = Owned::new(submit, job, term);
+            owned.next_grant = owned.next_grant.max(self.first_grant);
+            self.jobs.insert(id, Box::new(owned));
             // A task that was granted again later is no longer the earlier grant's to decide.
             let mut later = IntervalSet::new();
             for (no, grant) in job.grants.iter().rev() {

@@ -194,9 +194,7 @@ impl World {
         let durable = self.machines().flat_map(|(_, machine)| machine.facts().jobs());
         let durable = durable.filter(|(id, job)| honest(id) && job.submit.as_ref().is_some()).map(|(id, _)| id);
         let all = durable.chain(self.must_survive().into_iter().map(|(job, _)| job));
-        // A node whose disk forgot what it had accepted or reported may still leave tasks open for ever, in one run of twenty: a gap of the product.
-        let rules = &self.rules;
-        all.filter(|job| !rules.extra_starts.involves(job, |node| rules.one_writer.may_fork(node))).collect()
+        all.collect()
     }
 
     /// Jobs that were acknowledged, but for those of which disks have lost too many copies.
@@ -278,10 +276,6 @@ impl World {
     /// One node crashes and starts again, three times, with nothing to do.
     fn crash_loop(&mut self) {
         if self.violation.is_some() {
-            return;
-        }
-        // What bad disks left open may be tried again at any time.
-        if self.machines().any(|(_, machine)| machine.owner().unsealed() > 0) {
             return;
         }
         let Some(seat) = self.pick_idle() else {
