@@ -105,10 +105,11 @@ impl Owner {
             }
             self.ask_again(now, id);
         } else if let Some(no) = grant {
+            let grant = GrantId { job: id, no };
             if no.term != term {
-                self.on_earlier_grant(now, GrantId { job: id, no }, job);
+                self.on_earlier_grant(now, grant, job);
             }
-            self.on_report(now, GrantId { job: id, no }, job, decisions);
+            self.on_report(now, grant, job, decisions);
         }
         self.learn_seals(id, job);
         if job.cancel.0.is_some() {
@@ -138,7 +139,7 @@ impl Owner {
         if left.is_empty() {
             return;
         }
-        owned.open.insert(id.no, Open::new(placed.seat(), placed.attempt, left, false, now));
+        owned.open.insert(id.no, Open::new(placed.seat(), placed.attempt, left, now));
         self.by_seat.entry(placed.seat()).or_default().insert(id);
         self.recount(&placed.seat());
     }
@@ -168,15 +169,13 @@ impl Owner {
             ended_any = true;
             if let Some(open) = owned.open.get_mut(&id.no) {
                 open.left.subtract(&fresh);
-                open.accepted = true;
             }
             owned.settle(now, &fresh, outcome, placed.attempt, |tasks, outcome| {
                 decisions.push(Decision::Seal { job: id.job, tasks, outcome });
             });
         }
         if let Some(open) = owned.open.get_mut(&id.no) {
-            // Any report is an answer to the offer.
-            open.accepted = true;
+            open.hear_report();
         }
         if let Some(due) = owned.next_due() {
             self.delayed.insert((due, id.job));
@@ -301,7 +300,7 @@ impl Owner {
     /// The executor `by` took the grant.
     pub fn on_accepted(&mut self, by: &NodeId, grant: &GrantId) {
         if let Some(open) = self.open_mut(grant).filter(|open| open.seat.node == *by) {
-            open.accepted = true;
+            open.accept();
         }
     }
 

@@ -116,7 +116,7 @@ impl Owner {
             };
             let grant = GrantId { job: id, no: GrantNo { term: owned.term, no: owned.next_grant } };
             owned.next_grant = owned.next_grant.saturating_add(1);
-            owned.open.insert(grant.no, Open::new(candidate.seat.clone(), attempt, tasks.clone(), false, now));
+            owned.open.insert(grant.no, Open::new(candidate.seat.clone(), attempt, tasks.clone(), now));
             self.add_open(grant, &candidate.seat);
             decisions.push(Decision::Grant { grant, seat: candidate.seat.clone(), attempt, tasks });
         }

@@ -143,13 +143,14 @@ impl World {
         while !self.all_linked() && self.now < end && self.violation.is_none() {
             self.run_until(self.now.after_ms(100));
         }
-        let held = self.held_somewhere();
+        // Of what is acknowledged later only the seals are looked at: it may be on its way still.
+        let (held, acknowledged) = (self.held_somewhere(), self.must_survive());
         let end = self.now.after_ms(convergence::MS_MAX + self.search_ms());
         while !self.all_hold(&held) && self.now < end && self.violation.is_none() {
             self.run_until(self.now.after_ms(100));
         }
         let found = convergence::look(self.machines(), &held);
-        let found = found.or_else(|| survives::look(self.current(), &self.must_survive()));
+        let found = found.or_else(|| survives::look(self.current(), &acknowledged));
         self.broken(found);
         let end = self.now.after_ms(SEAL_MS_MAX);
         while !self.is_done() && self.now < end && self.violation.is_none() {
