@@ -218,7 +218,7 @@ pub struct GrantNo {
     /// The owner's term when it granted.
     #[n(0)]
     pub term: Term,
-    /// The number within the term, from 1.
+    /// The number within the term, from 1; those of the owner's later epochs begin higher (`schedule::Owner::on_epoch`).
     #[n(1)]
     pub no: u32,
 }

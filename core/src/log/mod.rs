@@ -24,7 +24,7 @@ use crate::namespace::sys;
 /// What became of a batch.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ingest {
-    /// Accepted, with any batches that had waited behind it: write them in this order.
+    /// Accepted, with any batches that had waited behind it, on whatever branch: write them in this order.
     Ready(Vec<SignedBatch>),
     /// Held already. Nothing changed.
     Duplicate,
@@ -33,8 +33,8 @@ pub enum Ingest {
         /// The first missing position.
         missing_from: Seq,
     },
-    /// The author signed two different things for one position. Write and fold this one too.
-    Fork(SignedBatch),
+    /// The author signed two different things for one position. Write and fold this one too, and what had waited behind it.
+    Fork(Vec<SignedBatch>),
     /// The log does not open with a valid `Admit`: not a member of this cluster. Nothing changed.
     NotAdmitted,
     /// Dropped because a bound is reached; anti-entropy brings it again.
@@ -87,10 +87,9 @@ impl LogSet {
                 if !chain.add_branch(&batch) {
                     return Ingest::Overfull;
                 }
-                // What waits may lie on either branch: it comes again.
-                let waited: usize = core::mem::take(&mut chain.waiting).values().map(|batch| batch.bytes().len()).sum();
-                self.waiting_bytes -= waited;
-                Ingest::Fork(batch)
+                let mut ready = vec![batch];
+                self.release_waiting(log, &mut ready);
+                Ingest::Fork(ready)
             }
             Placement::Gap => self.keep_waiting(batch),
         }
@@ -130,15 +129,23 @@ impl LogSet {
         let Some(chain) = self.chains.get_mut(&log) else {
             return;
         };
-        while chain.waiting.first_key_value().is_some_and(|(first_seq, _)| first_seq.0 <= chain.tail().0 + 1) {
+        while chain.waiting.first_key_value().is_some_and(|(first_seq, _)| first_seq.0 <= chain.reach().0 + 1) {
             let Some((_, batch)) = chain.waiting.pop_first() else {
                 break;
             };
             self.waiting_bytes -= batch.bytes().len();
-            // A waiting batch that does not fit after all came from another branch; it will be seen as a fork when it comes again.
-            if chain.place(&batch) == Placement::Next {
-                chain.extend(&batch);
-                ready.push(batch);
+            match chain.place(&batch) {
+                Placement::Next => {
+                    chain.extend(&batch);
+                    ready.push(batch);
+                }
+                // Of another branch than what came before it. This disk may be the only one that has it: nobody would send it again.
+                Placement::Fork => {
+                    if chain.add_branch(&batch) {
+                        ready.push(batch);
+                    }
+                }
+                Placement::Duplicate | Placement::Gap => {}
             }
         }
     }

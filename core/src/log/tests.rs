@@ -127,7 +127,7 @@ fn two_batches_at_one_position_are_a_fork_and_each_is_kept_once() {
     let before = logs.tail(&author.log());
     let tip = logs.frontier().tip(&author.log()).unwrap();
     assert_eq!(logs.forked().count(), 0);
-    assert_eq!(logs.ingest(theirs.clone()), Ingest::Fork(theirs.clone()));
+    assert_eq!(logs.ingest(theirs.clone()), Ingest::Fork(vec![theirs.clone()]));
     assert_eq!(logs.forked().collect::<Vec<_>>(), [&author.log()]);
     assert_eq!(logs.ingest(theirs.clone()), Ingest::Duplicate);
     logs.confirm(&theirs);
@@ -146,7 +146,7 @@ fn a_batch_that_names_another_predecessor_is_a_fork() {
     settle(&mut logs, &author.say(1, 1));
     let _ = twin.say(2, 1);
     let beyond = twin.say(3, 1);
-    assert_eq!(logs.ingest(beyond.clone()), Ingest::Fork(beyond));
+    assert_eq!(logs.ingest(beyond.clone()), Ingest::Fork(vec![beyond]));
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_durable_branch_is_never_taken_for_the_end_of_the_log() {
     let [ours, next] = [author.say(1, 1), author.say(2, 1)];
     let branch = twin.say(9, 2);
     assert_eq!(logs.ingest(ours.clone()), ready(&[&ours]));
-    assert_eq!(logs.ingest(branch.clone()), Ingest::Fork(branch.clone()));
+    assert_eq!(logs.ingest(branch.clone()), Ingest::Fork(vec![branch.clone()]));
     assert_eq!(logs.ingest(next.clone()), ready(&[&next]));
     // The disk wrote them in the order of their arrival.
     for batch in [&ours, &branch, &next] {
@@ -196,9 +196,9 @@ fn a_branch_lost_with_a_refused_write_is_taken_in_again() {
     let mut twin = author.clone();
     settle(&mut logs, &author.say(1, 1));
     let branch = twin.say(2, 1);
-    assert_eq!(logs.ingest(branch.clone()), Ingest::Fork(branch.clone()));
+    assert_eq!(logs.ingest(branch.clone()), Ingest::Fork(vec![branch.clone()]));
     logs.retract_undurable();
-    assert_eq!(logs.ingest(branch.clone()), Ingest::Fork(branch.clone()));
+    assert_eq!(logs.ingest(branch.clone()), Ingest::Fork(vec![branch.clone()]));
     logs.confirm(&branch);
     logs.retract_undurable();
     assert_eq!(logs.ingest(branch), Ingest::Duplicate, "it is on disk now");

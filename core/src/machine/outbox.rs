@@ -86,6 +86,13 @@ impl Outbox {
             .collect()
     }
 
+    /// Whether an owner's word on a job of `log` waits for the disk, or is on its way to it.
+    pub(super) fn speaks_of(&self, log: &LogId) -> bool {
+        let written = self.in_flight.iter().flat_map(|flight| &flight.own);
+        let of_log = |event: &Event| event.ns == sys::NAME && event.ctx.job.is_some_and(|job| job.log == *log);
+        self.events.iter().chain(written).any(of_log) || self.seals.keys().any(|(job, _, _)| job.log == *log)
+    }
+
     pub(super) fn push_started(&mut self, grant: GrantId, voice: Voice, task: u32, worker: Option<&WorkerName>) {
         let empty = || (voice, IntervalSet::new());
         let (_, tasks) = match worker {

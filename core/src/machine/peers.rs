@@ -50,20 +50,20 @@ impl Machine {
                     let urgency = self.urgency_of(&batch);
                     self.outbox.push_remote(batch, urgency);
                 }
-                self.note_own_log(now, log);
+                self.learn_own_log(now, log);
             }
             Ingest::Gap { .. } => {
                 self.note_own_log(now, log);
                 return Fit::Gap;
             }
-            Ingest::Fork(batch) => {
-                self.outbox.push_remote(batch, Urgency::Urgent);
-                self.note_own_log(now, log);
-                if !known {
-                    self.effects.push(Effect::Notice(Notice::Forked(log)));
-                }
+            Ingest::Fork(batches) => {
+                batches.into_iter().for_each(|batch| self.outbox.push_remote(batch, Urgency::Urgent));
+                self.learn_own_log(now, log);
             }
             Ingest::Duplicate | Ingest::NotAdmitted | Ingest::Overfull => {}
+        }
+        if !known && self.logs.is_forked(&log) {
+            self.effects.push(Effect::Notice(Notice::Forked(log)));
         }
         Fit::Settled
     }
@@ -91,12 +91,21 @@ impl Machine {
         }
     }
 
+    /// The same, and they are such as can be folded.
+    fn learn_own_log(&mut self, now: Now, log: LogId) {
+        self.note_own_log(now, log);
+        if log.node == self.me {
+            self.doubt_own_books(now);
+        }
+    }
+
     /// Whatever this node writes from now on lies in another log than `log`; false if it does already.
     pub(super) fn freeze_own_log(&mut self, log: LogId) -> bool {
         if log.node != self.me || log.epoch < self.epoch {
             return false;
         }
         self.epoch = Epoch(log.epoch.0.saturating_add(1));
+        self.owner.on_epoch(self.epoch);
         self.frozen = true;
         // A job lies in the log that holds its submission, and those that still wait will be written to the new one.
         let home = self.own_log();

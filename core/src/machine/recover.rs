@@ -106,8 +106,7 @@ impl Recovery {
                 self.accepted.insert(grant, Accepted { tasks, attempt, pool });
             }
             Record::Batch(batch) => match self.ingest(batch.clone()) {
-                Ingest::Ready(batches) => batches.iter().for_each(|batch| self.fold(batch)),
-                Ingest::Fork(batch) => self.fold(&batch),
+                Ingest::Ready(batches) | Ingest::Fork(batches) => batches.iter().for_each(|batch| self.fold(batch)),
                 // What another's snapshot claims to contain was held here before: this node's own records are believed first.
                 Ingest::Duplicate if self.joined => self.fold(&batch),
                 // Written once already, or below the snapshot, or beyond a hole that a retracted write left; peers bring it again.
@@ -189,6 +188,7 @@ impl Recovery {
             next_job: 0,
         };
         machine.next_job = machine.next_job_number();
+        machine.owner.on_epoch(epoch);
         machine.resume(now, self.accepted, self.survivors, self.books);
         machine.resume_duties(now);
         machine

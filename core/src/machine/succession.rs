@@ -98,6 +98,16 @@ impl Machine {
         }
     }
 
+    /// This node heard words of its own that its disk has lost. They may grant or seal tasks of any job that it owns: it opens its books anew once it knows them.
+    pub(super) fn doubt_own_books(&mut self, now: Now) {
+        let own = self.own_log();
+        let owners = self.facts.owners();
+        let owned = self.facts.logs().filter(|log| **log != own && owners.owner_of(log) == self.me);
+        for log in owned.copied().collect::<Vec<_>>() {
+            self.doubt_own_log(now, log);
+        }
+    }
+
     fn settle_later(&mut self, now: Now, log: LogId) {
         self.duties.settling.insert(log, now.mono);
         self.duties.look_due = self.duties.look_due.min(now.mono.after_ms(self.config.settle_ms));
@@ -155,9 +165,10 @@ impl Machine {
         }
         self.duties.look_due = now.mono.after_ms(LOOK_MS);
         let is_pulling = self.sync.is_pulling();
-        // Its own log is heard whole before it acts for it; of another's, what is missing comes when it comes.
+        // Its own log is heard whole before it acts for it; of another's, what is missing comes when it comes. What it was about to say goes into the books too.
         let settled = |log: &LogId, since: &Mono| {
-            now.mono.since_ms(*since) >= self.config.settle_ms && !(is_pulling && log.node == self.me)
+            let is_heard = !(is_pulling && log.node == self.me) && !self.outbox.speaks_of(log);
+            now.mono.since_ms(*since) >= self.config.settle_ms && is_heard
         };
         let ready: Vec<LogId> =
             self.duties.settling.iter().filter(|(log, since)| settled(log, since)).map(|(log, _)| *log).collect();

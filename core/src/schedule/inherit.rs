@@ -18,7 +18,7 @@ impl Owner {
     /// Whatever executors said before the books were opened, they are asked again: one may have been started anew meanwhile and know nothing of it.
     pub(super) fn ask_again(&mut self, now: Mono, id: JobId) {
         for (no, open) in self.jobs.get_mut(&id).into_iter().flat_map(|owned| owned.open.iter_mut()) {
-            open.accepted = false;
+            open.doubt();
             self.unanswered.insert((now, GrantId { job: id, no: *no }));
         }
     }
@@ -36,7 +36,10 @@ impl Owner {
             return;
         }
         owned.withhold(&waiting);
-        owned.open.insert(id.no, Open::new(placed.seat(), placed.attempt, waiting, true, now));
+        let mut open = Open::new(placed.seat(), placed.attempt, waiting, now);
+        open.doubt();
+        owned.open.insert(id.no, open);
+        self.unanswered.insert((now, id));
         self.by_seat.entry(placed.seat()).or_default().insert(id);
         self.recount(&placed.seat());
     }
@@ -82,7 +85,7 @@ impl Owner {
         for grant in grants {
             // What is not in the log yet must not be offered, and what was not answered is asked for anyway.
             if let Some(open) = self.open_mut(&grant).filter(|open| open.accepted) {
-                open.accepted = false;
+                open.doubt();
                 self.unanswered.insert((now, grant));
             }
         }

@@ -24,14 +24,33 @@ pub(super) struct Open {
     pub(super) attempt: Attempt,
     pub(super) left: IntervalSet,
     pub(super) accepted: bool,
+    /// Its executor may have been started anew since it spoke: what it reported before is no answer.
+    doubted: bool,
     since: Mono,
     size: u64,
 }
 
 impl Open {
-    pub(super) fn new(seat: Seat, attempt: Attempt, left: IntervalSet, accepted: bool, since: Mono) -> Self {
+    pub(super) fn new(seat: Seat, attempt: Attempt, left: IntervalSet, since: Mono) -> Self {
         let size = left.len();
-        Self { seat, attempt, left, accepted, since, size }
+        Self { seat, attempt, left, accepted: false, doubted: false, since, size }
+    }
+
+    /// The executor took it.
+    pub(super) fn accept(&mut self) {
+        self.accepted = true;
+        self.doubted = false;
+    }
+
+    /// The executor reported of it, which answers the offer, unless the report may be of an earlier life.
+    pub(super) fn hear_report(&mut self) {
+        self.accepted |= !self.doubted;
+    }
+
+    /// Whether the executor still knows of it, it must say again.
+    pub(super) fn doubt(&mut self) {
+        self.accepted = false;
+        self.doubted = true;
     }
 }
 

@@ -12,7 +12,7 @@ use super::place::Candidate;
 use super::pool::{Pool, as_room};
 use super::requests::Requests;
 use crate::facts::{Job, Outcome};
-use crate::ids::{GrantId, GrantNo, JobId, NodeId, Seat, Term};
+use crate::ids::{Epoch, GrantId, GrantNo, JobId, NodeId, Seat, Term};
 use crate::lattice::IntervalSet;
 use crate::limits;
 use crate::resources::Resources;
@@ -56,9 +56,23 @@ pub struct Owner {
     pub(super) requests: Requests,
     /// Grants on disk whose offer has not been answered, by when to ask (again).
     pub(super) unanswered: BTreeSet<(Mono, GrantId)>,
+    /// No grant gets a lower number.
+    first_grant: u32,
 }
 
+/// Grants of one job in one epoch of its owner, before their numbers run into the next epoch's.
+const GRANTS_PER_EPOCH: u32 = 1 << 16;
+/// Later epochs share their numbers with this one.
+const NUMBERED_EPOCHS: u64 = 1 << 15;
+
 impl Owner {
+    /// From now on this node writes in `epoch`. An owner whose disk has lost grants may come to hear of them after it has made others, so those of each epoch have
+    /// numbers of their own: no two grants are taken for one.
+    pub fn on_epoch(&mut self, epoch: Epoch) {
+        let before = epoch.0.saturating_sub(1).min(NUMBERED_EPOCHS - 1);
+        self.first_grant = u32::try_from(before).unwrap_or(0) * GRANTS_PER_EPOCH + 1;
+    }
+
     /// A fold changed a job that this node owns in `term`; `grant` names the grant it concerned, if one.
     pub fn on_job(
         &mut self,
@@ -76,7 +90,9 @@ impl Owner {
             if job.is_sealed() {
                 return;
             }
-            self.jobs.insert(id, Box::new(Owned::new(submit, job, term)));
+            let mut owned = Owned::new(submit, job, term);
+            owned.next_grant = owned.next_grant.max(self.first_grant);
+            self.jobs.insert(id, Box::new(owned));
             // A task that was granted again later is no longer the earlier grant's to decide.
             let mut later = IntervalSet::new();
             for (no, grant) in job.grants.iter().rev() {
@@ -90,10 +106,11 @@ impl Owner {
             }
             self.ask_again(now, id);
         } else if let Some(no) = grant {
+            let grant = GrantId { job: id, no };
             if no.term != term {
-                self.on_earlier_grant(now, GrantId { job: id, no }, job);
+                self.on_earlier_grant(now, grant, job);
             }
-            self.on_report(now, GrantId { job: id, no }, job, decisions);
+            self.on_report(now, grant, job, decisions);
         }
         self.learn_seals(id, job);
         if job.cancel.0.is_some() {
@@ -123,7 +140,7 @@ impl Owner {
         if left.is_empty() {
             return;
         }
-        owned.open.insert(id.no, Open::new(placed.seat(), placed.attempt, left, false, now));
+        owned.open.insert(id.no, Open::new(placed.seat(), placed.attempt, left, now));
         self.by_seat.entry(placed.seat()).or_default().insert(id);
         self.recount(&placed.seat());
     }
@@ -153,15 +170,13 @@ impl Owner {
             ended_any = true;
             if let Some(open) = owned.open.get_mut(&id.no) {
                 open.left.subtract(&fresh);
-                open.accepted = true;
             }
             owned.settle(now, &fresh, outcome, placed.attempt, |tasks, outcome| {
                 decisions.push(Decision::Seal { job: id.job, tasks, outcome });
             });
         }
         if let Some(open) = owned.open.get_mut(&id.no) {
-            // Any report is an answer to the offer.
-            open.accepted = true;
+            open.hear_report();
         }
         if let Some(due) = owned.next_due() {
             self.delayed.insert((due, id.job));
@@ -286,7 +301,7 @@ impl Owner {
     /// The executor `by` took the grant.
     pub fn on_accepted(&mut self, by: &NodeId, grant: &GrantId) {
         if let Some(open) = self.open_mut(grant).filter(|open| open.seat.node == *by) {
-            open.accepted = true;
+            open.accept();
         }
     }
 

@@ -115,8 +115,8 @@ impl Owner {
                 continue;
             };
             let grant = GrantId { job: id, no: GrantNo { term: owned.term, no: owned.next_grant } };
-            owned.next_grant += 1;
-            owned.open.insert(grant.no, Open::new(candidate.seat.clone(), attempt, tasks.clone(), false, now));
+            owned.next_grant = owned.next_grant.saturating_add(1);
+            owned.open.insert(grant.no, Open::new(candidate.seat.clone(), attempt, tasks.clone(), now));
             self.add_open(grant, &candidate.seat);
             decisions.push(Decision::Grant { grant, seat: candidate.seat.clone(), attempt, tasks });
         }

@@ -79,12 +79,16 @@ impl Sync {
     /// Whether to ask `peer` for `log` from `from` on now. If so, the pull counts as in flight.
     pub fn begin_pull(&mut self, now: Mono, log: LogId, from: Seq, peer: NodeId) -> bool {
         self.quiet = 0;
-        self.pulls.retain(|_, pull| now.since_ms(pull.asked) < limits::PULL_TIMEOUT_MS);
+        self.give_up_unanswered(now);
         if self.pulls.contains_key(&log) || self.pulls.len() >= limits::PULLS_MAX || !self.is_linked(&peer) {
             return false;
         }
         self.pulls.insert(log, Pull { peer, from, asked: now });
         true
+    }
+
+    fn give_up_unanswered(&mut self, now: Mono) {
+        self.pulls.retain(|_, pull| now.since_ms(pull.asked) < limits::PULL_TIMEOUT_MS);
     }
 
     /// The answer to a pull is here; from where on it was asked for.
@@ -112,6 +116,8 @@ impl Sync {
 
     /// If a round of anti-entropy is due: the peer to compare with.
     pub fn round(&mut self, now: Mono, rng: &mut Rng) -> Option<NodeId> {
+        // Where nothing is missing any more nobody begins another pull, and whoever waits until none is in flight would wait for ever.
+        self.give_up_unanswered(now);
         if now < self.next_round {
             return None;
         }

@@ -50,6 +50,16 @@ fn an_unanswered_pull_is_asked_again() {
 }
 
 #[test]
+fn a_pull_that_is_never_answered_is_not_in_flight_for_ever() {
+    let mut sync = sync();
+    assert!(sync.begin_pull(Mono(0), log(1), Seq(1), node(2)));
+    let _peer = sync.round(Mono(limits::PULL_TIMEOUT_MS - 1), &mut Rng::new(1));
+    assert!(sync.is_pulling());
+    let _peer = sync.round(Mono(limits::PULL_TIMEOUT_MS), &mut Rng::new(1));
+    assert!(!sync.is_pulling());
+}
+
+#[test]
 fn a_pull_over_a_lost_link_is_forgotten() {
     let mut sync = sync();
     assert!(sync.begin_pull(Mono(0), log(1), Seq(1), node(2)));

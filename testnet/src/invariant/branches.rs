@@ -10,7 +10,8 @@ use crate::sim::{Disk, Seat};
 
 type Held = BTreeSet<(LogId, Seq, Hash)>;
 
-/// At rest: all disks hold the same batches of forked logs. That they are folded, `any_order` and `equal_facts` see.
+/// At rest: all disks hold the same batches of forked logs, but for those behind a hole that bad disks left and nobody can fill: they are in no log (DESIGN L5).
+/// That the others are folded, `any_order` and `equal_facts` see.
 pub(crate) fn look<'a>(
     nodes: impl Iterator<Item = (Seat, &'a Machine, &'a Disk)>,
     library: &Library,
@@ -26,7 +27,9 @@ pub(crate) fn look<'a>(
         if machine.logs().is_forked(&own) {
             return Some(Violation::new(15, format!("{seat:?} goes on in {own:?}, which has two histories")));
         }
-        let held: Held = disk.heads().filter(|(log, _, _)| forked.contains(log)).collect();
+        let behind_hole = |log: &LogId, seq: &Seq| *seq > Seq(machine.logs().reach(log).0 + 1);
+        let of_forked = disk.heads().filter(|(log, seq, _)| forked.contains(log) && !behind_hole(log, seq));
+        let held: Held = of_forked.collect();
         let Some((other, known, their)) = &first else {
             first = Some((seat, held, disk));
             continue;

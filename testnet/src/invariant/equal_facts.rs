@@ -37,9 +37,19 @@ pub(crate) fn difference(one: &Facts, other: &Facts) -> String {
     pairs.map_or_else(
         || "one has more".to_owned(),
         |(line, (ours, theirs))| {
-            let near = one.lines().take(line).collect::<Vec<_>>();
-            let around = near[near.len().saturating_sub(6)..].iter().map(|line| line.trim()).collect::<Vec<_>>();
-            format!("line {line}, after `{}`: `{}` and `{}`", around.join(" "), ours.trim(), theirs.trim())
+            // The lines that enclose it.
+            let mut depth = usize::MAX;
+            let mut path: Vec<&str> = Vec::new();
+            let before: Vec<&str> = one.lines().take(line).collect();
+            for near in before.into_iter().rev() {
+                let indent = near.len() - near.trim_start().len();
+                if indent < depth {
+                    depth = indent;
+                    path.push(near.trim());
+                }
+            }
+            path.reverse();
+            format!("`{}`: `{}` and `{}`", path.join(" "), ours.trim(), theirs.trim())
         },
     )
 }

@@ -145,13 +145,14 @@ impl World {
         while !self.all_linked() && self.now < end && self.violation.is_none() {
             self.run_until(self.now.after_ms(100));
         }
-        let (held, acked) = (self.held_somewhere(), self.must_survive());
+        // Of what is acknowledged later only the seals are looked at: it may be on its way still.
+        let (held, acknowledged) = (self.held_somewhere(), self.must_survive());
         let end = self.now.after_ms(convergence::MS_MAX + self.search_ms());
         while !self.all_hold(&held) && self.now < end && self.violation.is_none() {
             self.run_until(self.now.after_ms(100));
         }
         let found = convergence::look(self.machines(), &held);
-        let found = found.or_else(|| survives::look(self.current(), &acked));
+        let found = found.or_else(|| survives::look(self.current(), &acknowledged));
         self.broken(found);
         let end = self.now.after_ms(SEAL_MS_MAX);
         while !self.is_done() && self.now < end && self.violation.is_none() {
@@ -203,9 +204,7 @@ impl World {
         let durable = self.machines().flat_map(|(_, machine)| machine.facts().jobs());
         let durable = durable.filter(|(id, job)| honest(id) && job.submit.as_ref().is_some()).map(|(id, _)| id);
         let all = durable.chain(self.must_survive().into_iter().map(|(job, _)| job));
-        // A node whose disk forgot what it had accepted or reported may still leave tasks open for ever, in one run of twenty: a gap of the product.
-        let rules = &self.rules;
-        all.filter(|job| !rules.extra_starts.involves(job, |node| rules.one_writer.may_fork(node))).collect()
+        all.collect()
     }
 
     /// Jobs that were acknowledged, but for those of which disks have lost too many copies.
@@ -301,10 +300,6 @@ impl World {
     /// One node crashes and starts again, three times, with nothing to do.
     fn crash_loop(&mut self) {
         if self.violation.is_some() {
-            return;
-        }
-        // What bad disks left open may be tried again at any time.
-        if self.machines().any(|(_, machine)| machine.owner().unsealed() > 0) {
             return;
         }
         let Some(seat) = self.pick_idle() else {

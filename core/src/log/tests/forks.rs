@@ -20,8 +20,7 @@ impl Holder {
 
     fn take(&mut self, batch: SignedBatch) {
         let ready = match self.logs.ingest(batch) {
-            Ingest::Ready(batches) => batches,
-            Ingest::Fork(batch) => vec![batch],
+            Ingest::Ready(batches) | Ingest::Fork(batches) => batches,
             Ingest::Duplicate | Ingest::Gap { .. } | Ingest::NotAdmitted | Ingest::Overfull => Vec::new(),
         };
         for batch in ready {
@@ -128,7 +127,7 @@ fn four_parts_on_four_nodes_come_together() {
 fn a_branch_goes_on_behind_its_own_end() {
     let (stem, ours, theirs) = histories(1, 1, 3);
     let mut holder = holding(&[&stem, &ours, &theirs[..1]]);
-    assert_eq!(holder.logs.ingest(theirs[1].clone()), Ingest::Fork(theirs[1].clone()));
+    assert_eq!(holder.logs.ingest(theirs[1].clone()), Ingest::Fork(vec![theirs[1].clone()]));
     let far = Ingest::Gap { missing_from: Seq(theirs[1].header().last_seq().0 + 1) };
     let (_, _, long) = histories(1, 1, 9);
     assert_eq!(holder.logs.ingest(long[5].clone()), far);
@@ -156,4 +155,24 @@ fn a_batch_that_came_before_its_parent_counts_once() {
     let late = Holder::new(&[&open, &long, &first, &second, &third]);
     assert_eq!(early.logs.frontier(), late.logs.frontier());
     assert!(early.disk.keys().eq(late.disk.keys()));
+}
+
+#[test]
+fn what_waits_behind_a_hole_is_taken_in_once_another_branch_passes_it() {
+    let (stem, ours, theirs) = histories(1, 5, 4);
+    let hole = [&stem, &ours[..1], &ours[2..]];
+    let fork_last = holding(&[hole[0], hole[1], hole[2], &theirs]);
+    let fork_first = holding(&[&stem, &theirs, hole[1], hole[2]]);
+    assert!(fork_last.disk.keys().eq(fork_first.disk.keys()), "what a disk alone has depends on what came first");
+    check(&mut [fork_last, fork_first, holding(&[&stem])]);
+}
+
+#[test]
+fn what_waits_for_the_other_branch_is_taken_in_with_it() {
+    let (stem, ours, theirs) = histories(1, 3, 2);
+    // The second batch of the other branch waits: it lies beyond the chain's end.
+    let mut holder = holding(&[&stem]);
+    holder.take(theirs[1].clone());
+    ours.iter().for_each(|batch| holder.take(batch.clone()));
+    assert!(holder.disk.values().any(|batch| *batch == theirs[1]), "nobody sends it again if no other disk has it");
 }

@@ -172,7 +172,7 @@ fn tasks_that_ran_when_the_node_went_down_are_told_lost_once_and_run_again() {
         write 2: Grant 1
         gossip 3
         folded 3+1
-        spawn 1.2 task 1 attempt 2
+        spawn 1.65537 task 1 attempt 2
         write 3: JobStarted 1
         gossip 4
         folded 4+1

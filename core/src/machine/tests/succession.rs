@@ -183,7 +183,34 @@ fn a_node_whose_log_was_wiped_goes_on_with_its_jobs_once_it_has_them_again() {
     assert!(!text.contains("spawn"), "{text}");
     text += &show(&idle(&mut back, 250, 4_000));
     assert!(text.contains("JobFinished 1"), "the lost run is told: {text}");
-    assert!(text.contains("spawn 1.2 task 1 attempt 2"), "it runs again under another grant: {text}");
+    assert!(text.contains("spawn 1.65537 task 1 attempt 2"), "it runs again under another grant: {text}");
     let told = show(&run(&mut back, 4_001, command(submission(1, AckLevel::Local))));
     assert!(told.contains("job 2"), "names go on: {told}");
+}
+
+#[test]
+fn an_owner_whose_disk_lost_its_seals_takes_them_up_when_it_hears_them() {
+    let mut owner = machine(1);
+    let mut said = run(&mut owner, 1, command(submission(2, AckLevel::Local)));
+    said.extend(idle(&mut owner, 2, 4));
+    for task in [1, 2] {
+        let ended = Input::TaskEnded { run: RunId(task), outcome: Outcome::Exit(0), usage: Usage::default() };
+        said.extend(run(&mut owner, 10 + task, ended));
+    }
+    said.extend(idle(&mut owner, 100, 200));
+    let mut batches = gossiped(&said);
+    let log = owner.own_log();
+    let (id, _) = job(&owner);
+
+    // The submission is left, and there is no room for it here.
+    let mut back = recovery_with(1, 0);
+    back.record(Record::Batch(batches.remove(0)));
+    let mut back = back.finish(now(0));
+    back.step(now(0), Input::LinkUp(node(2)));
+    assert_eq!(back.owner().unsealed(), 1);
+    run(&mut back, 1, Input::Pulled { from: node(2), log, batches, more: false });
+    assert!(job(&back).1.is_sealed() && !back.acts_for(&id.log), "it listens first");
+    idle(&mut back, 250, 4_000);
+    assert!(back.acts_for(&id.log));
+    assert_eq!(back.owner().unsealed(), 0, "what it sealed before stays sealed");
 }

@@ -127,6 +127,45 @@ fn an_acceptance_by_another_node_leaves_the_offer_open() {
     assert_eq!(owner.offers_due(NOW.after_ms(1_000), 1_000), []);
 }
 
+/// Simulator seed 1068: the executor had been started anew and knew nothing of the grant; a report of its earlier life came late, and was taken for its word.
+#[test]
+fn a_report_of_an_earlier_life_is_no_answer_to_whether_the_grant_is_known_still() {
+    let mut owner = Owner::default();
+    let two = IntervalSet::from_range(1, 2);
+    let mut seen = facts([Job::submitted(submit(2, 0)), granted(1, BIRD, 1, two)]);
+    decide(&mut owner, &seen, None);
+    let grant = GrantId { job: job(), no: no(1) };
+    owner.on_accepted(&BIRD, &grant);
+    owner.doubt(NOW, &BIRD);
+    let _ = seen.join(ended(1, BIRD, Outcome::Exit(0), IntervalSet::one(1)));
+    decide(&mut owner, &seen, Some(1));
+    let asked: Vec<_> = owner.offers_due(NOW, 1_000).into_iter().map(|offer| (offer.grant, offer.tasks)).collect();
+    assert_eq!(asked, [(grant, IntervalSet::one(2))]);
+    owner.on_accepted(&BIRD, &grant);
+    assert_eq!(owner.offers_due(NOW.after_ms(1_000), 1_000), []);
+}
+
+/// Simulator seed 1022: what an earlier owner had granted, and the executor had begun, was taken to run there still. It had forgotten.
+#[test]
+fn the_executor_of_an_earlier_owners_grant_is_asked_whether_it_runs_still() {
+    let mut owner = Owner::default();
+    let adopted = Term::FIRST.adopted_by(&OTHER);
+    let mut decide = |job_facts: &Job, grant: Option<u32>| {
+        let mut decisions = Vec::new();
+        owner.on_job(NOW, (job(), adopted), job_facts, grant.map(no), &mut decisions);
+        decisions
+    };
+    let one = IntervalSet::one(1);
+    let mut seen = facts([Job::submitted(submit(1, 0))]);
+    assert_eq!(decide(&seen, None), []);
+    let run = Run { started: one.clone(), ..Run::default() };
+    let _ = seen.join(facts([granted(1, BIRD, 1, one), Job::reported(no(1), BIRD, run)]));
+    assert_eq!(decide(&seen, Some(1)), []);
+    let asked: Vec<_> =
+        owner.offers_due(NOW, 1_000).into_iter().map(|offer| (offer.seat.node, offer.grant.no)).collect();
+    assert_eq!(asked, [(BIRD, no(1))]);
+}
+
 /// A copy of an offer, late enough to find the task ended and its report still on the way to the disk.
 #[test]
 fn a_late_copy_of_an_offer_starts_nothing_again() {

@@ -5,7 +5,7 @@ use expect_test::expect;
 use super::desk::{Desk, SLOT, retries};
 use crate::event::Value;
 use crate::facts::{Job, Outcome};
-use crate::ids::{Attempt, GrantId};
+use crate::ids::{Attempt, Epoch, GrantId};
 use crate::limits;
 use crate::schedule::Owner;
 use crate::testing::{command, grant_no, job_id, node, submit, tasks};
@@ -398,5 +398,25 @@ fn a_restarted_owner_goes_on_where_it_was() {
     desk.check(&expect![[r#"
         grant 1.3 tasks 5 attempt 1 to node 2
         grant 1.4 tasks 6 attempt 1 to node 3
+    "#]]);
+}
+
+#[test]
+fn grants_of_each_epoch_have_numbers_of_their_own() {
+    let mut desk = Desk::new(&[2]);
+    desk.owner.on_epoch(Epoch(1));
+    desk.submit(1, tasks(1, 1), &command());
+    desk.place();
+    desk.owner.on_epoch(Epoch(3));
+    desk.submit(2, tasks(1, 1), &command());
+    desk.place();
+    desk.owner.on_epoch(Epoch(u64::MAX));
+    desk.join(3);
+    desk.submit(3, tasks(1, 1), &command());
+    desk.place();
+    desk.check(&expect![[r#"
+        grant 1.1 tasks 1 attempt 1 to node 2
+        grant 1.131073 tasks 1 attempt 1 to node 2
+        grant 1.2147418113 tasks 1 attempt 1 to node 3
     "#]]);
 }
