@@ -78,6 +78,10 @@ pub const RETIRE_RANGES_MAX: usize = 512;
 pub const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 /// Largest piece of a snapshot in one answer, bytes.
 pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 1024 * 1024 - 1024;
+/// Batches that a survey of logs on disk or in a file keeps track of, at 16 bytes each.
+pub const SURVEY_BATCHES_MAX: usize = 1 << 24;
+/// Imports that wait for the disk at once; one holds at most `SYNC_RESPONSE_BYTES_MAX` of batches.
+pub const IMPORTS_MAX: usize = 8;
 /// Fork proofs kept.
 pub const FORKS_MAX: usize = 1_024;
 
@@ -85,5 +89,6 @@ const _: () = assert!(EVENT_BYTES_MAX + BATCH_OVERHEAD_BYTES < BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX * OUT_OF_ORDER_BATCHES_MAX < OUT_OF_ORDER_BYTES_MAX);
 const _: () = assert!(RETIRE_RANGES_MAX * 18 + 1_024 <= EVENT_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX * 4 <= SYNC_RESPONSE_BYTES_MAX);
+const _: () = assert!(IMPORTS_MAX * SYNC_RESPONSE_BYTES_MAX < OUT_OF_ORDER_BYTES_MAX);
 const _: () = assert!(BATCH_EVENTS_MAX * 4 <= OUTBOX_EVENTS_MAX);
 const _: () = assert!(DECLARATION_BYTES_MAX + 1_024 <= EVENT_BYTES_MAX);

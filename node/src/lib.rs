@@ -11,6 +11,7 @@ pub mod daemon;
 pub mod declare;
 pub mod driver;
 pub mod exec;
+pub mod export;
 pub mod history;
 pub mod hwp;
 pub mod monitor;

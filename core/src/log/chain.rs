@@ -109,6 +109,23 @@ impl Chain {
         below.values().map(|batch| batch.bytes().len()).sum()
     }
 
+    /// Starts, or goes on behind a hole, where a batch begins: what it names as its predecessor is believed.
+    pub(super) fn begin(&mut self, first_seq: Seq, prev: Hash) {
+        self.tail = Seq(first_seq.0.saturating_sub(1));
+        self.tail_head = prev;
+        self.base = first_seq;
+    }
+
+    /// Where each batch begins, and the first 8 bytes of its head.
+    pub(super) fn marks(&self) -> impl Iterator<Item = (Seq, u64)> {
+        self.marks.iter().map(|mark| (mark.first_seq, mark.head))
+    }
+
+    /// Heads of batches on other branches, durable or not.
+    pub(super) fn all_branch_heads(&self) -> impl Iterator<Item = u64> {
+        self.branches.iter().map(|branch| branch.head)
+    }
+
     /// Forgets what lies before `last`.
     pub(super) fn compact(&mut self, last: Seq) {
         self.base = self.base.max(last);

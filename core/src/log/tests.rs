@@ -1,5 +1,7 @@
 //! One author's chain and the set of them: gaps, duplicates, forks, membership, frontiers.
 
+mod survey;
+
 use super::*;
 use crate::event::Value;
 use crate::testing::{Author, SECRET, log};

@@ -180,6 +180,8 @@ pub enum Command {
         /// The kind's fields.
         spec: WorkSpec,
     },
+    /// Take in signed batches that a person brings, as if a peer had sent them.
+    Import(Vec<SignedBatch>),
     /// Anybody speaks of a job, where its namespace's rules allow that.
     Remark {
         /// The job.
@@ -298,8 +300,28 @@ pub enum Reply {
     },
     /// What was said is in the log, or was there already.
     Noted,
+    /// What became of each batch, in their order. What is new is in the log.
+    Imported(Vec<Taken>),
     /// Refused.
     Error(CommandError),
+}
+
+/// What became of a batch that somebody brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Accepted: it goes to the disk, and is folded once it is there.
+    New,
+    /// Held already. Nothing changed.
+    Known,
+    /// What lies before it in its log is missing here.
+    Gap {
+        /// The first missing position.
+        missing_from: Seq,
+    },
+    /// Its log does not open with a proof that its author knows the cluster's secret. Nothing changed.
+    NotAdmitted,
+    /// A bound is reached. Nothing changed.
+    Full,
 }
 
 impl PartialOrd for AckLevel {

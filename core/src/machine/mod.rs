@@ -6,6 +6,7 @@
 
 mod commands;
 mod gateway;
+mod import;
 mod invariants;
 mod io;
 mod outbox;
@@ -25,7 +26,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub use invariants::{Buffer, Violation, buffers, check};
 pub use io::{
     AckLevel, Assignment, Command, CommandError, Effect, Errand, Input, Note, Notice, Record, Reply, SnapshotNews,
-    Spawn, Submission, Work,
+    Spawn, Submission, Taken, Work,
 };
 pub use recover::Recovery;
 pub use succession::Outlook;

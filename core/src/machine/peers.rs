@@ -3,7 +3,7 @@
 //! Invariants: whatever a peer sends is either used or dropped, never a panic; a gap is pulled at once from the peer that showed it (DESIGN L5).
 
 use super::Machine;
-use super::io::{AckLevel, Effect, Notice};
+use super::io::{AckLevel, Effect, Notice, Taken};
 use super::pace::Urgency;
 use crate::event::{Entry, Event, SignedBatch};
 use crate::ids::{Epoch, LogId, NodeId, Seat, Seq};
@@ -24,8 +24,18 @@ const ROOT_EVERY: u64 = 5;
 impl Machine {
     pub(super) fn on_batch(&mut self, now: Now, from: NodeId, batch: SignedBatch) {
         let log = batch.header().log;
+        match self.take_in(batch) {
+            Taken::Gap { .. } => self.pull_missing(now, from, log),
+            // What there is no room for, anti-entropy brings again.
+            Taken::New | Taken::Known | Taken::NotAdmitted | Taken::Full => {}
+        }
+    }
+
+    /// Takes in a batch that somebody else brought, whoever that is: what is new goes to the disk.
+    pub(super) fn take_in(&mut self, batch: SignedBatch) -> Taken {
+        let log = batch.header().log;
         if self.outbox.remote_bytes + batch.bytes().len() > limits::OUT_OF_ORDER_BYTES_MAX {
-            return; // The disk is far behind; anti-entropy brings it again.
+            return Taken::Full;
         }
         match self.logs.ingest(batch) {
             Ingest::Ready(batches) => {
@@ -34,17 +44,21 @@ impl Machine {
                     self.outbox.push_remote(batch, urgency);
                 }
                 self.note_own_log(log);
+                Taken::New
             }
-            Ingest::Gap { .. } => {
+            Ingest::Gap { missing_from } => {
                 self.note_own_log(log);
-                self.pull_missing(now, from, log);
+                Taken::Gap { missing_from }
             }
             Ingest::Fork(batch) => {
                 self.outbox.push_remote(batch, Urgency::Urgent);
                 self.note_own_log(log);
                 self.effects.push(Effect::Notice(Notice::Forked(log)));
+                Taken::New
             }
-            Ingest::Duplicate | Ingest::NotAdmitted | Ingest::Overfull => {}
+            Ingest::Duplicate => Taken::Known,
+            Ingest::NotAdmitted => Taken::NotAdmitted,
+            Ingest::Overfull => Taken::Full,
         }
     }
 

@@ -333,7 +333,9 @@ pub(super) async fn cancel(api: &Api, request: CancelRequest) -> Result<CancelRe
         accepted.push(match api.ctx.handle.command(Command::Cancel(*id)).await? {
             Reply::Error(CommandError::AlreadyFinished) => false,
             Reply::Error(error) => return Err(error.into()),
-            Reply::Cancelled | Reply::Submitted { .. } | Reply::Declared { .. } | Reply::Noted => true,
+            Reply::Cancelled | Reply::Submitted { .. } | Reply::Declared { .. } | Reply::Noted | Reply::Imported(_) => {
+                true
+            }
         });
     }
     let tell = move |machine: &mut Machine, now: Now| {

@@ -1,0 +1,48 @@
+//! Import: signed batches that a person brings in a file, taken in as those of a peer that nobody trusts.
+//!
+//! Invariants: acceptance is that of `LogSet` and nothing else; an import is answered once all that is new in it is on disk, or refused if the disk refuses; what lies
+//! beyond a gap is not kept, because there is no peer to ask for what lies before.
+//! Does not: check signatures (a `SignedBatch` exists only with a good one) or read files.
+
+use super::Machine;
+use super::io::{CommandError, Effect, Reply, Taken};
+use crate::event::SignedBatch;
+use crate::ids::{RequestId, Seq};
+use crate::limits;
+
+impl Machine {
+    /// Takes in batches; the reply comes when what is new is durable, at once if nothing is.
+    pub(super) fn import(
+        &mut self,
+        request: RequestId,
+        batches: Vec<SignedBatch>,
+    ) -> Result<Option<Reply>, CommandError> {
+        self.takes_writes()?;
+        let waiting = self.outbox.imports.len();
+        if waiting >= limits::IMPORTS_MAX {
+            return Err(CommandError::Busy(waiting));
+        }
+        let taken: Vec<Taken> = batches.into_iter().map(|batch| self.take_in_imported(batch)).collect();
+        if !taken.contains(&Taken::New) {
+            return Ok(Some(Reply::Imported(taken)));
+        }
+        self.outbox.hurry();
+        self.outbox.imports.push((request, taken));
+        Ok(None)
+    }
+
+    fn take_in_imported(&mut self, batch: SignedBatch) -> Taken {
+        let header = batch.header();
+        let missing_from = Seq(self.logs.tail(&header.log).0.0 + 1);
+        if header.first_seq > missing_from { Taken::Gap { missing_from } } else { self.take_in(batch) }
+    }
+
+    /// The disk refused: nothing of these imports counts, and nobody brings them again but who brought them.
+    pub(super) fn refuse_imports(&mut self, in_flight: Vec<(RequestId, Vec<Taken>)>, reason: &str) {
+        let waiting = core::mem::take(&mut self.outbox.imports);
+        for (request, _) in in_flight.into_iter().chain(waiting) {
+            let reply = Reply::Error(CommandError::DiskRefuses(reason.to_owned()));
+            self.effects.push(Effect::Reply { request, reply });
+        }
+    }
+}
