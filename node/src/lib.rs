@@ -14,6 +14,7 @@ pub mod exec;
 pub mod export;
 pub mod history;
 pub mod hwp;
+pub mod moment;
 pub mod monitor;
 pub mod output;
 pub mod relay;

@@ -5,13 +5,16 @@
 //! Does not: answer anything itself.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use starling_core::event::SignedBatch;
 use starling_core::ids::{LogId, Seq};
 use starling_core::machine::Machine;
+use starling_core::machine::snapshot::Shared;
 use starling_core::time::Now;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::Status;
@@ -29,6 +32,8 @@ use crate::relay;
 const CALLS_MAX: usize = 4_096;
 /// Streams served at once.
 const STREAMS_MAX: usize = 1_024;
+/// Readers of the whole log at once: each takes a disk's time, and a question about the past as much memory as Facts.
+const READERS_MAX: usize = 2;
 /// Longest unary call.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -46,6 +51,30 @@ pub type ReadStorage = Arc<dyn Fn() -> StorageStats + Send + Sync>;
 
 /// Raw batches of a log that hold events from a position on, about so many bytes; empty at the end. May block.
 pub type ReadHistory = Arc<dyn Fn(LogId, Seq, usize) -> Result<Vec<Bytes>, String> + Send + Sync>;
+
+/// A snapshot that this node made.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Nothing that it holds was written later, by this node's clock; milliseconds since 1970.
+    pub made_unix_ms: u64,
+    /// What it holds.
+    pub shared: Shared,
+}
+
+/// The log on disk from end to end, and the snapshots beside it.
+pub trait ReadLog: fmt::Debug + Send + Sync {
+    /// Hands out all batches in the order in which they were written, until told to stop. May block.
+    ///
+    /// # Errors
+    /// If the log cannot be read, in words.
+    fn batches(&self, take: &mut dyn FnMut(SignedBatch) -> ControlFlow<()>) -> Result<(), String>;
+
+    /// This node's own snapshots, oldest first. May block.
+    ///
+    /// # Errors
+    /// If one cannot be read, in words.
+    fn bases(&self) -> Result<Vec<Base>, String>;
+}
 
 /// What the node tells of itself.
 #[derive(Clone, Debug)]
@@ -77,6 +106,8 @@ pub struct Context {
     pub storage: ReadStorage,
     /// The log on disk.
     pub history: ReadHistory,
+    /// The same from end to end.
+    pub log: Arc<dyn ReadLog>,
     /// The past hour of readings.
     pub past: History,
     /// Programs outside that run jobs, if they are served here.
@@ -100,6 +131,8 @@ pub(super) struct Api {
     pub(super) hub: Arc<Hub>,
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    /// For those who read the whole log.
+    pub(super) readers: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -111,6 +144,7 @@ impl Api {
             hub: Arc::default(),
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
             stopping,
         }
     }

@@ -6,6 +6,7 @@
 //! Does not: decide anything about jobs, or keep any state but what `hub` remembers of its clients for a while.
 
 mod attempts;
+mod carry;
 mod context;
 mod convert;
 mod doctor;
@@ -20,6 +21,7 @@ mod logs;
 mod members;
 mod namespaces;
 mod nodes;
+mod past;
 mod reason;
 mod relays;
 mod retired;
@@ -35,7 +37,7 @@ mod usage;
 mod wait;
 mod workers;
 
-pub use context::{About, Context, ReadHistory, ReadStorage, StorageStats};
+pub use context::{About, Base, Context, ReadHistory, ReadLog, ReadStorage, StorageStats};
 pub use hub::{Generator, Generators};
 pub use serve::serve;
 pub use socket::BindError;

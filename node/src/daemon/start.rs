@@ -30,6 +30,7 @@ use super::node::Node;
 use super::rendezvous::Rendezvous;
 use super::serve::{Serve, Server};
 use super::stats::Monitor;
+use super::whole::Whole;
 use super::{discovery, gateways, ports, recover, stats, tell};
 use crate::api;
 use crate::config::{Config, secret};
@@ -92,7 +93,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let outputs = Outputs::new(parts.me, parts.files.clone(), parts.remote.clone());
     let past = monitor::History::default();
     let listed = Arc::new(gateways::Listed(parts.edge.clone()));
-    let context = context(&handle, about, outputs, &parts.relays, &reader, &past);
+    let context = context(&handle, about, outputs, &parts.relays, (&reader, opened.cluster), &past);
     let api = api::Context { workers: Some(listed), retired: Some(opened.history.clone()), ..context };
     let (serve, serves) = sync_channel(SERVES);
     let (keep, keeping) = sync_channel(KEEPS);
@@ -307,9 +308,10 @@ fn context(
     about: api::About,
     outputs: Outputs,
     relays: &relay::Handle,
-    reader: &Reader,
+    (reader, cluster): (&Reader, ClusterId),
     past: &monitor::History,
 ) -> api::Context {
+    let log = Arc::new(Whole { dir: about.data_dir.clone(), cluster });
     let storage = storage_stats(&about.data_dir);
     let reader = reader.clone();
     let history: api::ReadHistory =
@@ -321,6 +323,7 @@ fn context(
         about,
         storage,
         history,
+        log,
         past: past.clone(),
         generators: Some(Arc::new(Relays(relays.clone()))),
         workers: None,
