@@ -171,6 +171,7 @@ impl Machine {
 
     pub(super) fn on_link_up(&mut self, now: Now, peer: NodeId) {
         self.sync.link_up(peer);
+        self.meet(peer);
         let tips = self.logs.frontier().clone();
         self.effects.push(Effect::Send { to: peer, message: Message::Tips(tips) });
         // The peer should not have to wait to hear of this node; a moment, so that several links are one presence.
@@ -185,6 +186,7 @@ impl Machine {
         if node == self.me || !self.fleet.hear(now.mono, presence) {
             return;
         }
+        self.meet(node);
         self.owner.on_room(Seat::machine(node), total, free);
         let pools = self.fleet.peer(&node).map(|peer| peer.presence.gateway.pools.clone()).unwrap_or_default();
         self.owner.on_pools(node, &pools);

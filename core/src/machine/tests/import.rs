@@ -105,3 +105,38 @@ fn ones_own_log_from_a_lost_disk_is_taken_in_and_never_written_again() {
     let epochs: Vec<u64> = node.frontier().tips().map(|(log, _)| log.epoch.0).collect();
     assert_eq!(epochs, [1, 2]);
 }
+
+#[test]
+fn the_jobs_of_a_node_that_was_never_met_are_left_to_it_until_it_is_forgotten() {
+    let (mut node, mut author) = (machine(1), Author::new(2));
+    node.step(now(0), Input::Tick);
+    let id = JobId { log: author.log(), no: crate::ids::JobNo(1) };
+    let submit = crate::namespace::batch::submit_job(
+        crate::testing::hlc(1),
+        id,
+        IntervalSet::from_range(1, 1),
+        0,
+        crate::testing::command(),
+    );
+    let batches = [author.open("lark"), author.append(vec![submit])];
+    node.step(now(100), import(&[&batches[0], &batches[1]]));
+    node.step(now(101), Input::Durable(WriteId(1)));
+    let silent = |node: &mut Machine, from: u64| -> String {
+        (from..from + 15_000).step_by(250).map(|at| show(&node.step(now(at), Input::Tick))).collect()
+    };
+    assert!(!silent(&mut node, 250).contains("Adopt"));
+    assert_eq!(node.outlook(now(15_000), &author.log().node), Outlook::Lives);
+    let forget = Input::Command { request: RequestId(2), command: Command::Forget(author.log().node) };
+    check(
+        &mut node,
+        15_300,
+        forget,
+        &expect![[r#"
+            presence 14 free 2000
+            write 2: Admit , Forget 
+        "#]],
+    );
+    node.step(now(15_301), Input::Durable(WriteId(2)));
+    let text = silent(&mut node, 15_500);
+    assert!(text.contains("Adopt"), "{text}");
+}
