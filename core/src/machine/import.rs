@@ -5,10 +5,28 @@
 //! Does not: check signatures (a `SignedBatch` exists only with a good one) or read files.
 
 use super::Machine;
-use super::io::{CommandError, Effect, Reply, Taken};
+use super::io::{CommandError, Effect, Reply};
 use crate::event::SignedBatch;
 use crate::ids::{RequestId, Seq};
 use crate::limits;
+
+/// What became of a batch that somebody brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Accepted: it goes to the disk, and is folded once it is there.
+    New,
+    /// Held already. Nothing changed.
+    Known,
+    /// What lies before it in its log is missing here.
+    Gap {
+        /// The first missing position.
+        missing_from: Seq,
+    },
+    /// Its log does not open with a proof that its author knows the cluster's secret. Nothing changed.
+    NotAdmitted,
+    /// A bound is reached. Nothing changed.
+    Full,
+}
 
 impl Machine {
     /// Takes in batches; the reply comes when what is new is durable, at once if nothing is.

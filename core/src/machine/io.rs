@@ -4,6 +4,7 @@
 
 use smol_str::SmolStr;
 
+use super::import::Taken;
 use super::snapshot::{self, Shared};
 use crate::election::Standing;
 use crate::event::{SignedBatch, WorkSpec};
@@ -304,24 +305,6 @@ pub enum Reply {
     Imported(Vec<Taken>),
     /// Refused.
     Error(CommandError),
-}
-
-/// What became of a batch that somebody brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// Accepted: it goes to the disk, and is folded once it is there.
-    New,
-    /// Held already. Nothing changed.
-    Known,
-    /// What lies before it in its log is missing here.
-    Gap {
-        /// The first missing position.
-        missing_from: Seq,
-    },
-    /// Its log does not open with a proof that its author knows the cluster's secret. Nothing changed.
-    NotAdmitted,
-    /// A bound is reached. Nothing changed.
-    Full,
 }
 
 impl PartialOrd for AckLevel {

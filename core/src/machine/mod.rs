@@ -23,10 +23,11 @@ mod write;
 
 use std::collections::{BTreeMap, VecDeque};
 
+pub use import::Taken;
 pub use invariants::{Buffer, Violation, buffers, check};
 pub use io::{
     AckLevel, Assignment, Command, CommandError, Effect, Errand, Input, Note, Notice, Record, Reply, SnapshotNews,
-    Spawn, Submission, Taken, Work,
+    Spawn, Submission, Work,
 };
 pub use recover::Recovery;
 pub use succession::Outlook;

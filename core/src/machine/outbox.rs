@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::io::{Note, Record, Reply, Taken};
+use super::import::Taken;
+use super::io::{Note, Record, Reply};
 use super::pace::{Pace, Urgency};
 use crate::event::{Event, SignedBatch};
 use crate::facts::{Outcome, Usage};

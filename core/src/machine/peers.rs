@@ -3,7 +3,8 @@
 //! Invariants: whatever a peer sends is either used or dropped, never a panic; a gap is pulled at once from the peer that showed it (DESIGN L5).
 
 use super::Machine;
-use super::io::{AckLevel, Effect, Notice, Taken};
+use super::import::Taken;
+use super::io::{AckLevel, Effect, Notice};
 use super::pace::Urgency;
 use crate::event::{Entry, Event, SignedBatch};
 use crate::ids::{Epoch, LogId, NodeId, Seat, Seq};

@@ -225,7 +225,7 @@ impl Examined {
             Record::Clean => return Ok((None, Surveyed::Next)),
             Record::Local(bytes) => {
                 let note: Result<Note, _> = minicbor::decode(&bytes);
-                return note.map(|_| (None, Surveyed::Next)).map_err(|_| "a note that is none");
+                return if note.is_ok() { Ok((None, Surveyed::Next)) } else { Err("a note that is none") };
             }
             Record::Batch { log, first_seq, count, bytes } => (log, first_seq, count, bytes),
         };
