@@ -82,10 +82,15 @@ pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 1024 * 1024 - 1024;
 pub const FORKS_MAX: usize = 8_192;
 /// Of a log whose beginning went into a snapshot, this many of the last batches there are recognised, so that another branch is told from what is held.
 pub const MARKS_KEPT_MAX: usize = 256;
+/// Batches that a survey of logs on disk or in a file keeps track of, at 16 bytes each.
+pub const SURVEY_BATCHES_MAX: usize = 1 << 24;
+/// Imports that wait for the disk at once; one holds at most `SYNC_RESPONSE_BYTES_MAX` of batches.
+pub const IMPORTS_MAX: usize = 8;
 
 const _: () = assert!(EVENT_BYTES_MAX + BATCH_OVERHEAD_BYTES < BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX * OUT_OF_ORDER_BATCHES_MAX < OUT_OF_ORDER_BYTES_MAX);
 const _: () = assert!(RETIRE_RANGES_MAX * 18 + 1_024 <= EVENT_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX * 4 <= SYNC_RESPONSE_BYTES_MAX);
+const _: () = assert!(IMPORTS_MAX * SYNC_RESPONSE_BYTES_MAX < OUT_OF_ORDER_BYTES_MAX);
 const _: () = assert!(BATCH_EVENTS_MAX * 4 <= OUTBOX_EVENTS_MAX);
 const _: () = assert!(DECLARATION_BYTES_MAX + 1_024 <= EVENT_BYTES_MAX);

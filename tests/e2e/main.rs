@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "all of it is test code, also outside of the test functions")]
 
+mod airgap;
 mod bad_input;
 mod catch_up;
 mod cli;

@@ -204,6 +204,23 @@ impl Chain {
         below.values().map(|batch| batch.bytes().len()).sum()
     }
 
+    /// Starts, or goes on behind a hole, where a batch begins: what it names as its predecessor is believed.
+    pub(super) fn begin(&mut self, first_seq: Seq, prev: Hash) {
+        self.tail = Seq(first_seq.0.saturating_sub(1));
+        self.tail_head = prev;
+        self.base = first_seq;
+    }
+
+    /// Where each batch begins, and the first 8 bytes of its head.
+    pub(super) fn marks(&self) -> impl Iterator<Item = (Seq, u64)> {
+        self.marks.iter().map(|mark| (mark.first_seq, mark.head))
+    }
+
+    /// Heads of batches on other branches, durable or not.
+    pub(super) fn all_branch_heads(&self) -> impl Iterator<Item = u64> {
+        self.branches.keys().copied()
+    }
+
     /// A snapshot holds the log up to the batch that starts at `last`: little of what lies before need be recognised.
     pub(super) fn compact(&mut self, last: Seq) {
         let held = self.marks.partition_point(|mark| mark.first_seq < last);

@@ -7,6 +7,7 @@
 mod chain;
 mod end;
 mod frontier;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use chain::{Chain, Placement};
 pub use end::{BranchEnd, LogEnd, Mark};
 pub use frontier::{Frontier, Tip};
+pub use survey::{Span, Survey, Surveyed};
 
 use crate::event::{Entry, SignedBatch, membership_mac};
 use crate::ids::{Epoch, Hash, LogId, NodeId, Seq};

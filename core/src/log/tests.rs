@@ -1,6 +1,7 @@
 //! One author's chain and the set of them: gaps, duplicates, forks, membership, frontiers.
 
 mod forks;
+mod survey;
 
 use super::*;
 use crate::event::Value;

@@ -30,6 +30,7 @@ impl Machine {
             Command::Forget(node) => self.forget(now, request, node),
             Command::AddToken { hash, name } => self.add_token(now, request, hash, &name),
             Command::RevokeToken(hash) => self.revoke_token(now, request, hash),
+            Command::Import(batches) => self.import(now, request, batches),
             Command::Report { run, kind, spec } => self.relay_report(now, request, run, &kind, spec).map(|()| None),
             Command::Remark { job, kind, spec } => self.remark(now, request, job, &kind, spec).map(|()| None),
         };

@@ -4,6 +4,7 @@
 
 use smol_str::SmolStr;
 
+use super::import::Taken;
 use super::snapshot::{self, Shared};
 use crate::election::Standing;
 use crate::event::{SignedBatch, WorkSpec};
@@ -182,6 +183,8 @@ pub enum Command {
         /// The kind's fields.
         spec: WorkSpec,
     },
+    /// Take in signed batches that a person brings, as if a peer had sent them.
+    Import(Vec<SignedBatch>),
     /// Anybody speaks of a job, where its namespace's rules allow that.
     Remark {
         /// The job.
@@ -300,6 +303,8 @@ pub enum Reply {
     },
     /// What was said is in the log, or was there already.
     Noted,
+    /// What became of each batch, in their order. What is new is in the log.
+    Imported(Vec<Taken>),
     /// Refused.
     Error(CommandError),
 }

@@ -6,6 +6,7 @@
 
 mod commands;
 mod gateway;
+mod import;
 mod invariants;
 mod io;
 mod outbox;
@@ -23,6 +24,7 @@ mod write;
 
 use std::collections::{BTreeMap, VecDeque};
 
+pub use import::Taken;
 pub use invariants::{Buffer, Violation, buffers, check};
 pub use io::{
     AckLevel, Assignment, Command, CommandError, Effect, Errand, Input, Note, Notice, Record, Reply, SnapshotNews,

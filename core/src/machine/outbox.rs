@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::import::Taken;
 use super::io::{Note, Record, Reply};
 use super::pace::{Pace, Urgency};
 use crate::event::{Event, SignedBatch};
@@ -26,6 +27,8 @@ pub(super) struct InFlight {
     pub(super) own: Vec<Event>,
     /// Clients that wait for it, and what they will be told.
     pub(super) answers: Vec<(RequestId, Reply)>,
+    /// Imports that wait for it.
+    pub(super) imports: Vec<(RequestId, Vec<Taken>)>,
 }
 
 /// Tasks of one grant that ended alike.
@@ -51,6 +54,8 @@ pub(super) struct Outbox {
     pub(super) notes: Vec<Note>,
     pub(super) remote: Vec<SignedBatch>,
     pub(super) remote_bytes: usize,
+    /// Imports that wait for `remote`.
+    pub(super) imports: Vec<(RequestId, Vec<Taken>)>,
     pub(super) marker: bool,
     pub(super) in_flight: Option<InFlight>,
     next_write: u64,
@@ -119,6 +124,11 @@ impl Outbox {
         self.awaited |= awaited == Urgency::Urgent;
         self.remote_bytes += batch.bytes().len();
         self.remote.push(batch);
+    }
+
+    /// Somebody waits for what is in here.
+    pub(super) fn hurry(&mut self) {
+        self.awaited = true;
     }
 
     /// Events of this node that wait.

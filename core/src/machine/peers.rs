@@ -3,6 +3,7 @@
 //! Invariants: whatever a peer sends is either used or dropped, never a panic; a gap is pulled at once from the peer that showed it (DESIGN L5).
 
 use super::Machine;
+use super::import::Taken;
 use super::io::{AckLevel, Effect, Notice};
 use super::pace::Urgency;
 use crate::event::{Entry, Event, SignedBatch};
@@ -21,51 +22,49 @@ const GREET_MS: u64 = 50;
 /// Facts roots are taken every so many presences.
 const ROOT_EVERY: u64 = 5;
 
-/// How a batch fitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fit {
-    /// Taken in, or of no use.
-    Settled,
-    /// Something before it is missing.
-    Gap,
-}
-
 impl Machine {
     pub(super) fn on_batch(&mut self, now: Now, from: NodeId, batch: SignedBatch) {
         let log = batch.header().log;
-        if self.take_in(now, batch) == Fit::Gap {
-            self.pull_missing(now, from, log);
+        match self.take_in(now, batch) {
+            Taken::Gap { .. } => self.pull_missing(now, from, log),
+            // What there is no room for, anti-entropy brings again.
+            Taken::New | Taken::Known | Taken::NotAdmitted | Taken::Full => {}
         }
     }
 
-    fn take_in(&mut self, now: Now, batch: SignedBatch) -> Fit {
+    /// Takes in a batch that somebody else brought, whoever that is: what is new goes to the disk.
+    pub(super) fn take_in(&mut self, now: Now, batch: SignedBatch) -> Taken {
         let log = batch.header().log;
         if self.outbox.remote_bytes + batch.bytes().len() > limits::OUT_OF_ORDER_BYTES_MAX {
-            return Fit::Settled; // The disk is far behind; anti-entropy brings it again.
+            return Taken::Full;
         }
         let known = self.logs.is_forked(&log);
-        match self.logs.ingest(batch) {
+        let taken = match self.logs.ingest(batch) {
             Ingest::Ready(batches) => {
                 for batch in batches {
                     let urgency = self.urgency_of(&batch);
                     self.outbox.push_remote(batch, urgency);
                 }
                 self.learn_own_log(now, log);
+                Taken::New
             }
-            Ingest::Gap { .. } => {
+            Ingest::Gap { missing_from } => {
                 self.note_own_log(now, log);
-                return Fit::Gap;
+                Taken::Gap { missing_from }
             }
             Ingest::Fork(batches) => {
                 batches.into_iter().for_each(|batch| self.outbox.push_remote(batch, Urgency::Urgent));
                 self.learn_own_log(now, log);
+                Taken::New
             }
-            Ingest::Duplicate | Ingest::NotAdmitted | Ingest::Overfull => {}
-        }
+            Ingest::Duplicate => Taken::Known,
+            Ingest::NotAdmitted => Taken::NotAdmitted,
+            Ingest::Overfull => Taken::Full,
+        };
         if !known && self.logs.is_forked(&log) {
             self.effects.push(Effect::Notice(Notice::Forked(log)));
         }
-        Fit::Settled
+        taken
     }
 
     /// Reports and seals of arrays may gather before they are written; whatever else a batch says, somebody waits for.
@@ -200,6 +199,7 @@ impl Machine {
 
     pub(super) fn on_link_up(&mut self, now: Now, peer: NodeId) {
         self.sync.link_up(peer);
+        self.meet(peer);
         let tips = self.logs.frontier().clone();
         self.effects.push(Effect::Send { to: peer, message: Message::Tips(tips) });
         // The peer should not have to wait to hear of this node; a moment, so that several links are one presence.
@@ -219,6 +219,7 @@ impl Machine {
         if is_reborn {
             self.owner.doubt(now.mono, &node);
         }
+        self.meet(node);
         self.owner.on_room(Seat::machine(node), total, free);
         let pools = self.fleet.peer(&node).map(|peer| peer.presence.gateway.pools.clone()).unwrap_or_default();
         self.owner.on_pools(node, &pools);

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Machine;
 use super::io::{CommandError, Effect, Notice, Reply};
 use crate::election::{Duty, Silence, duty};
+use crate::facts::NodeInfo;
 use crate::ids::{JobId, LogId, NodeId, RequestId, Term};
 use crate::log::Frontier;
 use crate::namespace::sys;
@@ -43,6 +44,8 @@ pub(super) struct Duties {
     written: BTreeMap<LogId, (Term, Mono)>,
     rejoining: Option<Rejoining>,
     look_due: Mono,
+    /// Nodes that were in the log when this one started, or were heard since. Of others the log came by hand or by way of others: their silence says nothing.
+    met: BTreeSet<NodeId>,
 }
 
 impl Duties {
@@ -119,10 +122,20 @@ impl Machine {
         self.duties.rejoining.is_some()
     }
 
+    /// A node was heard.
+    pub(super) fn meet(&mut self, node: NodeId) {
+        self.duties.met.insert(node);
+    }
+
+    /// Whether the silence of `node` may mean that it is gone: it was met once, or an operator says so.
+    fn may_be_gone(&self, node: &NodeId) -> bool {
+        self.duties.met.contains(node) || self.facts.node(node).is_some_and(NodeInfo::is_forgotten)
+    }
+
     /// What is to be expected of the jobs of `owner`.
     #[must_use]
     pub fn outlook(&self, now: Now, owner: &NodeId) -> Outlook {
-        if *owner == self.me || self.fleet.health(now.mono, owner) != Health::Dead {
+        if *owner == self.me || !self.may_be_gone(owner) || self.fleet.health(now.mono, owner) != Health::Dead {
             return Outlook::Lives;
         }
         let (live, roster) = self.seen(now);
@@ -134,6 +147,7 @@ impl Machine {
 
     /// After recovery: what this node owned when it went down. Others may have taken over meanwhile, so with others about it first listens.
     pub(super) fn resume_duties(&mut self, now: Now) {
+        self.duties.met.extend(self.facts.nodes().map(|(node, _)| *node));
         let alone = self.facts.nodes().all(|(node, _)| *node == self.me);
         let open =
             |log: &LogId| self.facts.jobs_in(log).any(|(_, job)| job.submit.as_ref().is_some() && !job.is_sealed());
@@ -234,8 +248,11 @@ impl Machine {
     }
 
     fn adopt_from_silent(&mut self, now: Now) {
-        let is_silent =
-            |owner: &NodeId| *owner != self.me && self.fleet.silent_ms(now.mono, owner) >= self.config.adopt_ms;
+        let is_silent = |owner: &NodeId| {
+            *owner != self.me
+                && self.may_be_gone(owner)
+                && self.fleet.silent_ms(now.mono, owner) >= self.config.adopt_ms
+        };
         let owners = self.facts.owners();
         // Anyone may speak of jobs that nobody submitted, in logs that do not exist.
         let is_real = |log: &LogId| {

@@ -4,6 +4,7 @@ mod disk;
 mod exchange;
 mod gateway;
 mod hostile;
+mod import;
 mod pair;
 mod relays;
 mod restart;

@@ -68,7 +68,8 @@ impl Machine {
         let write = self.outbox.next_write();
         self.effects.push(Effect::Write { write, records: records.clone() });
         let answers = core::mem::take(&mut self.outbox.answers);
-        self.outbox.in_flight = Some(InFlight { write, records, own, answers });
+        let imports = core::mem::take(&mut self.outbox.imports);
+        self.outbox.in_flight = Some(InFlight { write, records, own, answers, imports });
     }
 
     /// Signs events as batches at the tail of this node's log.
@@ -136,7 +137,8 @@ impl Machine {
                 }
             }
         }
-        let answers = done.answers.into_iter();
+        let imported = done.imports.into_iter().map(|(request, taken)| (request, Reply::Imported(taken)));
+        let answers = done.answers.into_iter().chain(imported);
         self.effects.extend(answers.map(|(request, reply)| Effect::Reply { request, reply }));
         for (author, (log, len)) in have {
             if self.sync.is_linked(&author) {
@@ -219,6 +221,7 @@ impl Machine {
             let reply = Reply::Error(CommandError::DiskRefuses(reason.clone()));
             self.effects.push(Effect::Reply { request: owed.request, reply });
         }
+        self.refuse_imports(failed.imports, &reason);
         // Their events come again, and so does the answer.
         self.outbox.answers.extend(failed.answers);
         let is_kept = |event: &Event| sys::admission_mac(event).is_none() && !is_submission(event);

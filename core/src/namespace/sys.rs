@@ -181,6 +181,12 @@ pub fn admission_mac(event: &Event) -> Option<&[u8]> {
     if event.ns == NAME && event.kind == ADMIT { event.spec.bytes("mac") } else { None }
 }
 
+/// The name that a member gave itself in its `Admit`, if the event is one.
+#[must_use]
+pub fn admitted_name(event: &Event) -> Option<&SmolStr> {
+    if event.ns == NAME && event.kind == ADMIT { event.spec.text("name") } else { None }
+}
+
 /// The owner grants tasks to an executor: to its own machine, or to a pool of the workers that it sponsors.
 #[must_use]
 pub fn grant(hlc: Hlc, grant: GrantId, seat: &Seat, attempt: Attempt, tasks: IntervalSet) -> Event {

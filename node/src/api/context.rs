@@ -5,13 +5,16 @@
 //! Does not: answer anything itself.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use starling_core::event::SignedBatch;
 use starling_core::ids::{LogId, Seq};
 use starling_core::machine::Machine;
+use starling_core::machine::snapshot::Shared;
 use starling_core::time::Now;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tonic::Status;
@@ -29,6 +32,8 @@ use crate::relay;
 const CALLS_MAX: usize = 4_096;
 /// Streams served at once.
 const STREAMS_MAX: usize = 1_024;
+/// Readers of the whole log at once: each takes a disk's time, and a question about the past as much memory as Facts.
+const READERS_MAX: usize = 2;
 /// Longest unary call.
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -49,6 +54,29 @@ pub type ReadHistory = Arc<dyn Fn(LogId, Seq, usize) -> Result<Vec<Bytes>, Strin
 
 /// The ids of processes of a supervisor that this node knows nothing of. May block.
 pub type ReadOrphans = Arc<dyn Fn() -> Vec<u32> + Send + Sync>;
+/// A snapshot that this node made.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Nothing that it holds was written later, by this node's clock; milliseconds since 1970.
+    pub made_unix_ms: u64,
+    /// What it holds.
+    pub shared: Shared,
+}
+
+/// The log on disk from end to end, and the snapshots beside it.
+pub trait ReadLog: fmt::Debug + Send + Sync {
+    /// Hands out all batches in the order in which they were written, until told to stop. May block.
+    ///
+    /// # Errors
+    /// If the log cannot be read, in words.
+    fn batches(&self, take: &mut dyn FnMut(SignedBatch) -> ControlFlow<()>) -> Result<(), String>;
+
+    /// This node's own snapshots, oldest first. May block.
+    ///
+    /// # Errors
+    /// If one cannot be read, in words.
+    fn bases(&self) -> Result<Vec<Base>, String>;
+}
 
 /// What the node tells of itself.
 #[derive(Clone, Debug)]
@@ -80,6 +108,8 @@ pub struct Context {
     pub storage: ReadStorage,
     /// The log on disk.
     pub history: ReadHistory,
+    /// The same from end to end.
+    pub log: Arc<dyn ReadLog>,
     /// The past hour of readings.
     pub past: History,
     /// Programs outside that run jobs, if they are served here.
@@ -118,6 +148,8 @@ pub(super) struct Api {
     pub(super) reach: Reach,
     calls: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    /// For those who read the whole log.
+    pub(super) readers: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -130,6 +162,7 @@ impl Api {
             reach: Reach::Anywhere,
             calls: Arc::new(Semaphore::new(CALLS_MAX)),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
             stopping,
         }
     }

@@ -5,14 +5,14 @@
 
 use starling_core::event::WorkSpec;
 use starling_core::facts::view::{self, Counts, JobView, State};
-use starling_core::facts::{Handler, Job, Outcome};
+use starling_core::facts::{Facts, Handler, Job, Outcome};
 use starling_core::ids::{JobId, NodeId, Term};
 use starling_core::lattice::IntervalSet;
 use starling_core::machine::Machine;
 use starling_core::namespace::job_fields;
 use starling_core::namespace::simulation::{self, Pair};
 use starling_core::schedule::Health;
-use starling_core::time::Now;
+use starling_core::time::{Now, Wall};
 use starling_proto::v1::{
     Ending, IndexRange, JobDetail, JobState, JobSummary, Placement, Seal, Simulation, TaskCounts, View,
 };
@@ -69,7 +69,17 @@ fn counts(counts: &Counts) -> TaskCounts {
 
 /// A job in one line. One whose submission has not arrived is of unknown state.
 pub(super) fn summary(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobSummary {
-    let facts = machine.facts();
+    summary_of(machine.facts(), now.wall, id, job, |view| reason::of_job(machine, now, view, job))
+}
+
+/// The same by any Facts, as of a time; `reason` is asked once the submission is known.
+pub(super) fn summary_of(
+    facts: &Facts,
+    as_of: Wall,
+    id: JobId,
+    job: &Job,
+    reason: impl FnOnce(&JobView<'_>) -> String,
+) -> JobSummary {
     let named = JobSummary {
         id: view::job_name(facts, &id),
         owner: view::node_name(facts, &facts.owner_of(&id)),
@@ -78,7 +88,7 @@ pub(super) fn summary(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobS
     let Some(view) = view::job(id, job) else {
         return JobSummary { reason: "its submission has not arrived here yet".to_owned(), ..named };
     };
-    let end = view.ended.map_or(now.wall.0, |ended| ended.wall_ms);
+    let end = view.ended.map_or(as_of.0, |ended| ended.wall_ms);
     JobSummary {
         name: view.submit.name.to_string(),
         alias: view.submit.alias().map(ToString::to_string).unwrap_or_default(),
@@ -93,7 +103,7 @@ pub(super) fn summary(machine: &Machine, now: Now, id: JobId, job: &Job) -> JobS
         started_unix_ms: unix_ms(view.started),
         ended_unix_ms: unix_ms(view.ended),
         elapsed_ms: view.started.map_or(0, |start| end.saturating_sub(start.wall_ms)),
-        reason: reason::of_job(machine, now, &view, job),
+        reason: reason(&view),
         ..named
     }
 }

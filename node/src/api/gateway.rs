@@ -216,7 +216,9 @@ async fn write(api: &Api, command: Command) -> Result<(), ApiError> {
     match api.ctx.handle.command(command).await? {
         Reply::Noted => Ok(()),
         Reply::Error(error) => Err(error.into()),
-        Reply::Submitted { .. } | Reply::Cancelled | Reply::Declared { .. } => Err(crate::driver::Stopped::Gone.into()),
+        Reply::Submitted { .. } | Reply::Cancelled | Reply::Declared { .. } | Reply::Imported(_) => {
+            Err(crate::driver::Stopped::Gone.into())
+        }
     }
 }
 

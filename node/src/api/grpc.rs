@@ -6,19 +6,20 @@
 use starling_proto::v1::starling_server::Starling;
 use starling_proto::v1::{
     AddTokenReply, AddTokenRequest, CancelReply, CancelRequest, DoctorReply, DoctorRequest, DownReply, DownRequest,
-    DrainNodeRequest, EventLine, EventsRequest, ExplainReply, FactsPage, ForgetNodeRequest, GatewayReply,
-    GetGatewayRequest, GetNamespaceRequest, GetNodeRequest, InfoReply, InfoRequest, JobDetail, JobRef, ListJobsReply,
-    ListJobsRequest, ListNamespacesReply, ListNamespacesRequest, ListNodesRequest, ListRelaysRequest, ListTokensReply,
-    ListTokensRequest, ListWorkersReply, ListWorkersRequest, LogChunk, LogsRequest, MemberReply, NamespaceDetail,
-    NodeDetail, NodesReply, PullFactsRequest, PutNamespaceReply, PutNamespaceRequest, RelayHear, RelaySay, RelaysReply,
-    RevokeTokenReply, RevokeTokenRequest, SubmitReply, SubmitRequest, WaitReply, WaitRequest,
+    DrainNodeRequest, EventLine, EventsRequest, ExplainReply, ExportLogRequest, FactsPage, ForgetNodeRequest,
+    GatewayReply, GetGatewayRequest, GetNamespaceRequest, GetNodeRequest, ImportLogReply, InfoReply, InfoRequest,
+    JobDetail, JobRef, ListJobsReply, ListJobsRequest, ListNamespacesReply, ListNamespacesRequest, ListNodesRequest,
+    ListRelaysRequest, ListTokensReply, ListTokensRequest, ListWorkersReply, ListWorkersRequest, LogChunk, LogPiece,
+    LogsRequest, MemberReply, NamespaceDetail, NodeDetail, NodesReply, PullFactsRequest, PutNamespaceReply,
+    PutNamespaceRequest, RelayHear, RelaySay, RelaysReply, RevokeTokenReply, RevokeTokenRequest, SubmitReply,
+    SubmitRequest, WaitReply, WaitRequest,
 };
 use tonic::{Request, Response, Status, Streaming};
 
 use super::context::Api;
 use super::stream::Produced;
 use super::{
-    doctor, down, events, facts, gateway, jobs, logs, members, namespaces, nodes, relays, submit, wait, workers,
+    carry, doctor, down, events, facts, gateway, jobs, logs, members, namespaces, nodes, relays, submit, wait, workers,
 };
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -30,6 +31,7 @@ impl Starling for Api {
     type EventsStream = Produced<EventLine>;
     type PullFactsStream = Produced<FactsPage>;
     type RelayStream = Produced<RelayHear>;
+    type ExportLogStream = Produced<LogPiece>;
 
     async fn submit(&self, request: Request<SubmitRequest>) -> Answer<SubmitReply> {
         let work = submit::submit(self, request.into_inner());
@@ -82,6 +84,15 @@ impl Starling for Api {
     async fn pull_facts(&self, request: Request<PullFactsRequest>) -> Answer<Self::PullFactsStream> {
         let stream = facts::pull(self, request.into_inner()).await?;
         Ok(Response::new(stream))
+    }
+
+    async fn export_log(&self, request: Request<ExportLogRequest>) -> Answer<Self::ExportLogStream> {
+        let stream = carry::export(self, request.into_inner()).await?;
+        Ok(Response::new(stream))
+    }
+
+    async fn import_log(&self, request: Request<Streaming<LogPiece>>) -> Answer<ImportLogReply> {
+        self.long_call(carry::import(self, request.into_inner())).await.map(Response::new)
     }
 
     async fn info(&self, _request: Request<InfoRequest>) -> Answer<InfoReply> {

@@ -251,6 +251,7 @@ struct JobsQuery {
     limit: u32,
     node: String,
     jobs: String,
+    at_unix_ms: u64,
 }
 
 async fn get_jobs(State(api): State<Api>, uri: Uri) -> Response {
@@ -269,6 +270,7 @@ async fn get_jobs(State(api): State<Api>, uri: Uri) -> Response {
         limit: asked.limit,
         node: asked.node,
         jobs: jobs.map(ToOwned::to_owned).collect(),
+        at_unix_ms: asked.at_unix_ms,
     };
     answer(api.call(jobs::list(&api, request)).await)
 }
@@ -433,12 +435,14 @@ struct FactsQuery {
     namespace: String,
     cursor: String,
     limit: u32,
+    at_unix_ms: u64,
+    at_cursor: String,
 }
 
 async fn get_facts(State(api): State<Api>, uri: Uri) -> Response {
     match query::<FactsQuery>(&uri) {
-        Ok(FactsQuery { namespace, cursor, limit }) => {
-            let request = PullFactsRequest { namespace, cursor, limit };
+        Ok(FactsQuery { namespace, cursor, limit, at_unix_ms, at_cursor }) => {
+            let request = PullFactsRequest { namespace, cursor, limit, at_unix_ms, at_cursor };
             facts::answer(&api, request).await.unwrap_or_else(|status| failed(&status))
         }
         Err(refusal) => refusal.into_response(),

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use prost::Message as _;
 use starling_core::facts::view::{self, FindError, State};
-use starling_core::facts::{Job, Outcome, Past};
+use starling_core::facts::{Facts, Job, Outcome, Past};
 use starling_core::ids::{JobId, NodeId};
 use starling_core::machine::{Command, CommandError, Machine, Reply};
 use starling_core::schedule::{Explanation, Health, explain as explain_job};
@@ -22,24 +22,24 @@ use starling_proto::v1::{
 
 use super::context::Api;
 use super::convert::{clamp, detail, seen, state, summary};
-use super::reason;
 use super::retired::{self, Wanted};
 use super::status::{ApiError, violation};
+use super::{past, reason};
 
 /// Jobs in a list when no limit is asked for.
 const LIMIT_DEFAULT: u32 = 1_000;
 /// Jobs looked at in one question, so that the driver serves others in between.
 const SLICE: usize = 256;
 /// Bytes of one list: clients take 4 MiB.
-const LIST_BYTES_MAX: usize = 3 << 20;
+pub(super) const LIST_BYTES_MAX: usize = 3 << 20;
 /// References in one request.
 pub(super) const REFERENCES_MAX: usize = 10_000;
 
 /// What a list asks of each job.
 #[derive(Clone, Debug)]
-struct Filter {
-    states: Vec<i32>,
-    node: Option<NodeId>,
+pub(super) struct Filter {
+    pub(super) states: Vec<i32>,
+    pub(super) node: Option<NodeId>,
 }
 
 /// Lists jobs, newest first.
@@ -56,12 +56,15 @@ pub(super) async fn list(api: &Api, request: ListJobsRequest) -> Result<ListJobs
     if let Some(unknown) = states.iter().find(|state| JobState::try_from(**state).is_err()) {
         return Err(ApiError::field("states", "known states", &unknown.to_string()));
     }
+    if request.at_unix_ms > 0 {
+        return past::jobs(api, request, limit).await;
+    }
     let ask = move |machine: &mut Machine, now: Now| -> Result<_, FindError> {
         let node = match request.node.as_str() {
             "" => None,
             name => Some(view::find_node(machine.facts(), name)?),
         };
-        let ids = matching(machine, &request)?;
+        let ids = matching(machine.facts(), &request)?;
         Ok((ids, node, seen(machine, now)))
     };
     let ((mut found, gone), node, view) = api.ask(ask).await??;
@@ -132,11 +135,10 @@ async fn add_retired(api: &Api, reply: &mut ListJobsReply, retired: Vec<Past>) -
 }
 
 /// Jobs, so that they sort newest first; and those asked for that are retired.
-type Matching = (Vec<(Reverse<Hlc>, JobId)>, Vec<JobId>);
+pub(super) type Matching = (Vec<(Reverse<Hlc>, JobId)>, Vec<JobId>);
 
 /// The jobs with the asked names.
-fn matching(machine: &Machine, request: &ListJobsRequest) -> Result<Matching, FindError> {
-    let facts = machine.facts();
+pub(super) fn matching(facts: &Facts, request: &ListJobsRequest) -> Result<Matching, FindError> {
     let asked: BTreeSet<JobId> =
         request.jobs.iter().map(|text| view::find_job(facts, text)).collect::<Result<_, _>>()?;
     let named = |job: &Job| {
@@ -173,7 +175,7 @@ fn look_at(machine: &Machine, now: Now, ids: &[JobId], filter: &Filter, room: us
     (found, matched)
 }
 
-fn matches(id: JobId, job: &Job, filter: &Filter) -> bool {
+pub(super) fn matches(id: JobId, job: &Job, filter: &Filter) -> bool {
     if let Some(node) = &filter.node {
         let placed = |grant: &starling_core::facts::Grant| {
             grant.placed.as_ref().is_some_and(|placed| placed.node == *node) && !grant.void
@@ -333,7 +335,9 @@ pub(super) async fn cancel(api: &Api, request: CancelRequest) -> Result<CancelRe
         accepted.push(match api.ctx.handle.command(Command::Cancel(*id)).await? {
             Reply::Error(CommandError::AlreadyFinished) => false,
             Reply::Error(error) => return Err(error.into()),
-            Reply::Cancelled | Reply::Submitted { .. } | Reply::Declared { .. } | Reply::Noted => true,
+            Reply::Cancelled | Reply::Submitted { .. } | Reply::Declared { .. } | Reply::Noted | Reply::Imported(_) => {
+                true
+            }
         });
     }
     let tell = move |machine: &mut Machine, now: Now| {

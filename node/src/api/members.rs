@@ -40,7 +40,7 @@ async fn say(api: &Api, node: NodeId, command: Command) -> Result<MemberReply, A
     match api.ctx.handle.command(command).await? {
         Reply::Noted => {}
         Reply::Error(error) => return Err(error.into()),
-        Reply::Submitted { .. } | Reply::Cancelled | Reply::Declared { .. } => {
+        Reply::Submitted { .. } | Reply::Cancelled | Reply::Declared { .. } | Reply::Imported(_) => {
             return Err(crate::driver::Stopped::Gone.into());
         }
     }

@@ -6,6 +6,7 @@
 //! Does not: decide anything about jobs, or keep any state but what `hub` remembers of its clients for a while.
 
 mod attempts;
+mod carry;
 mod context;
 mod convert;
 mod doctor;
@@ -21,6 +22,7 @@ mod logs;
 mod members;
 mod namespaces;
 mod nodes;
+mod past;
 mod reason;
 mod relays;
 mod retired;
@@ -36,7 +38,7 @@ mod usage;
 mod wait;
 mod workers;
 
-pub use context::{About, Context, ReadHistory, ReadOrphans, ReadStorage, StorageStats};
+pub use context::{About, Base, Context, ReadHistory, ReadLog, ReadOrphans, ReadStorage, StorageStats};
 pub use hub::{Generator, Generators};
 pub use serve::serve;
 pub use socket::BindError;

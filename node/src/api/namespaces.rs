@@ -40,7 +40,9 @@ pub(super) async fn put(api: &Api, request: PutNamespaceRequest) -> Result<PutNa
             Ok(PutNamespaceReply { name, version, id: id.to_hex(), fresh, view })
         }
         Reply::Error(error) => Err(error.into()),
-        Reply::Submitted { .. } | Reply::Cancelled | Reply::Noted => Err(crate::driver::Stopped::Gone.into()),
+        Reply::Submitted { .. } | Reply::Cancelled | Reply::Noted | Reply::Imported(_) => {
+            Err(crate::driver::Stopped::Gone.into())
+        }
     }
 }
 

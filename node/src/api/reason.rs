@@ -4,7 +4,7 @@
 //! Does not: decide whether a node takes a job (`schedule::explain` does).
 
 use starling_core::facts::view::{self, JobView, State};
-use starling_core::facts::{Job, Outcome};
+use starling_core::facts::{Facts, Job, Outcome};
 use starling_core::ids::JobId;
 use starling_core::machine::{Machine, Outlook};
 use starling_core::resources::Resources;
@@ -19,23 +19,30 @@ const START_ONE: &str = "start one (see docs/guide.md)";
 /// One clause: why the job waits or how it failed; empty if there is nothing to say.
 pub(super) fn of_job(machine: &Machine, now: Now, view: &JobView<'_>, job: &Job) -> String {
     match view.state {
-        State::Done => String::new(),
-        State::Failed | State::Lost => view.worst.as_ref().map(of_outcome).unwrap_or_default(),
-        State::Cancelled => cancelled(machine, job),
-        State::Pending | State::Running if job.cancel.0.is_some() => "being cancelled".to_owned(),
-        State::Running => String::new(),
-        State::Pending => {
+        State::Pending if job.cancel.0.is_none() => {
             let owner = machine.facts().owner_of(&view.id);
             let succession = succession(machine, now, view.id);
             waiting(&explain(now.mono, &owner, job, machine.fleet()), job, &succession)
         }
+        State::Pending | State::Running | State::Done | State::Failed | State::Cancelled | State::Lost => {
+            by_facts(machine.facts(), view, job)
+        }
     }
 }
 
-fn cancelled(machine: &Machine, job: &Job) -> String {
-    job.cancel
-        .0
-        .map_or_else(String::new, |cancel| format!("cancelled at {}", view::node_name(machine.facts(), &cancel.by)))
+/// As far as Facts alone tell it, which know nothing of why a job waits.
+pub(super) fn by_facts(facts: &Facts, view: &JobView<'_>, job: &Job) -> String {
+    match view.state {
+        State::Done => String::new(),
+        State::Failed | State::Lost => view.worst.as_ref().map(of_outcome).unwrap_or_default(),
+        State::Cancelled => cancelled(facts, job),
+        State::Pending | State::Running if job.cancel.0.is_some() => "being cancelled".to_owned(),
+        State::Pending | State::Running => String::new(),
+    }
+}
+
+fn cancelled(facts: &Facts, job: &Job) -> String {
+    job.cancel.0.map_or_else(String::new, |cancel| format!("cancelled at {}", view::node_name(facts, &cancel.by)))
 }
 
 /// How a task ended, where its exit code does not say it all.

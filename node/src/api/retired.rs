@@ -3,8 +3,10 @@
 //! Invariants: history is read on threads that may block, never in a question to the driver; a node that has no record of a job says so, and who may have one.
 //! Does not: keep anything (`history` does).
 
+use std::sync::Arc;
+
 use starling_core::facts::view::{self, AttemptView, State};
-use starling_core::facts::{Outcome, Past};
+use starling_core::facts::{Facts, Outcome, Past};
 use starling_core::ids::JobId;
 use starling_core::machine::Machine;
 use starling_core::time::Now;
@@ -65,6 +67,8 @@ pub(super) struct Wanted {
     states: Vec<i32>,
     name: String,
     node: Option<starling_core::ids::NodeId>,
+    /// Only jobs that were retired by then.
+    then: Option<Arc<Facts>>,
 }
 
 impl Wanted {
@@ -73,23 +77,33 @@ impl Wanted {
         let open = [JobState::Pending, JobState::Running].map(i32::from);
         let ended = request.states.is_empty() || request.states.iter().any(|state| !open.contains(state));
         let meant = ended && request.jobs.is_empty();
-        meant.then(|| Self { states: request.states.clone(), name: request.name.clone(), node })
+        meant.then(|| Self { states: request.states.clone(), name: request.name.clone(), node, then: None })
     }
 
     fn matches_all(&self) -> bool {
-        self.states.is_empty() && self.name.is_empty() && self.node.is_none()
+        self.states.is_empty() && self.name.is_empty() && self.node.is_none() && self.then.is_none()
+    }
+
+    /// Only those that these Facts, of an earlier time, call retired.
+    pub(super) fn by(self, then: Arc<Facts>) -> Self {
+        Self { then: Some(then), ..self }
     }
 
     fn matches(&self, past: &Past) -> bool {
         let in_state = self.states.is_empty() || self.states.contains(&state(past.state()).into());
         let named = self.name.is_empty() || past.name == self.name;
-        in_state && named && self.node.is_none_or(|node| past.ran.iter().any(|ran| ran.node == node))
+        let by_then = self.then.as_ref().is_none_or(|facts| facts.is_retired(&past.id));
+        in_state && named && by_then && self.node.is_none_or(|node| past.ran.iter().any(|ran| ran.node == node))
     }
 }
 
 /// A retired job in one line.
 pub(super) fn summary(machine: &Machine, id: JobId, past: Option<&Past>) -> JobSummary {
-    let facts = machine.facts();
+    summary_of(machine.facts(), id, past)
+}
+
+/// The same with the names of any Facts.
+pub(super) fn summary_of(facts: &Facts, id: JobId, past: Option<&Past>) -> JobSummary {
     let owner = view::node_name(facts, &id.log.node);
     let named = JobSummary { id: view::job_name(facts, &id), owner: owner.clone(), ..JobSummary::default() };
     let Some(past) = past else {

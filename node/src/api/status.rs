@@ -66,6 +66,17 @@ pub(super) enum ApiError {
     /// A retired job of which nothing is kept here.
     #[error("the job is {0}")]
     Retired(String),
+    /// What is asked for lies before what this node can tell.
+    #[error("{0}")]
+    TooOld(String),
+    /// A log of another cluster.
+    #[error("this is the log of cluster {theirs}, and this node belongs to cluster {ours}; nothing was imported")]
+    OtherCluster {
+        /// Whose log it is.
+        theirs: String,
+        /// Whose the node is.
+        ours: String,
+    },
     /// An answer that cannot be written, which only a local bug can bring about.
     #[error("cannot write the answer: {0}")]
     Json(String),
@@ -169,6 +180,16 @@ impl From<ApiError> for Status {
             ApiError::History(_) => {
                 let hint = "look at the node's own log, or ask another node with --via";
                 refusal(Code::DataLoss, message, hint, vec![])
+            }
+            ApiError::TooOld(_) => refusal(
+                Code::OutOfRange,
+                message,
+                "ask a node that runs with --archive: it keeps its whole log",
+                vec![],
+            ),
+            ApiError::OtherCluster { .. } => {
+                let hint = "import it at a node that has that cluster's secret; logs of two clusters cannot be merged";
+                refusal(Code::FailedPrecondition, message, hint, vec![])
             }
             ApiError::Relay(error) => of_relay(&error, message),
             ApiError::NotHere => {

@@ -64,7 +64,9 @@ pub(super) async fn submit(api: &Api, request: SubmitRequest) -> Result<SubmitRe
             return Err(ApiError::field(&error.field, &error.expected, &error.found));
         }
         Reply::Error(error) => return Err(error.into()),
-        Reply::Cancelled | Reply::Declared { .. } | Reply::Noted => return Err(crate::driver::Stopped::Gone.into()),
+        Reply::Cancelled | Reply::Declared { .. } | Reply::Noted | Reply::Imported(_) => {
+            return Err(crate::driver::Stopped::Gone.into());
+        }
     };
     let told = move |machine: &mut Machine, now: Now| SubmitReply {
         job: view::job_name(machine.facts(), &job),

@@ -8,6 +8,7 @@
 mod down;
 mod gateway;
 mod hwp;
+mod log;
 mod sim;
 mod task;
 mod worker;
@@ -19,16 +20,19 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use down::{DownArgs, SuperviseArgs};
 pub use gateway::{GatewayVerb, TokenAddArgs, TokenRevokeArgs, TokenVerb};
 pub use hwp::{HwpArgs, HwpAt};
+pub use log::{LogDiffArgs, LogExportArgs, LogImportArgs, LogVerb, LogVerifyArgs};
 pub use sim::{PairArgs, SimRunArgs, SimSubmitArgs, SimVerb};
 use starling_proto::Word;
 use starling_proto::v1::JobState;
 pub use task::{Ack, DemandArgs, ManyArgs, RunArgs, SubmitArgs, TaskArgs};
 pub use worker::HwpWorkerArgs;
 
-use super::units::{CpusMilli, MemBytes, Millis, parse_label};
+use super::units::{CpusMilli, MemBytes, Millis, Moment, parse_label};
 
 /// How long nodes remember readings.
 const PAST_MS_MAX: u64 = 3_600_000;
+/// No cursor is shorter.
+const CURSOR_CHARS_MIN: usize = 20;
 
 /// A batch cluster with no head node: start `starling up` on every machine, submit to any.
 #[derive(Debug, Parser)]
@@ -95,6 +99,9 @@ pub enum Verb {
     Gateway(GatewayVerb),
     /// Print the shared log
     Events(EventsArgs),
+    /// Check, carry and compare the signed log, for clusters whose nodes cannot meet
+    #[command(subcommand)]
+    Log(LogVerb),
     /// Print what is known of jobs as JSON lines, whole or since a cursor
     Facts(FactsArgs),
     /// Declare namespaces and look at them
@@ -282,6 +289,9 @@ pub struct JobsArgs {
     /// No limit
     #[arg(short, long, conflicts_with = "limit")]
     pub all: bool,
+    /// As they were then: so long ago, such as 2h, or a moment such as 2026-11-26T11:07:30Z
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<Moment>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -390,6 +400,31 @@ pub struct FactsArgs {
     /// Stop after about N jobs
     #[arg(long, value_name = "N")]
     pub limit: Option<u32>,
+    /// All as it was then: so long ago, such as 2h, a moment such as 2026-11-26T11:07:30Z, or where a cursor was printed
+    #[arg(long, value_name = "TIME|CURSOR", conflicts_with_all = ["since", "limit"], allow_hyphen_values = true, value_parser = parse_at)]
+    pub at: Option<At>,
+}
+
+/// A time, or a place in the logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum At {
+    /// A time.
+    Time(Moment),
+    /// What an earlier call printed.
+    Cursor(String),
+}
+
+/// Reads a time, or else something that may be a cursor.
+fn parse_at(text: &str) -> Result<At, String> {
+    let is_cursor = |text: &str| {
+        text.len() >= CURSOR_CHARS_MIN
+            && text.bytes().all(|one| one.is_ascii_alphanumeric() || matches!(one, b'-' | b'_'))
+    };
+    match text.parse() {
+        Ok(moment) => Ok(At::Time(moment)),
+        Err(_other) if is_cursor(text) => Ok(At::Cursor(text.to_owned())),
+        Err(wrong) => Err(format!("{wrong}, or a cursor")),
+    }
 }
 
 #[derive(Debug, Clone, Args)]

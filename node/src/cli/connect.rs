@@ -193,7 +193,7 @@ async fn over_unix(stream: Option<StdUnixStream>, path: PathBuf) -> Result<Chann
 }
 
 /// Node directories under `base`, by ascending number.
-fn local_nodes(base: &Path) -> Vec<PathBuf> {
+pub(crate) fn local_nodes(base: &Path) -> Vec<PathBuf> {
     let mut found: Vec<(u32, PathBuf)> = fs::read_dir(base)
         .into_iter()
         .flatten()

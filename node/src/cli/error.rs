@@ -49,6 +49,12 @@ pub(crate) enum CliError {
     /// A file named on the command line.
     #[error("cannot read {}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
+    /// Something that was looked at or asked for is not as it should be.
+    #[error("{message}")]
+    Failed { message: String, hint: String },
+    /// A file that cannot be written; what was there is as it was.
+    #[error("cannot write {}: {source}", path.display())]
+    WriteFile { path: PathBuf, source: io::Error },
     /// Writing to stdout or stderr failed.
     #[error("cannot write the output: {0}")]
     Output(io::Error),
@@ -74,7 +80,13 @@ impl CliError {
         match self {
             Self::Refused(status) => link_lost(status),
             Self::NoDaemon { .. } | Self::CutShort => true,
-            Self::Usage { .. } | Self::Silent { .. } | Self::File { .. } | Self::Output(_) | Self::Runtime(_) => false,
+            Self::Usage { .. }
+            | Self::Silent { .. }
+            | Self::File { .. }
+            | Self::Failed { .. }
+            | Self::WriteFile { .. }
+            | Self::Output(_)
+            | Self::Runtime(_) => false,
         }
     }
 
@@ -97,6 +109,8 @@ impl CliError {
             | Self::Silent { .. }
             | Self::CutShort
             | Self::File { .. }
+            | Self::Failed { .. }
+            | Self::WriteFile { .. }
             | Self::Output(_)
             | Self::Runtime(_)) => other,
         }
@@ -105,7 +119,7 @@ impl CliError {
     /// What to do next; may be empty.
     pub(crate) fn hint(&self) -> String {
         match self {
-            Self::Usage { hint, .. } | Self::NoDaemon { hint, .. } => hint.clone(),
+            Self::Usage { hint, .. } | Self::NoDaemon { hint, .. } | Self::Failed { hint, .. } => hint.clone(),
             Self::Refused(status) => {
                 let hint = detail(status).hint;
                 if !hint.is_empty() {
@@ -120,7 +134,7 @@ impl CliError {
                 }
             }
             Self::Silent { .. } | Self::CutShort => "look at its log, or ask another node with --via".to_owned(),
-            Self::File { .. } | Self::Output(_) | Self::Runtime(_) => String::new(),
+            Self::File { .. } | Self::WriteFile { .. } | Self::Output(_) | Self::Runtime(_) => String::new(),
         }
     }
 
@@ -135,7 +149,7 @@ impl CliError {
                 _ => EXIT_FAILURE,
             },
             Self::Output(_) if self.is_closed_pipe() => EXIT_OK,
-            Self::Output(_) | Self::Runtime(_) => EXIT_FAILURE,
+            Self::Failed { .. } | Self::WriteFile { .. } | Self::Output(_) | Self::Runtime(_) => EXIT_FAILURE,
         }
     }
 }

@@ -5,7 +5,7 @@
 use starling_proto::v1::PullFactsRequest;
 
 use super::Session;
-use super::args::FactsArgs;
+use super::args::{At, FactsArgs};
 use super::error::{CliError, EXIT_OK};
 
 /// Runs the verb.
@@ -15,6 +15,14 @@ pub(crate) async fn facts(session: &Session<'_>, args: FactsArgs) -> Result<u8, 
         namespace: args.namespace.unwrap_or_default(),
         cursor: args.since.unwrap_or_default(),
         limit: args.limit.unwrap_or(0),
+        at_unix_ms: match &args.at {
+            Some(At::Time(moment)) => moment.0.max(1),
+            Some(At::Cursor(_)) | None => 0,
+        },
+        at_cursor: match args.at {
+            Some(At::Cursor(text)) => text,
+            Some(At::Time(_)) | None => String::new(),
+        },
     };
     let mut client = session.open().await?;
     let mut stream = client.pull_facts(request).await?.into_inner();

@@ -60,6 +60,7 @@ pub(crate) async fn list(session: &Session<'_>, args: JobsArgs) -> Result<u8, Cl
         limit: if args.all { u32::MAX } else { args.limit },
         node: args.node.unwrap_or_default(),
         jobs: args.jobs,
+        at_unix_ms: args.at.map_or(0, |at| at.0.max(1)),
     };
     let mut client = session.open().await?;
     let reply = call(client.list_jobs(request)).await?;

@@ -15,6 +15,7 @@ mod facts;
 mod gateway;
 mod jobs;
 mod live;
+mod log;
 mod logs;
 mod members;
 mod node;
@@ -97,6 +98,7 @@ enum ClientVerb {
     Gateway(args::GatewayVerb),
     Events(args::EventsArgs),
     Facts(args::FactsArgs),
+    Log(args::LogVerb),
     Ns(args::NsVerb),
     ClusterInfo,
     Doctor,
@@ -145,6 +147,7 @@ fn sort(cli: Cli) -> Parsed {
         Verb::Gateway(verb) => ClientVerb::Gateway(verb),
         Verb::Events(events) => ClientVerb::Events(events),
         Verb::Facts(facts) => ClientVerb::Facts(facts),
+        Verb::Log(log) => ClientVerb::Log(log),
         Verb::Ns(ns) => ClientVerb::Ns(ns),
         Verb::Cluster(ClusterVerb::Info) => ClientVerb::ClusterInfo,
         Verb::Doctor => ClientVerb::Doctor,
@@ -199,6 +202,7 @@ async fn perform(command: ClientCommand, out: &Output) -> Result<u8, CliError> {
         ClientVerb::Gateway(verb) => gateway::gateway(&session, verb).await,
         ClientVerb::Events(args) => events::events(&session, args).await,
         ClientVerb::Facts(args) => facts::facts(&session, args).await,
+        ClientVerb::Log(verb) => log::log(&session, verb).await,
         ClientVerb::Ns(verb) => ns::ns(&session, verb).await,
         ClientVerb::ClusterInfo => nodes::info(&session).await,
         ClientVerb::Doctor => nodes::doctor(&session).await,

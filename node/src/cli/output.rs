@@ -148,6 +148,16 @@ impl Output {
         write_err(&format!("{} {}", self.colour_err.paint("warning:", Tone::Strong), clean(text)));
     }
 
+    /// Says that something that was looked at is not as it should be.
+    pub(crate) fn fault(&self, text: &str) {
+        write_err(&format!("{} {}", self.colour_err.paint("fault:", Tone::Bad), clean(text)));
+    }
+
+    /// Standard output, for bytes that are no text.
+    pub(crate) fn raw(&self) -> io::StdoutLock<'static> {
+        io::stdout().lock()
+    }
+
     /// Says by whom and how fresh the data above was seen.
     pub(crate) fn footer(&self, view: Option<&View>) {
         if let Some(view) = view {

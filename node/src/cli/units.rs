@@ -11,7 +11,8 @@ use std::str::FromStr;
 use starling_core::schedule::Label;
 use starling_proto::v1::IndexRange;
 
-use crate::words;
+use super::output::now_unix_ms;
+use crate::{moment, words};
 
 /// Ranges that one array may consist of; more would not fit into one event.
 const ARRAY_RANGES_MAX: usize = 1_000;
@@ -329,26 +330,25 @@ pub fn count(number: u64) -> String {
     text
 }
 
+/// A moment on the command line, in milliseconds since 1970: so long ago, or a date and a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment(pub u64);
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || "expected so long ago, such as 90s, 2h or 1d, or a moment such as 2026-11-26T11:07:30Z".to_owned();
+        if let Some(unix_ms) = moment::parse(text) {
+            return Ok(Self(unix_ms));
+        }
+        let ago: Millis = text.parse().map_err(|_other| wrong())?;
+        Ok(Self(now_unix_ms().saturating_sub(ago.0)))
+    }
+}
+
 /// `2026-11-26T11:07:30.123Z`; `-` for 0.
 pub fn time(unix_ms: u64) -> String {
-    if unix_ms == 0 {
-        return "-".to_owned();
-    }
-    let (days, ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
-    // Civil date from days, after Howard Hinnant: eras of 400 years that start on 1 March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
-        ms / 3_600_000,
-        ms / 60_000 % 60,
-        ms / 1_000 % 60,
-        ms % 1_000
-    )
+    moment::to_text(unix_ms)
 }

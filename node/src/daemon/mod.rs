@@ -19,6 +19,7 @@ mod serve;
 mod start;
 mod stats;
 mod tell;
+mod whole;
 mod worker;
 
 use std::ffi::OsString;

@@ -30,6 +30,7 @@ use super::node::Node;
 use super::rendezvous::Rendezvous;
 use super::serve::{Serve, Server};
 use super::stats::Monitor;
+use super::whole::Whole;
 use super::{discovery, gateways, ports, recover, stats, tell};
 use crate::api;
 use crate::config::{Config, secret};
@@ -95,7 +96,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let outputs = Outputs::new(parts.me, parts.files.clone(), parts.remote.clone());
     let past = monitor::History::default();
     let listed = Arc::new(gateways::Listed(parts.edge.clone()));
-    let context = context(&handle, about, outputs, &parts.relays, &reader, &past);
+    let context = context(&handle, about, outputs, &parts.relays, (&reader, opened.cluster), &past);
     let (stop_asked, spool) = (Arc::clone(&context.stop), Arc::clone(&opened.spool));
     let orphans: api::ReadOrphans = Arc::new(move || spool.orphans());
     let retired = Some(opened.history.clone());
@@ -329,9 +330,10 @@ fn context(
     about: api::About,
     outputs: Outputs,
     relays: &relay::Handle,
-    reader: &Reader,
+    (reader, cluster): (&Reader, ClusterId),
     past: &monitor::History,
 ) -> api::Context {
+    let log = Arc::new(Whole { dir: about.data_dir.clone(), cluster });
     let storage = storage_stats(&about.data_dir);
     let reader = reader.clone();
     let history: api::ReadHistory =
@@ -343,6 +345,7 @@ fn context(
         about,
         storage,
         history,
+        log,
         past: past.clone(),
         generators: Some(Arc::new(Relays(relays.clone()))),
         workers: None,

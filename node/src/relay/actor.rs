@@ -215,7 +215,13 @@ impl Actor {
         let driver = self.driver.clone();
         self.reports.spawn(async move {
             let result = match driver.command(command).await {
-                Ok(Reply::Noted | Reply::Submitted { .. } | Reply::Cancelled | Reply::Declared { .. }) => Ok(()),
+                Ok(
+                    Reply::Noted
+                    | Reply::Imported(_)
+                    | Reply::Submitted { .. }
+                    | Reply::Cancelled
+                    | Reply::Declared { .. },
+                ) => Ok(()),
                 Ok(Reply::Error(error)) => Err(error.into()),
                 Err(stopped) => Err(stopped.into()),
             };

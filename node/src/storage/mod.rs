@@ -8,6 +8,7 @@
 mod error;
 mod frame;
 mod index;
+pub mod look;
 mod queue;
 mod recovery;
 mod scan;

@@ -57,9 +57,8 @@ pub(super) fn path(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("{number:08}.log"))
 }
 
-/// Numbers of the segments in `dir`, ascending and without holes; those before `covered_below` may be missing. Files with
-/// other names are left alone.
-pub(super) fn list(dir: &Path, covered_below: u32) -> Result<Vec<u32>, Error> {
+/// Numbers of the segments in `dir`, ascending. Files with other names are left alone.
+pub(super) fn numbers(dir: &Path) -> Result<Vec<u32>, Error> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir).map_err(Error::io("list", dir))? {
         let name = entry.map_err(Error::io("list", dir))?.file_name();
@@ -71,6 +70,12 @@ pub(super) fn list(dir: &Path, covered_below: u32) -> Result<Vec<u32>, Error> {
         }
     }
     numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Numbers of the segments in `dir`, ascending and without holes; those before `covered_below` may be missing.
+pub(super) fn list(dir: &Path, covered_below: u32) -> Result<Vec<u32>, Error> {
+    let numbers = numbers(dir)?;
     let first = numbers.first().copied().unwrap_or(FIRST);
     if first > covered_below || (numbers.is_empty() && covered_below > FIRST) {
         return Err(Error::Missing { file: path(dir, covered_below) });

@@ -197,6 +197,17 @@ impl Snapshots {
     }
 }
 
+/// Files of a directory that somebody else may be writing: one's own and other nodes', each oldest first. None where there is no directory.
+///
+/// Errors: `Io`.
+pub fn files(dir: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
+    let of = |kind| match numbers(dir, kind) {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => Ok(other?.into_iter().map(|number| path(dir, number, kind)).collect()),
+    };
+    Ok((of(Kind::Own)?, of(Kind::Joined)?))
+}
+
 fn path(dir: &Path, number: u32, kind: Kind) -> PathBuf {
     dir.join(format!("{number:08}.{}", kind.suffix()))
 }
@@ -245,7 +256,9 @@ fn fill(draft: &Path, segment: u32, shared: &[u8], local: &[u8]) -> io::Result<(
 }
 
 /// Reads and checks a file; `None` if it is not what was written.
-fn load(path: &Path) -> Result<Option<Loaded>, Error> {
+///
+/// Errors: `Io`; `Version`.
+pub fn load(path: &Path) -> Result<Option<Loaded>, Error> {
     let mut bytes = fs::read(path).map_err(Error::io("read", path))?;
     if bytes.len() < HEADER_BYTES || bytes[..8] != MAGIC {
         return Ok(None);

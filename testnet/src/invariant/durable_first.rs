@@ -27,7 +27,7 @@ pub(crate) fn look(disk: &Disk, effect: &Effect) -> Option<Violation> {
             | Message::SnapshotAhead { .. }
             | Message::Ask { .. } => true,
         },
-        Effect::Reply { reply: Reply::Cancelled | Reply::Noted | Reply::Error(_), .. }
+        Effect::Reply { reply: Reply::Cancelled | Reply::Noted | Reply::Imported(_) | Reply::Error(_), .. }
         | Effect::Write { .. }
         | Effect::Publish(_)
         | Effect::Serve { .. }

@@ -176,7 +176,12 @@ impl World {
                 self.totals.acknowledged += 1;
                 self.clients.acked.insert(job, level);
             }
-            Reply::Submitted { .. } | Reply::Cancelled | Reply::Declared { .. } | Reply::Noted | Reply::Error(_) => {}
+            Reply::Submitted { .. }
+            | Reply::Cancelled
+            | Reply::Declared { .. }
+            | Reply::Noted
+            | Reply::Imported(_)
+            | Reply::Error(_) => {}
         }
     }
 }

@@ -252,7 +252,11 @@ impl World {
                 self.mark(Mark::SubmitRefused);
             }
             Reply::Declared { fresh: true, .. } => self.mark(Mark::Declared),
-            Reply::Declared { fresh: false, .. } | Reply::Cancelled | Reply::Noted | Reply::Error(_) => {}
+            Reply::Declared { fresh: false, .. }
+            | Reply::Cancelled
+            | Reply::Noted
+            | Reply::Imported(_)
+            | Reply::Error(_) => {}
         }
     }
 

@@ -143,6 +143,7 @@ pub(crate) fn of_effect(effect: &Effect) -> [u64; 3] {
                 Reply::Cancelled => 1,
                 Reply::Declared { id, fresh } => 3 ^ id.prefix() ^ u64::from(*fresh),
                 Reply::Noted => 4,
+                Reply::Imported(taken) => 5 ^ (taken.len() as u64) << 8,
                 Reply::Error(_) => 2,
             };
             [28, request.0, what]

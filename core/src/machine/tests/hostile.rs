@@ -126,6 +126,7 @@ fn commands_that_make_no_sense_are_refused_with_a_reason() {
         | Command::Forget(_)
         | Command::Drain { .. }
         | Command::Report { .. }
+        | Command::Import(_)
         | Command::Remark { .. } => panic!("a submission was made"),
     };
     let texts = [

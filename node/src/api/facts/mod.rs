@@ -18,7 +18,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 pub(super) use changed::{Asked, Changed, since};
 pub(super) use cursor::Cursor;
-pub(super) use page::{SLICE, labels, registers, slice};
+pub(super) use page::{SLICE, labels, of_facts, registers, slice};
 use serde::Serialize;
 use starling_core::machine::Machine;
 use starling_core::time::Now;
@@ -26,9 +26,9 @@ use starling_proto::v1::{FactsPage, JobFacts, ListNodesRequest, NodeLine, PullFa
 use tonic::Status;
 
 use super::context::Api;
-use super::nodes;
 use super::status::ApiError;
 use super::stream::{Produced, send};
+use super::{nodes, past};
 
 /// Bytes of one page: clients take 4 MiB, and a job takes at most about 17 KiB.
 const PAGE_BYTES_MAX: usize = 1 << 20;
@@ -44,6 +44,9 @@ struct Pull {
 ///
 /// Cancel safety: cancel safe.
 pub(super) async fn pull(api: &Api, request: PullFactsRequest) -> Result<Produced<FactsPage>, Status> {
+    if past::is_meant(&request) {
+        return past::pull(api, request).await;
+    }
     let pull = api.call(find(api, request)).await?;
     let own = api.clone();
     api.stream(|tx| async move {
@@ -61,7 +64,7 @@ pub(super) async fn pull(api: &Api, request: PullFactsRequest) -> Result<Produce
 }
 
 /// How many of the jobs, at least one, fit into a page.
-fn fitting(jobs: &[JobFacts]) -> usize {
+pub(super) fn fitting(jobs: &[JobFacts]) -> usize {
     use prost::Message as _;
     let mut bytes = 0;
     let fit = jobs.iter().take_while(|job| {

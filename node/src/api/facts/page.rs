@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use starling_core::event::{Value, WorkSpec};
 use starling_core::facts::state::State;
 use starling_core::facts::view;
-use starling_core::facts::{Handler, Outcome};
+use starling_core::facts::{Facts, Handler, Outcome};
 use starling_core::ids::JobId;
 use starling_core::machine::Machine;
 use starling_proto::v1::{Ending, JobFacts};
@@ -36,13 +36,17 @@ struct Raw {
 pub(in crate::api) async fn slice(api: &Api, ids: Vec<JobId>, namespace: &str) -> Result<Vec<JobFacts>, ApiError> {
     let namespace = namespace.to_owned();
     let look = move |machine: &mut Machine, _now| -> Vec<Raw> {
-        ids.iter().filter_map(|id| raw(machine, *id, &namespace)).collect()
+        ids.iter().filter_map(|id| raw(machine.facts(), *id, &namespace)).collect()
     };
     Ok(api.ask(look).await?.into_iter().map(Raw::finish).collect())
 }
 
-fn raw(machine: &Machine, id: JobId, namespace: &str) -> Option<Raw> {
-    let facts = machine.facts();
+/// One job of the namespace (empty: any) as these Facts have it, if its submission is known.
+pub(in crate::api) fn of_facts(facts: &Facts, id: JobId, namespace: &str) -> Option<JobFacts> {
+    raw(facts, id, namespace).map(Raw::finish)
+}
+
+fn raw(facts: &Facts, id: JobId, namespace: &str) -> Option<Raw> {
     let job = facts.job(&id)?;
     let view = view::job(id, job)?;
     let submit = view.submit;

@@ -79,7 +79,9 @@ async fn register_namespace(api: &Api, name: String, spec: HubSpec) -> Result<Co
     let fresh = match api.ctx.handle.command(Command::Declare(Box::new(declaration))).await? {
         Reply::Declared { fresh, .. } => fresh,
         Reply::Error(error) => return Err(error.into()),
-        Reply::Cancelled | Reply::Submitted { .. } | Reply::Noted => return Err(Stopped::Gone.into()),
+        Reply::Cancelled | Reply::Submitted { .. } | Reply::Noted | Reply::Imported(_) => {
+            return Err(Stopped::Gone.into());
+        }
     };
     api.hub.remember_handler(spec.handler_type, &name);
     Ok(Controlled::Namespace { namespace: name, fresh })

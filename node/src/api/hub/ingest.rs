@@ -211,7 +211,9 @@ async fn submit_as(api: &Api, alias: SmolStr, mut submission: Submission) -> Res
             match api.ctx.handle.command(Command::Submit(Box::new(submission))).await? {
                 Reply::Submitted { job, .. } => Ok(job),
                 Reply::Error(error) => Err(error.into()),
-                Reply::Cancelled | Reply::Declared { .. } | Reply::Noted => Err(Stopped::Gone.into()),
+                Reply::Cancelled | Reply::Declared { .. } | Reply::Noted | Reply::Imported(_) => {
+                    Err(Stopped::Gone.into())
+                }
             }
         }
     }
@@ -227,7 +229,9 @@ async fn say(api: &Api, said: Said, kind: SmolStr, spec: WorkSpec) -> Result<Ing
     match reply.ok_or(CommandError::NotHeld)?? {
         Reply::Noted => told_of(api, namespace, job).await,
         Reply::Error(error) => Err(error.into()),
-        Reply::Cancelled | Reply::Declared { .. } | Reply::Submitted { .. } => Err(Stopped::Gone.into()),
+        Reply::Cancelled | Reply::Declared { .. } | Reply::Submitted { .. } | Reply::Imported(_) => {
+            Err(Stopped::Gone.into())
+        }
     }
 }
 

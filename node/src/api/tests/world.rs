@@ -5,6 +5,7 @@
 //! Invariants: as for the real edges, each write and each spawn is answered exactly once.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
@@ -25,7 +26,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::api::{About, Context, Generators, ReadWorkers, StorageStats, serve};
+use crate::api::{About, Base, Context, Generators, ReadLog, ReadWorkers, StorageStats, serve};
 use crate::driver::{self, Clock, Edges, Handle};
 use crate::exec::output::{Stream, path};
 use crate::history::History as Jobs;
@@ -40,6 +41,39 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 pub(super) const USED: Usage = Usage { cpu_user_ms: 40, cpu_sys_ms: 20, wall_ms: 100, max_rss_bytes: 5 << 20 };
 
 type Log = Arc<Mutex<Vec<SignedBatch>>>;
+
+/// The log in memory, and the snapshots that a test put beside it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Whole {
+    log: Log,
+    pub(super) bases: Arc<Mutex<Vec<Base>>>,
+}
+
+impl Whole {
+    /// Forgets the first so many batches, as if a snapshot had taken their place.
+    pub(super) fn drop_first(&self, count: usize) {
+        self.log.lock().unwrap().drain(..count);
+    }
+
+    pub(super) fn batches(&self) -> Vec<SignedBatch> {
+        self.log.lock().unwrap().clone()
+    }
+}
+
+impl ReadLog for Whole {
+    fn batches(&self, take: &mut dyn FnMut(SignedBatch) -> ControlFlow<()>) -> Result<(), String> {
+        for batch in self.batches() {
+            if take(batch).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn bases(&self) -> Result<Vec<Base>, String> {
+        Ok(self.bases.lock().unwrap().clone())
+    }
+}
 
 struct World {
     handle: Handle,
@@ -146,6 +180,14 @@ fn outputs(me: NodeId, files: Files, reach: Reach) -> Outputs {
     Outputs::new(here, files, remote)
 }
 
+/// Which member, of which cluster.
+#[derive(Clone, Copy, Debug)]
+struct Who {
+    name: &'static str,
+    seed: u8,
+    secret: [u8; 32],
+}
+
 /// A serving node.
 pub(super) struct Node {
     pub(super) files: Files,
@@ -154,6 +196,7 @@ pub(super) struct Node {
     pub(super) socket: std::path::PathBuf,
     pub(super) handle: Handle,
     pub(super) past: History,
+    pub(super) whole: Whole,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinSet<()>,
     driver: Option<JoinHandle<()>>,
@@ -182,7 +225,24 @@ impl Node {
         Self::with(Reach::Here, None, Some(workers), |config| config).await
     }
 
+    /// Another member of the same cluster, or one of another.
+    pub(super) async fn named(name: &'static str, seed: u8, secret: [u8; 32]) -> Self {
+        let who = Who { name, seed, secret };
+        Self::of(who, Reach::Here, None, None, |config| Config { gateway: false, ..config }).await
+    }
+
     async fn with(
+        reach: Reach,
+        generators: Option<Arc<dyn Generators>>,
+        workers: Option<Arc<dyn ReadWorkers>>,
+        adapt: impl FnOnce(Config) -> Config,
+    ) -> Self {
+        let who = Who { name: "wren", seed: 1, secret: [7; 32] };
+        Self::of(who, reach, generators, workers, adapt).await
+    }
+
+    async fn of(
+        who: Who,
         reach: Reach,
         generators: Option<Arc<dyn Generators>>,
         workers: Option<Arc<dyn ReadWorkers>>,
@@ -192,17 +252,18 @@ impl Node {
         let clock = Clock::start();
         let (handle, queue) = driver::channel(clock);
         let total = Resources { cpu_milli: 2_000, mem_bytes: 1 << 30 };
-        let signer = Signer::from_seed(&[1; 32]);
-        let identity = Identity { signer, secret: [7; 32], boot: 1 };
+        let signer = Signer::from_seed(&[who.seed; 32]);
+        let identity = Identity { signer, secret: who.secret, boot: 1 };
         let recovery = Recovery::new(
-            adapt(Config { version: "1.2.3".into(), ..Config::new("wren", total) }),
+            adapt(Config { version: "1.2.3".into(), ..Config::new(who.name, total) }),
             Registry::built_in(),
             identity,
         );
         let machine = recovery.finish(clock.now());
         let me = machine.me();
         let retired = Jobs::open(dir.path()).unwrap();
-        let (files, log) = (Files::under(dir.path()), Log::default());
+        let (files, whole) = (Files::under(dir.path()), Whole::default());
+        let log = Arc::clone(&whole.log);
         let world = World {
             handle: handle.clone(),
             files: files.clone(),
@@ -217,7 +278,7 @@ impl Node {
             generators,
             workers,
             retired: Some(retired),
-            ..context(handle.clone(), outputs, log, dir.path(), past.clone())
+            ..context(handle.clone(), outputs, whole.clone(), dir.path(), past.clone())
         };
         let socket = dir.path().join("api.sock");
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -236,7 +297,7 @@ impl Node {
         tokio::time::timeout(DEADLINE, bound).await.unwrap();
         let client = connect(&socket).await;
         let (stop, driver) = (Some(stop), Some(driver));
-        Self { files, client, http, socket, handle, past, stop, serving, driver, _dir: dir }
+        Self { files, client, http, socket, handle, past, whole, stop, serving, driver, _dir: dir }
     }
 
     /// Stops serving; the driver goes on.
@@ -255,7 +316,7 @@ impl Drop for Node {
     }
 }
 
-fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path, past: History) -> Context {
+fn context(handle: Handle, outputs: Outputs, whole: Whole, dir: &Path, past: History) -> Context {
     Context {
         relays: relay::start(handle.clone(), &tokio::runtime::Handle::current()).unwrap(),
         handle,
@@ -268,8 +329,9 @@ fn context(handle: Handle, outputs: Outputs, log: Log, dir: &Path, past: History
             started: Instant::now(),
         },
         storage: Arc::new(|| StorageStats { free_disk_bytes: Some(5 << 30), state: "ok".to_owned() }),
+        log: Arc::new(whole.clone()),
         history: Arc::new(move |of, from, _max| {
-            let log = log.lock().unwrap();
+            let log = whole.log.lock().unwrap();
             let wanted = |batch: &&SignedBatch| batch.header().log == of && batch.header().last_seq() >= from;
             // A few at a time, so that readers have to come back.
             let some = log.iter().filter(wanted).take(3);

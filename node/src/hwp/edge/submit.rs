@@ -49,7 +49,9 @@ pub(super) async fn cancel(edge: &Edge, job_id: String) -> Result<(), Status> {
     match edge.handle.command(Command::Cancel(job)).await.map_err(refusal::stopped)? {
         Reply::Error(CommandError::AlreadyFinished) => Ok(()),
         Reply::Error(error) => Err(refusal::command(&error)),
-        Reply::Cancelled | Reply::Submitted { .. } | Reply::Declared { .. } | Reply::Noted => Ok(()),
+        Reply::Cancelled | Reply::Submitted { .. } | Reply::Declared { .. } | Reply::Noted | Reply::Imported(_) => {
+            Ok(())
+        }
     }
 }
 
@@ -121,7 +123,9 @@ async fn submit(handle: &Handle, alias: SmolStr, spec: WorkSpec) -> Result<(), S
         Reply::Submitted { fresh: true, .. } => Ok(()),
         Reply::Submitted { job, fresh: false, .. } => same(handle, job, alias, spec).await,
         Reply::Error(error) => Err(refusal::command(&error)),
-        Reply::Cancelled | Reply::Declared { .. } | Reply::Noted => Err(refusal::stopped(Stopped::Gone)),
+        Reply::Cancelled | Reply::Declared { .. } | Reply::Noted | Reply::Imported(_) => {
+            Err(refusal::stopped(Stopped::Gone))
+        }
     }
 }
 
