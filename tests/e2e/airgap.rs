@@ -96,7 +96,7 @@ fn two_nodes_that_never_meet_are_merged_by_file() {
         let jobs = lark.json(1, &["jobs", "--at", at]);
         jobs.iter().map(|job| job["id"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(jobs_at(&then), [first.clone()]);
+    assert_eq!(jobs_at(&then), std::slice::from_ref(&first));
     assert_eq!(jobs_at("1d"), [""; 0]);
     assert_eq!(lark.json(1, &["facts", "--at", &then]).len(), 1);
     lark.at(1, &["jobs", "--at", "yesterday"]).exits(2).says("such as 90s, 2h or 1d, or a moment such as");

@@ -120,7 +120,7 @@ pub enum Input {
 }
 
 /// How durable a submission must be before it is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub enum AckLevel {
     /// On this node's disk.
     Local,
@@ -307,12 +307,6 @@ pub enum Reply {
     Imported(Vec<Taken>),
     /// Refused.
     Error(CommandError),
-}
-
-impl PartialOrd for AckLevel {
-    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
-        Some((*self as u8).cmp(&(*other as u8)))
-    }
 }
 
 /// One durable record.
