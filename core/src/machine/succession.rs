@@ -81,6 +81,11 @@ impl Machine {
             && (*log == self.own_log() || self.duties.held.contains(log))
     }
 
+    /// The adoptions that this node has decided on lately: of which log, in which term, and when.
+    pub fn adoptions(&self) -> impl Iterator<Item = (&LogId, Term, Mono)> {
+        self.duties.written.iter().map(|(log, (term, at))| (log, *term, *at))
+    }
+
     /// Something was learnt of a log that this node owns and does not act for: it will, once it has heard the rest.
     pub(super) fn note_duty(&mut self, now: Now, log: LogId) {
         let is_known = self.duties.settling.contains_key(&log) || self.duties.held.contains(&log);

@@ -9,6 +9,7 @@ mod clients;
 mod disk;
 mod faults;
 mod hostile;
+mod intake;
 pub mod marks;
 pub mod mesh;
 mod network;
