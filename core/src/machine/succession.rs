@@ -172,8 +172,8 @@ impl Machine {
         let is_pulling = self.sync.is_pulling();
         // Its own log is heard whole before it acts for it; of another's, what is missing comes when it comes. What it was about to say goes into the books too.
         let settled = |log: &LogId, since: &Mono| {
-            let is_heard = !(is_pulling && log.node == self.me) && !self.outbox.speaks_of(log);
-            now.mono.since_ms(*since) >= self.config.settle_ms && is_heard
+            let is_missing = (is_pulling && log.node == self.me) || self.outbox.speaks_of(log);
+            now.mono.since_ms(*since) >= self.config.settle_ms && !is_missing
         };
         let ready: Vec<LogId> =
             self.duties.settling.iter().filter(|(log, since)| settled(log, since)).map(|(log, _)| *log).collect();
