@@ -189,6 +189,36 @@ fn a_gateway_in_a_minority_is_seen_by_21() {
 }
 
 #[test]
+fn an_intake_that_looks_at_the_clock_is_seen_by_17() {
+    check(17, Sabotage::ClockedIntake, Faults { clock_step: Some(3_000), ..Faults::NONE });
+}
+
+/// Long enough for owners to be found silent, and for those that come back to be heard.
+fn succession(sabotage: Sabotage, faults: Faults) {
+    check_in(25, |seed| Options { sabotage, faults, safety_ms: 90_000, ..Options::draw(seed) });
+}
+
+#[test]
+fn jobs_taken_over_by_a_minority_are_seen_by_25() {
+    succession(Sabotage::AdoptsAlone, Faults { partition: Some(8_000), ..Faults::NONE });
+}
+
+#[test]
+fn jobs_taken_over_from_an_owner_that_speaks_are_seen_by_25() {
+    succession(Sabotage::AdoptsHastily, crashes());
+}
+
+#[test]
+fn an_adopter_that_acts_at_once_is_seen_by_25() {
+    succession(Sabotage::AdoptsUnsettled, crashes());
+}
+
+#[test]
+fn an_owner_that_does_not_give_way_is_seen_by_25() {
+    succession(Sabotage::DeafOwner, Faults { partition: Some(15_000), ..Faults::NONE });
+}
+
+#[test]
 fn a_number_from_outside_the_seed_is_seen_by_23() {
     check(23, Sabotage::Unseeded, Faults::NONE);
 }

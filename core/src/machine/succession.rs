@@ -84,6 +84,11 @@ impl Machine {
             && (*log == self.own_log() || self.duties.held.contains(log))
     }
 
+    /// The adoptions that this node has decided on lately: of which log, in which term, and when.
+    pub fn adoptions(&self) -> impl Iterator<Item = (&LogId, Term, Mono)> {
+        self.duties.written.iter().map(|(log, (term, at))| (log, *term, *at))
+    }
+
     /// Something was learnt of a log that this node owns and does not act for: it will, once it has heard the rest.
     pub(super) fn note_duty(&mut self, now: Now, log: LogId) {
         let is_known = self.duties.settling.contains_key(&log) || self.duties.held.contains(&log);
@@ -181,8 +186,8 @@ impl Machine {
         let is_pulling = self.sync.is_pulling();
         // Its own log is heard whole before it acts for it; of another's, what is missing comes when it comes. What it was about to say goes into the books too.
         let settled = |log: &LogId, since: &Mono| {
-            let is_heard = !(is_pulling && log.node == self.me) && !self.outbox.speaks_of(log);
-            now.mono.since_ms(*since) >= self.config.settle_ms && is_heard
+            let is_missing = (is_pulling && log.node == self.me) || self.outbox.speaks_of(log);
+            now.mono.since_ms(*since) >= self.config.settle_ms && !is_missing
         };
         let ready: Vec<LogId> =
             self.duties.settling.iter().filter(|(log, since)| settled(log, since)).map(|(log, _)| *log).collect();

@@ -224,6 +224,13 @@ pub fn adopt(hlc: Hlc, log: LogId, term: Term) -> Event {
     event(hlc, ADOPT, ctx, WorkSpec::new().with("epoch", epoch).with("term", term_value(term)))
 }
 
+/// The log that an event adopts, if it is an adoption.
+#[must_use]
+pub fn adopted_log(author: NodeId, event: &Event) -> Option<LogId> {
+    let is_adoption = event.ns == NAME && event.kind == ADOPT;
+    adopted(author, event).filter(|_| is_adoption).map(|(log, _)| log)
+}
+
 /// A member is gone for good: it no longer counts where half of the members must be seen, until it comes back.
 #[must_use]
 pub fn forget(hlc: Hlc, node: NodeId) -> Event {

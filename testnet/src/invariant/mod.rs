@@ -5,6 +5,7 @@
 pub(crate) mod any_order;
 pub(crate) mod branches;
 pub(crate) mod capacity;
+pub(crate) mod clock_blind;
 pub(crate) mod convergence;
 pub(crate) mod crash_loop;
 pub(crate) mod durable_first;
@@ -16,6 +17,7 @@ pub(crate) mod hostile_bytes;
 pub(crate) mod library;
 pub(crate) mod live_only;
 pub(crate) mod one_gateway;
+pub(crate) mod one_owner;
 pub(crate) mod one_seal;
 pub(crate) mod one_start;
 pub(crate) mod one_writer;
@@ -69,7 +71,7 @@ const fn rule(number: u8, kind: Kind, name: &'static str, source: &'static str) 
 }
 
 /// All rules that the simulator checks.
-pub const TABLE: [Rule; 23] = [
+pub const TABLE: [Rule; 25] = [
     rule(1, Kind::Step, "nothing leaves before it is durable", "L1"),
     rule(2, Kind::Step, "one writer per log", "L2, L3"),
     rule(3, Kind::Rest, "facts contain the fold of the frontier", "section 6"),
@@ -86,6 +88,7 @@ pub const TABLE: [Rule; 23] = [
     rule(14, Kind::Rest, "a seal that was seen never changes", "section 1"),
     rule(15, Kind::Rest, "every branch of a fork is at every node, its author in a new epoch", "L6"),
     rule(16, Kind::Step, "hostile bytes are refused, hostile events inert, nothing panics", "L4, section 6"),
+    rule(17, Kind::Step, "a wrong clock changes no acceptance", "L4"),
     rule(18, Kind::Step, "every buffer stays under its cap", "section 12"),
     rule(19, Kind::Rest, "the log in any order, parts of it and snapshots joined, give the same root", "section 6"),
     rule(20, Kind::Rest, "old and new versions mixed, then all new: the same facts", "section 6"),
@@ -93,6 +96,7 @@ pub const TABLE: [Rule; 23] = [
     rule(22, Kind::Healed, "facts hold no retired job, and little of what was", "J9"),
     rule(23, Kind::Run, "same seed, same trace", "section 11"),
     rule(24, Kind::Healed, "a crash loop mints nothing", "L2"),
+    rule(25, Kind::Step, "jobs change hands only from the silent, to one that sees half, and are in one hand", "J7"),
 ];
 
 /// A broken rule.
@@ -125,6 +129,7 @@ pub(crate) struct Rules {
     pub(crate) frontier_grows: frontier_grows::FrontierGrows,
     pub(crate) extra_starts: extra_starts::ExtraStarts,
     pub(crate) one_gateway: one_gateway::OneGateway,
+    pub(crate) one_owner: one_owner::OneOwner,
     pub(crate) one_seal: one_seal::OneSeal,
     pub(crate) stable_seals: stable_seals::StableSeals,
     pub(crate) stays_retired: stays_retired::StaysRetired,
@@ -139,6 +144,7 @@ impl Rules {
             frontier_grows: frontier_grows::FrontierGrows::new(nodes),
             extra_starts: extra_starts::ExtraStarts::default(),
             one_gateway: one_gateway::OneGateway::default(),
+            one_owner: one_owner::OneOwner::default(),
             one_seal: one_seal::OneSeal::default(),
             stable_seals: stable_seals::StableSeals::default(),
             stays_retired: stays_retired::StaysRetired::default(),
@@ -172,8 +178,16 @@ impl Rules {
             // The others remember what they saw, and now and then is not enough for that.
             return caps;
         }
-        let found = self.frontier_grows.look(seat, machine.frontier());
-        found.or_else(|| self.one_gateway.look(seat, machine, mono)).or(caps)
+        let mut found = self.frontier_grows.look(seat, machine.frontier());
+        // What breaks a guard of succession breaks that of the gateway too, and sooner.
+        if !options.sabotage.is_of_succession() {
+            found = found.or_else(|| self.one_gateway.look(seat, machine, mono));
+        }
+        // One whose disk has lost its adoptions hears of old ones as if they were new.
+        if !self.one_writer.may_fork(&machine.me()) {
+            found = found.or_else(|| self.one_owner.look(seat, machine, mono));
+        }
+        found.or(caps)
     }
 
     /// A task was started, and no failure of its own explains `extra` of its starts.

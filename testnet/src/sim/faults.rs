@@ -24,6 +24,7 @@ pub(crate) enum Fault {
     ClockStep,
     RelayLoss,
     WorkerLoss,
+    Gone,
     Rollback,
     Rot,
     /// A partition changes or ends.
@@ -37,7 +38,7 @@ pub(crate) enum Fault {
 impl World {
     pub(crate) fn plan_faults(&mut self) {
         let all = [Fault::Crash, Fault::CleanStop, Fault::Partition, Fault::Pause, Fault::FullDisk, Fault::ClockStep];
-        let rarer = [Fault::RelayLoss, Fault::WorkerLoss, Fault::DaemonCrash, Fault::Rollback, Fault::Rot];
+        let rarer = [Fault::RelayLoss, Fault::WorkerLoss, Fault::DaemonCrash, Fault::Gone, Fault::Rollback, Fault::Rot];
         for fault in all.into_iter().chain(rarer) {
             self.plan(fault);
         }
@@ -58,6 +59,7 @@ impl World {
             Fault::ClockStep => self.faults.clock_step,
             Fault::RelayLoss => self.faults.relay_loss,
             Fault::WorkerLoss => self.faults.worker_loss,
+            Fault::Gone => self.faults.gone,
             Fault::Rollback => self.faults.rollback,
             Fault::Rot => self.faults.rot,
             Fault::Cut { .. } => None,
@@ -82,6 +84,8 @@ impl World {
         self.trace.line(self.now, || format!("fault {fault:?} at {seat:?}"));
         match fault {
             Fault::Crash => self.crash_for_a_while(seat),
+            // Once is enough.
+            Fault::Gone => return self.lose_for_ever(seat),
             Fault::Rollback => {
                 self.crash_for_a_while(seat);
                 self.roll_back(seat);
@@ -142,6 +146,21 @@ impl World {
         let down_ms =
             50 + if self.rng.below(4) == 0 { 11_000 + self.rng.below(12_000) } else { self.rng.below(12_000) };
         self.after(down_ms, Event::Restart(seat));
+    }
+
+    /// The node is gone, and its disk with it. The first one stays, so that every kind of job can be done, and so do as many as adopters must see.
+    fn lose_for_ever(&mut self, seat: Seat) {
+        let (nodes, strangers) = (self.nodes.len(), usize::from(self.faults.hostile.is_some()));
+        if seat == Seat(0) || (nodes - 1) * 2 < nodes + strangers {
+            return;
+        }
+        self.totals.crashes += 1;
+        self.mark(Mark::Gone);
+        self.crash(seat, Crash::Machine);
+        let len = self.node(seat).disk.records().len();
+        let (jobs, declaration) = self.node_mut(seat).disk.lose(0..len);
+        self.rules.survives.on_loss(&jobs, declaration);
+        self.node_mut(seat).gone = true;
     }
 
     /// The end of the disk is gone: the last few records, or as much as lies behind an old backup.

@@ -85,6 +85,7 @@ marks! {
     GaveWay: "an owner that came back and gave way",
     RolledBack: "a disk that lost its end",
     Rotted: "a disk with a record that could not be read",
+    Gone: "a node lost for ever with its disk",
     Branched: "a member that contradicted itself",
     Retired: "sealed jobs retired",
     Snapshot: "a snapshot written",

@@ -9,6 +9,7 @@ mod clients;
 mod disk;
 mod faults;
 mod hostile;
+mod intake;
 mod keeping;
 pub mod marks;
 pub mod mesh;

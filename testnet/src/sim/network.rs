@@ -117,7 +117,8 @@ impl World {
     /// Whether every pair has a working link.
     pub(crate) fn all_linked(&self) -> bool {
         let works = |a: Seat, b: Seat| a >= b || !self.network.is_wanted(a, b) || self.is_linked(a, b);
-        self.seats().all(|a| self.seats().all(|b| works(a, b)))
+        let there = |seat: &Seat| !self.node(*seat).gone;
+        self.seats().filter(there).all(|a| self.seats().filter(there).all(|b| works(a, b)))
     }
 
     /// Something happened to one of the two, or between them: see to their link in a while.

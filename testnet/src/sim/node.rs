@@ -47,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) sponsored: Sponsored,
     /// Until then its relay is away.
     pub(crate) relay_away: Mono,
+    /// It will never come back.
+    pub(crate) gone: bool,
 }
 
 impl Node {
@@ -72,6 +74,7 @@ impl Node {
             // The first node has a relay, so that every job can be done.
             relay_slots: u32::try_from(rng.below(4)).unwrap_or(0).max(u32::from(seat == 0)),
             relay_away: Mono(0),
+            gone: false,
             sponsored: Sponsored::new(),
         }
     }
@@ -87,7 +90,7 @@ impl Node {
 impl World {
     /// Starts a process of a node that is down: reads its disk, as the daemon does.
     pub(crate) fn start(&mut self, seat: Seat) {
-        if self.node(seat).machine.is_some() {
+        if self.node(seat).machine.is_some() || self.node(seat).gone {
             return;
         }
         let identity = self.identity(seat);
@@ -95,10 +98,11 @@ impl World {
             Sabotage::Overcommit => Resources::default().plus(&self.node(seat).total, 2),
             _ => self.node(seat).total,
         };
-        let mut config = Config::new(&format!("bird{}", seat.0), total);
+        let mut config = Config::new(&name_of(seat), total);
         match self.options.sabotage {
-            Sabotage::NoSettle => config.settle_ms = 0,
-            Sabotage::NoHalfView => config.view_percent = 0,
+            Sabotage::NoSettle | Sabotage::AdoptsUnsettled => config.settle_ms = 0,
+            Sabotage::NoHalfView | Sabotage::AdoptsAlone => config.view_percent = 0,
+            Sabotage::AdoptsHastily => config.adopt_ms = 500,
             _ => {}
         }
         config.retain_ms = self.options.keep.retain_ms(self.options.sabotage);
@@ -199,6 +203,7 @@ impl World {
         self.node_mut(seat).machine = None;
         self.node_mut(seat).sponsored.clear();
         self.rules.one_gateway.on_crash(seat);
+        self.rules.one_owner.on_crash(seat);
         match crash {
             Crash::Machine => self.rules.extra_starts.on_crash(&id),
             // No excuse for starting a task of the machine's own again.
@@ -229,6 +234,11 @@ impl World {
             }
         }
     }
+}
+
+/// What people call it.
+pub(crate) fn name_of(seat: Seat) -> String {
+    format!("bird{}", seat.0)
 }
 
 pub(crate) fn signer(seed: u64, number: usize) -> Signer {

@@ -53,6 +53,8 @@ pub struct Faults {
     pub hostile: EveryMs,
     /// Batches of the hostile member that contradict what it signed before.
     pub fork: PerMille,
+    /// One node is lost for ever, with its disk, at some moment before this.
+    pub gone: EveryMs,
     /// Crashes that take the end of the disk along: a restored backup, or writes that were confirmed and never made.
     pub rollback: EveryMs,
     /// Crashes after which one record on the disk cannot be read.
@@ -86,6 +88,7 @@ impl Faults {
         clock_drift: PerMille(0),
         hostile: None,
         fork: PerMille(0),
+        gone: None,
         rollback: None,
         rot: None,
         delay_ms_max: 3,
@@ -135,6 +138,7 @@ impl Faults {
             old_version: PerMille(if every(0, 1).is_some() { 400 } else { 0 }),
             worker_loss: every(1_000, 6_000),
             fork: PerMille(if every(0, 1).is_some() { 200 } else { 0 }),
+            gone: None,
             rollback: every(5_000, 30_000),
             rot: every(5_000, 30_000),
         }
@@ -197,6 +201,16 @@ pub enum Sabotage {
     ReplaysLogAlone,
     /// Nodes retire nothing, although they should.
     NeverRetires,
+    /// Whoever takes over jobs needs to see nobody but itself.
+    AdoptsAlone,
+    /// Nodes take over the jobs of an owner that was silent for a moment.
+    AdoptsHastily,
+    /// Whoever takes over jobs acts at once.
+    AdoptsUnsettled,
+    /// Owners never hear that others took over from them.
+    DeafOwner,
+    /// Nodes with a wrong clock refuse batches that seem to be of another time.
+    ClockedIntake,
 }
 
 /// What nodes keep, and for how long.
@@ -241,7 +255,11 @@ impl Keep {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 31] = [
+        Self::ForgetsRetired,
+        Self::NeverRetires,
+        Self::NoSurvey,
+        Self::ReplaysLogAlone,
         Self::None,
         Self::EarlyDurable,
         Self::SecondWriter,
@@ -264,7 +282,18 @@ impl Sabotage {
         Self::NoSettle,
         Self::NoFence,
         Self::NoHalfView,
+        Self::AdoptsAlone,
+        Self::AdoptsHastily,
+        Self::AdoptsUnsettled,
+        Self::DeafOwner,
+        Self::ClockedIntake,
     ];
+
+    /// Whether it breaks a guard of succession.
+    #[must_use]
+    pub fn is_of_succession(self) -> bool {
+        matches!(self, Self::AdoptsAlone | Self::AdoptsHastily | Self::AdoptsUnsettled | Self::DeafOwner)
+    }
 }
 
 /// How a batch comes to other nodes.
@@ -327,6 +356,10 @@ impl Options {
         let mut more = Rng::new(seed ^ 0x4441_454d_4f4e_0001);
         if faults != Faults::NONE && more.below(2) == 0 {
             faults.daemon_crash = Some(1_500 + more.below(6_000));
+        }
+        let mut gone = Rng::new(seed ^ 0x474f_4e45_0000_0001);
+        if faults != Faults::NONE && gone.below(4) == 0 {
+            faults.gone = Some(5_000 + gone.below(25_000));
         }
         Self {
             seed,

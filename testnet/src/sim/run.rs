@@ -4,13 +4,14 @@
 
 use std::collections::BTreeSet;
 
-use starling_core::ids::JobId;
+use starling_core::ids::{JobId, LogId};
 use starling_core::log::Frontier;
 use starling_core::machine::AckLevel;
 use starling_core::time::Mono;
 
 use super::keeping::{self, Held};
 use super::marks::Mark;
+use super::node::name_of;
 use super::options::{Options, PerMille, Sabotage, Watch};
 use super::world::{Event, Seat, Totals, World};
 use crate::invariant::{
@@ -86,7 +87,35 @@ impl World {
         let seat = self.pick();
         self.look_inside(seat);
         self.look_across();
-        self.look_at_gateways();
+        if !self.options.sabotage.is_of_succession() {
+            self.look_at_gateways();
+        }
+        self.look_at_owners();
+    }
+
+    /// Logs that were adopted, two nodes that act for one, and whether these hear each other.
+    fn look_at_owners(&mut self) {
+        // Where packets are lost or held back, and where a disk takes no writes, news may take longer.
+        if self.faults.loss > PerMille(0) || self.faults.reorder > PerMille(0) {
+            return;
+        }
+        let acts = |world: &Self, seat: Seat, log: &LogId| {
+            let node = world.node(seat);
+            let awake = node.paused_until <= world.now && node.disk.full_until <= world.now;
+            awake && node.machine.as_ref().is_some_and(|machine| machine.acts_for(log))
+        };
+        let owners = self.machines().flat_map(|(_, machine)| machine.facts().owners().iter());
+        let logs: BTreeSet<LogId> = owners.map(|(log, _)| *log).collect();
+        let mut pairs = BTreeSet::new();
+        for log in logs {
+            let acting: Vec<Seat> = self.seats().filter(|seat| acts(self, *seat, &log)).collect();
+            for (index, a) in acting.iter().enumerate() {
+                let heard = acting[index + 1..].iter().filter(|b| self.is_linked(*a, **b));
+                pairs.extend(heard.map(|b| (log, *a, *b)));
+            }
+        }
+        let found = self.rules.one_owner.look_at_pairs(self.now, &pairs);
+        self.broken(found);
     }
 
     /// Who acts, whom they can reach, and whether two of them hear each other.
@@ -203,8 +232,14 @@ impl World {
         let honest = |id: &JobId| self.by_id.contains_key(&id.log.node);
         let durable = self.machines().flat_map(|(_, machine)| machine.facts().jobs());
         let durable = durable.filter(|(id, job)| honest(id) && job.submit.as_ref().is_some()).map(|(id, _)| id);
+        // What asks for a node that is gone for ever waits for ever.
+        let names: Vec<String> = self.seats().filter(|seat| self.node(*seat).gone).map(name_of).collect();
+        let waits = |id: &JobId| {
+            let submit = self.machines().find_map(|(_, machine)| machine.facts().job(id)?.submit.as_ref());
+            submit.and_then(|submit| submit.wishes().node).is_some_and(|name| names.contains(&name.to_string()))
+        };
         let all = durable.chain(self.must_survive().into_iter().map(|(job, _)| job));
-        all.collect()
+        all.filter(|id| names.is_empty() || !waits(id)).collect()
     }
 
     /// Jobs that were acknowledged, but for those of which disks have lost too many copies.
@@ -292,7 +327,9 @@ impl World {
         let (first, count) = (self.pick(), self.nodes.len());
         let idle = |seat: &Seat| {
             let id = self.node(*seat).id;
-            claim.is_none_or(|claim| claim.node != id) && !self.rules.one_writer.may_fork(&id)
+            self.node(*seat).machine.is_some()
+                && claim.is_none_or(|claim| claim.node != id)
+                && !self.rules.one_writer.may_fork(&id)
         };
         (0..count).map(|step| Seat((first.0 + step) % count)).find(idle)
     }

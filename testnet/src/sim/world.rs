@@ -26,7 +26,7 @@ use super::process::{Crash, Processes};
 use super::queue::Queue;
 use super::trace::{self, Trace};
 use super::workers::Outsider;
-use crate::invariant::{Rules, Violation, equal_facts};
+use crate::invariant::{Rules, Violation, clock_blind, equal_facts};
 
 /// The secret that the world's members share.
 pub(crate) const SECRET: [u8; 32] = [0x5a; 32];
@@ -390,7 +390,12 @@ impl World {
         {
             return;
         }
+        let Some(packet) = self.as_heard(to, packet) else {
+            return;
+        };
+        let foreseen = self.foresee(to, &packet);
         let input = match packet {
+            Packet::Batch(batch) if self.seems_of_another_time(to, &batch) => None,
             Packet::Batch(_) if self.options.sabotage == Sabotage::HollowHave => None,
             Packet::Batch(batch) => Some(Input::Batch { from, batch }),
             Packet::BatchBytes { bytes, intact } => self.open(from, &bytes, intact),
@@ -404,6 +409,10 @@ impl World {
         };
         if let Some(input) = input {
             self.step(to, input);
+        }
+        if let (Some(foreseen), Some(machine)) = (foreseen, self.node(to).machine.as_ref()) {
+            let found = clock_blind::look(to, machine, &foreseen);
+            self.broken(found);
         }
     }
 
