@@ -61,7 +61,7 @@ pub(super) fn ends_of(chain: &[Mark], tail: Seq) -> impl Iterator<Item = BranchE
     chain.iter().enumerate().map(move |(index, mark)| BranchEnd {
         head: mark.head,
         first_seq: mark.first_seq,
-        last_seq: Seq(chain.get(index + 1).map_or(tail.0, |next| next.first_seq.0 - 1)),
+        last_seq: Seq(chain.get(index + 1).map_or(tail.0, |next| next.first_seq.0.saturating_sub(1))),
         prev: index.checked_sub(1).map_or(0, |before| chain[before].head),
     })
 }

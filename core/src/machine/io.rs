@@ -5,7 +5,7 @@
 use smol_str::SmolStr;
 
 use super::import::Taken;
-use super::snapshot::{self, Shared};
+use super::snapshot::{self, Shared, SnapshotNews};
 use crate::election::Standing;
 use crate::event::{SignedBatch, WorkSpec};
 use crate::facts::{Outcome, Past, Usage};
@@ -484,22 +484,4 @@ pub enum Notice {
     Snapshot(SnapshotNews),
     /// The clean-shutdown marker is on disk: the process may end.
     Stopped,
-}
-
-/// What happened to a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SnapshotNews {
-    /// One is on disk.
-    Written,
-    /// One could not be written.
-    Failed(String),
-    /// This node was behind what others still have, and joined this node's. Anything may have changed.
-    Joined(NodeId),
-    /// A node's is no good, or does not come.
-    Refused {
-        /// Whose.
-        from: NodeId,
-        /// Why.
-        reason: String,
-    },
 }

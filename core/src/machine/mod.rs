@@ -27,11 +27,12 @@ use std::collections::{BTreeMap, VecDeque};
 pub use import::Taken;
 pub use invariants::{Buffer, Violation, buffers, check};
 pub use io::{
-    AckLevel, Assignment, Command, CommandError, Effect, Errand, Input, Note, Notice, Record, Reply, SnapshotNews,
-    Spawn, Submission, Work,
+    AckLevel, Assignment, Command, CommandError, Effect, Errand, Input, Note, Notice, Record, Reply, Spawn, Submission,
+    Work,
 };
 pub use recover::Recovery;
 pub use resume::{Accepted, Books, Fate, Survivor};
+pub use snapshot::SnapshotNews;
 pub use succession::Outlook;
 
 use crate::config::Config;

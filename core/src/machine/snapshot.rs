@@ -11,7 +11,7 @@ use minicbor::{Decode, Decoder, Encode, Encoder};
 use smol_str::SmolStr;
 
 use super::Machine;
-use super::io::{Effect, Notice, SnapshotNews};
+use super::io::{Effect, Notice};
 use super::resume::Accepted;
 use crate::config::Config;
 use crate::facts::{Facts, FactsError};
@@ -114,6 +114,24 @@ pub struct Bytes {
     pub shared: Vec<u8>,
     /// The local part.
     pub local: Vec<u8>,
+}
+
+/// What happened to a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotNews {
+    /// One is on disk.
+    Written,
+    /// One could not be written.
+    Failed(String),
+    /// This node was behind what others still have, and joined this node's. Anything may have changed.
+    Joined(NodeId),
+    /// A node's is no good, or does not come.
+    Refused {
+        /// Whose.
+        from: NodeId,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// The name of a snapshot: a hash of its shared part.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use starling_core::facts::Job;
 use starling_core::ids::JobId;
 use starling_core::machine::Machine;
 
@@ -27,12 +28,26 @@ pub(crate) fn look<'a>(
                     .submit
                     .as_ref()
                     .map_or_else(Default::default, |submit| submit.tasks.difference(&job.sealed_tasks()));
-                return Some(Violation::new(
-                    9,
-                    format!("job {id:?} is not sealed as {seat:?} sees it: tasks {tasks} are open"),
-                ));
+                let detail = format!(
+                    "job {id:?} of owner {} is not sealed as {seat:?} sees it: tasks {tasks} are open; {}",
+                    machine.facts().owner_of(id),
+                    granted(job)
+                );
+                return Some(Violation::new(9, detail));
             }
         }
     }
     None
+}
+
+/// To whom a job was granted, and what is known to have ended, for people.
+fn granted(job: &Job) -> String {
+    let mut text = if job.cancel.0.is_some() { "cancelled".to_owned() } else { String::new() };
+    for (no, grant) in job.grants.iter() {
+        let Some(placed) = grant.placed.as_ref() else { continue };
+        let ended = grant.run().map(|run| run.all_ended()).unwrap_or_default();
+        let void = if grant.void { ", void" } else { "" };
+        text += &format!(" {no:?}: {} at {}, {ended} ended{void};", placed.tasks, placed.node);
+    }
+    text
 }

@@ -173,6 +173,12 @@ impl Disk {
         (gone.jobs.into_iter().collect(), !gone.declarations.is_empty())
     }
 
+    /// All of it is gone. Returns the jobs whose submission was on it, and whether a declaration was.
+    pub(crate) fn burn(&mut self) -> (Vec<JobId>, bool) {
+        let Books { jobs, declarations, .. } = std::mem::take(self).books;
+        (jobs.into_iter().collect(), !declarations.is_empty())
+    }
+
     /// Every batch held: its log, its first position, its head.
     pub(crate) fn heads(&self) -> impl Iterator<Item = (LogId, Seq, Hash)> {
         self.batches.iter().flat_map(|(log, held)| held.keys().map(|(seq, head)| (*log, *seq, *head)))

@@ -157,8 +157,7 @@ impl World {
         self.totals.crashes += 1;
         self.mark(Mark::Gone);
         self.crash(seat, Crash::Machine);
-        let len = self.node(seat).disk.records().len();
-        let (jobs, declaration) = self.node_mut(seat).disk.lose(0..len);
+        let (jobs, declaration) = self.node_mut(seat).disk.burn();
         self.rules.survives.on_loss(&jobs, declaration);
         self.node_mut(seat).gone = true;
     }
