@@ -33,7 +33,7 @@ fn history_answers_for_what_is_retired_and_an_empty_node_joins_a_snapshot() {
     let mut submitted = 1;
     within(LONG, "logs without their beginnings", || {
         for _ in 0..50 {
-            let (status, reply) = http.post("/v1/submit", &json!({"command": ["/bin/true"], "name": "x".repeat(200)}));
+            let (status, reply) = http.post("/v1/submit", &json!({"command": ["/bin/true"], "name": "x".repeat(120)}));
             assert_eq!(status, 200, "{reply}");
         }
         submitted += 50;

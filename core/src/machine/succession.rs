@@ -187,7 +187,8 @@ impl Machine {
         // Its own log is heard whole before it acts for it; of another's, what is missing comes when it comes. What it was about to say goes into the books too.
         let settled = |log: &LogId, since: &Mono| {
             let is_missing = (is_pulling && log.node == self.me) || self.outbox.speaks_of(log);
-            now.mono.since_ms(*since) >= self.config.settle_ms && !is_missing
+            // One that has just come back takes up all that it owns at once: books that are opened before it acts miss what it says meanwhile.
+            self.duties.rejoining.is_none() && now.mono.since_ms(*since) >= self.config.settle_ms && !is_missing
         };
         let ready: Vec<LogId> =
             self.duties.settling.iter().filter(|(log, since)| settled(log, since)).map(|(log, _)| *log).collect();
