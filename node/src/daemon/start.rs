@@ -92,15 +92,8 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let parts = parts(&mut opened, &net, runtime)?;
     let (handle, keeper) = (parts.handle.clone(), parts.keeper.clone());
     let reader = opened.store.reader();
-    let about = about(&opened, config, started);
-    let outputs = Outputs::new(parts.me, parts.files.clone(), parts.remote.clone());
     let past = monitor::History::default();
-    let listed = Arc::new(gateways::Listed(parts.edge.clone()));
-    let context = context(&handle, about, outputs, &parts.relays, (&reader, opened.cluster), &past);
-    let (stop_asked, spool) = (Arc::clone(&context.stop), Arc::clone(&opened.spool));
-    let orphans: api::ReadOrphans = Arc::new(move || spool.orphans());
-    let retired = Some(opened.history.clone());
-    let api = api::Context { workers: Some(listed), orphans, retired, ..context };
+    let api = api(&parts, &opened, about(&opened, config, started), &reader, &past);
     let (serve, serves) = sync_channel(SERVES);
     let (keep, keeping) = sync_channel(KEEPS);
     let (fetches, fetching) = fetch::channel();
@@ -150,7 +143,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         handle,
         net,
         keeper,
-        stop_asked,
+        stop_asked: Arc::clone(&api.stop),
         api,
         api_listener,
         edge: parts.edge,
@@ -158,6 +151,17 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         stop,
         threads,
     })
+}
+
+/// What the API stands on.
+fn api(parts: &Parts, opened: &Opened, about: api::About, reader: &Reader, past: &monitor::History) -> api::Context {
+    let outputs = Outputs::new(parts.me, parts.files.clone(), parts.remote.clone());
+    let listed = Arc::new(gateways::Listed(parts.edge.clone()));
+    let spool = Arc::clone(&opened.spool);
+    let orphans: api::ReadOrphans = Arc::new(move || spool.orphans());
+    let retired = Some(opened.history.clone());
+    let context = context(&parts.handle, about, outputs, &parts.relays, (reader, opened.cluster), past);
+    api::Context { workers: Some(listed), orphans, retired, ..context }
 }
 
 /// What runs before anything arrives from the network.

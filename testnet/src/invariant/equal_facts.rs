@@ -1,8 +1,9 @@
 //! 4: nodes with equal frontiers have byte-equal Facts and equal roots (DESIGN section 6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use starling_core::facts::Facts;
+use starling_core::ids::JobId;
 use starling_core::machine::Machine;
 
 use super::Violation;
@@ -32,26 +33,15 @@ pub(crate) fn look<'a>(machines: impl Iterator<Item = &'a mut Machine>) -> Optio
 
 /// Where two differ first, for people.
 pub(crate) fn difference(one: &Facts, other: &Facts) -> String {
-    let (one, other) = (format!("{one:#?}"), format!("{other:#?}"));
-    let pairs = one.lines().zip(other.lines()).enumerate().find(|(_, (one, other))| one != other);
-    pairs.map_or_else(
-        || "one has more".to_owned(),
-        |(line, (ours, theirs))| {
-            // The lines that enclose it.
-            let mut depth = usize::MAX;
-            let mut path: Vec<&str> = Vec::new();
-            let before: Vec<&str> = one.lines().take(line).collect();
-            for near in before.into_iter().rev() {
-                let indent = near.len() - near.trim_start().len();
-                if indent < depth {
-                    depth = indent;
-                    path.push(near.trim());
-                }
-            }
-            path.reverse();
-            format!("`{}`: `{}` and `{}`", path.join(" "), ours.trim(), theirs.trim())
-        },
-    )
+    let ids: BTreeSet<JobId> = one.jobs().chain(other.jobs()).map(|(id, _)| id).collect();
+    for id in ids {
+        let (ours, theirs) = (one.job(&id), other.job(&id));
+        if ours != theirs {
+            let retired = (one.is_retired(&id), other.is_retired(&id));
+            return format!("job {id:?}, retired {retired:?}: {ours:?} and {theirs:?}");
+        }
+    }
+    format!("not in jobs; retired are {:?} and {:?}", one.retired(), other.retired())
 }
 
 /// At rest: all machines are equal. `number` is 20 where some of them ran an older version before.

@@ -54,6 +54,11 @@ impl Books {
                     let Entry::Event(event) = entry else { continue };
                     let declared = event.spec.bytes("declaration").map(Declaration::from_bytes);
                     self.declarations.extend(declared.and_then(Result::ok).map(|declaration| declaration.id()));
+                    if let Some((job, no)) = event.ctx.job.zip(event.ctx.grant) {
+                        // Only an executor speaks under a grant that is another's: as good as its note, if a bad disk lost that.
+                        let speaks = !no.term.is_of(&job.log.node, &log.node);
+                        self.notes.extend(speaks.then_some(GrantId { job, no }));
+                    }
                     let term = event.ctx.grant.map_or(Term::FIRST, |no| no.term);
                     let Some(job) = event.ctx.job.filter(|job| term.is_of(&job.log.node, &log.node)) else {
                         continue;

@@ -57,7 +57,6 @@ fn stats() -> WorkSpec {
 fn vectors() -> Vec<Vector> {
     let job = job_id(1, 1);
     let grant = grant_id(job, 2);
-    let mac = membership_mac(&crate::testing::SECRET, &node(1));
     let reason = || Outcome::NotStarted(127, "command not found: frob".into());
     let seal = |outcome: &Outcome| sys::seal(hlc(1_800), job, Term(1), tasks(1, 3), outcome);
     let submit = batch::submit_job(hlc(1_100), job, tasks(1, 1_000), -5, full_spec());
@@ -76,7 +75,7 @@ fn vectors() -> Vec<Vector> {
     let submit_of = |event: &Event| Submit::new(event, Handler::Pair);
     let simulation = Voice::of(&submit_of(&simulated));
     vec![
-        vector!("sys-admit-1", sys::admit(hlc(1_000), mac, "wren")),
+        vector!("sys-admit-1", sys::admit(hlc(1_000), membership_mac(&crate::testing::SECRET, &node(1)), "wren")),
         vector!("sys-grant-1", sys::grant(hlc(1_200), grant, &Seat::machine(node(2)), Attempt(1), tasks(1, 3))),
         vector!("sys-grant-2", sys::grant(hlc(1_200), grant, &pooled, Attempt(1), tasks(1, 3))),
         vector!("sys-claim-gateway-1", sys::claim_gateway(hlc(1_500), GatewayTerm(3))),
