@@ -371,6 +371,8 @@ pub enum Effect {
         log: LogId,
         /// The first event wanted.
         from: Seq,
+        /// Up to here it is durable: what is not in the log is in a snapshot.
+        known: Seq,
     },
     /// Keep what is known of jobs that are gone from Facts. Whoever carries this out must have it on disk before it carries out a later `Snapshot`.
     Retire(Vec<Past>),

@@ -91,7 +91,7 @@ impl Machine {
     }
 
     /// The same, and they are such as can be folded.
-    fn learn_own_log(&mut self, now: Now, log: LogId) {
+    pub(super) fn learn_own_log(&mut self, now: Now, log: LogId) {
         self.note_own_log(now, log);
         if log.node == self.me {
             self.doubt_own_books(now);
@@ -175,7 +175,10 @@ impl Machine {
                 self.on_their_tips(&theirs);
                 self.pull_all(now, from, &theirs);
             }
-            Message::Pull { log, from: seq } => self.effects.push(Effect::Serve { to: from, log, from: seq }),
+            Message::Pull { log, from: seq } => {
+                let known = self.logs.frontier().tip(&log).map_or(Seq(0), |tip| tip.len);
+                self.effects.push(Effect::Serve { to: from, log, from: seq, known });
+            }
             Message::SnapshotAhead { log, id, bytes } => self.on_snapshot_ahead(now, from, log, id, bytes),
             Message::Have { log, len } => {
                 if log.node == self.me {

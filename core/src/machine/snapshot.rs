@@ -372,11 +372,19 @@ impl Machine {
     }
 
     fn jump(&mut self, now: Now, end: &LogEnd) {
-        let Some(released) = self.logs.jump(end) else {
+        let (held, was_forked) = (self.logs.batches(&end.log), self.logs.is_forked(&end.log));
+        let released = self.logs.jump(end);
+        if !was_forked && self.logs.is_forked(&end.log) {
+            self.effects.push(Effect::Notice(Notice::Forked(end.log)));
+        }
+        let Some(released) = released else {
+            if self.logs.batches(&end.log) > held {
+                self.learn_own_log(now, end.log);
+            }
             return;
         };
         self.sync.end_pull(&end.log);
-        self.note_own_log(now, end.log);
+        self.learn_own_log(now, end.log);
         for batch in released {
             let urgency = self.urgency_of(&batch);
             self.outbox.push_remote(batch, urgency);

@@ -74,9 +74,9 @@ impl Edges for RealEdges {
                     debug!(node = %to, %error, "message dropped");
                 }
             }
-            Effect::Serve { to, log, from } => {
+            Effect::Serve { to, log, from, known } => {
                 // Full: the peer asks again.
-                let _full = self.serve.try_send(Serve::Log { to, log, from });
+                let _full = self.serve.try_send(Serve::Log { to, log, from, known });
             }
             Effect::Retire(past) => {
                 let jobs: Vec<JobId> = past.iter().map(|past| past.id).collect();

@@ -19,8 +19,8 @@ use crate::wire::{self, Bulk, Control};
 /// What somebody wants.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Serve {
-    /// A log, from a position on.
-    Log { to: NodeId, log: LogId, from: Seq },
+    /// A log, from a position on, that the node knows up to another.
+    Log { to: NodeId, log: LogId, from: Seq, known: Seq },
     /// A piece of a snapshot.
     Piece { to: NodeId, id: Hash, offset: u64 },
 }
@@ -38,21 +38,21 @@ impl Server {
     pub(super) fn run(&self, queue: &Receiver<Serve>) {
         for wanted in queue {
             match wanted {
-                Serve::Log { to, log, from } => self.log(to, log, from),
+                Serve::Log { to, log, from, known } => self.log(to, log, from, known),
                 Serve::Piece { to, id, offset } => self.piece(to, id, offset),
             }
         }
     }
 
-    fn log(&self, to: NodeId, log: LogId, from: Seq) {
+    fn log(&self, to: NodeId, log: LogId, from: Seq, known: Seq) {
         let found = match self.reader.read(log_key(&log), from.0, limits::SYNC_RESPONSE_BYTES_MAX) {
             Ok(found) => found,
             Err(error) => return warn!(?log, %error, "cannot read the log for a peer"),
         };
-        // What was asked for is not there although something later is, or nothing of the log at all: a snapshot contains it.
+        // What was asked for is not there although something later is, or nothing although it is known: a snapshot contains it.
         let is_gone = match found.first() {
             Some((first_seq, _)) => *first_seq > from.0,
-            None => !self.reader.has(log_key(&log)),
+            None => from <= known,
         };
         if is_gone && let Some((name, bytes)) = self.snapshots.newest() {
             let message = Message::SnapshotAhead { log, id: Hash(name), bytes };

@@ -52,11 +52,6 @@ impl Index {
         log.entries.insert(place, entry);
     }
 
-    /// Whether any batch of `log` is entered.
-    pub(super) fn has(&self, log: LogKey) -> bool {
-        self.logs.contains_key(&log)
-    }
-
     /// Forgets batches in segments before `segment`.
     pub(super) fn forget_below(&mut self, segment: u32) {
         for log in self.logs.values_mut() {

@@ -291,11 +291,6 @@ impl Store {
 }
 
 impl Reader {
-    /// Whether anything of `log` is stored.
-    pub fn has(&self, log: LogKey) -> bool {
-        self.shared.index.read().unwrap_or_else(PoisonError::into_inner).has(log)
-    }
-
     /// As `Store::read`.
     pub fn read(&self, log: LogKey, from_seq: u64, max_bytes: usize) -> Result<Vec<(u64, Bytes)>, Error> {
         read(&self.shared, log, from_seq, max_bytes)

@@ -299,14 +299,10 @@ impl Disk {
     }
 
     /// Whether what is asked for is not there any more, although it was, or something later is.
-    pub(crate) fn is_gone(&self, log: &LogId, from: Seq) -> bool {
-        match self.batches.get(log) {
-            None => self.books.lens.contains_key(log),
-            Some(log) => {
-                let next = log.values().find(|batch| batch.header().last_seq() >= from);
-                next.is_some_and(|batch| batch.header().first_seq > from)
-            }
-        }
+    pub(crate) fn is_gone(&self, log: &LogId, from: Seq, known: Seq) -> bool {
+        let held = self.batches.get(log).into_iter().flat_map(BTreeMap::values);
+        let next = held.map(SignedBatch::header).find(|header| header.last_seq() >= from);
+        next.map_or(from <= known, |next| next.first_seq > from)
     }
 
     /// Whether a snapshot holds the log beyond this position.

@@ -70,12 +70,12 @@ pub(crate) fn facts_of<'a>(
 
 impl World {
     /// Sends what is on the disk, or offers a snapshot where it is gone.
-    pub(crate) fn serve(&mut self, seat: Seat, to: NodeId, log: LogId, from: Seq) {
+    pub(crate) fn serve(&mut self, seat: Seat, to: NodeId, log: LogId, (from, known): (Seq, Seq)) {
         let Some(to) = self.by_id.get(&to).copied() else {
             return;
         };
         let disk = &self.node(seat).disk;
-        let newest = disk.newest_own().filter(|_| disk.is_gone(&log, from)).map(|held| Arc::clone(&held.bytes));
+        let newest = disk.newest_own().filter(|_| disk.is_gone(&log, from, known)).map(|held| Arc::clone(&held.bytes));
         if let Some(bytes) = newest {
             self.mark(Mark::SnapshotOffered);
             let (id, bytes) = (snapshot::name(&bytes.shared), bytes.shared.len() as u64);

@@ -129,9 +129,10 @@ impl World {
         self.mark(Mark::OldUpgraded);
     }
 
-    /// Whether one of the two runs the old version and the other does not.
+    /// Whether the two may have different Facts although they hold the same logs: one runs the old version, or both do and may have joined a newer one's snapshot.
     pub(crate) fn understands_less(&self, seat: Seat, other: &NodeId) -> bool {
-        let other = self.by_id.get(other).map(|seat| self.node(*seat).old);
-        other.is_some_and(|old| old != self.node(seat).old)
+        let other = self.by_id.get(other).is_some_and(|seat| self.node(*seat).old);
+        let joins = self.options.keep.snapshot_ms != u64::MAX;
+        other != self.node(seat).old || (other && joins)
     }
 }

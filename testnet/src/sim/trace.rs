@@ -131,7 +131,7 @@ pub(crate) fn of_effect(effect: &Effect) -> [u64; 3] {
         Effect::Gossip(signed) => [22, batch(signed), 0],
         Effect::Publish(presence) => [23, presence.seq, presence.free.cpu_milli],
         Effect::Send { to, message } => [24, to.prefix(), of_message(message)],
-        Effect::Serve { to, log: of, from } => [25, to.prefix() ^ log(of), from.0],
+        Effect::Serve { to, log: of, from, .. } => [25, to.prefix() ^ log(of), from.0],
         Effect::Spawn(spawn) => [26, job(&spawn.grant.job), u64::from(spawn.task) ^ spawn.run.0 << 32],
         Effect::Retire(past) => [51, past.len() as u64, past.iter().fold(0, |sum, past| sum ^ job(&past.id))],
         Effect::Snapshot(bytes) => [52, snapshot::name(&bytes.shared).prefix(), bytes.local.len() as u64],

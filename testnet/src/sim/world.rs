@@ -312,7 +312,7 @@ impl World {
             Effect::Retire(past) => self.on_retire(seat, &past),
             Effect::Snapshot(bytes) => self.write_snapshot(seat, *bytes),
             Effect::Fetch { from, id, .. } => self.fetch(seat, from, id),
-            Effect::Serve { to, log, from } => self.serve(seat, to, log, from),
+            Effect::Serve { to, log, from, known } => self.serve(seat, to, log, (from, known)),
             Effect::Spawn(spawn) => self.spawn(seat, *spawn),
             Effect::Kill(run) => {
                 self.processes.kill(seat, run);
