@@ -202,6 +202,7 @@ impl Machine {
 
     pub(super) fn on_link_up(&mut self, now: Now, peer: NodeId) {
         self.sync.link_up(peer);
+        self.forgive(&peer);
         self.meet(peer);
         let tips = self.logs.frontier().clone();
         self.effects.push(Effect::Send { to: peer, message: Message::Tips(tips) });

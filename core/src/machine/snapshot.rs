@@ -334,6 +334,11 @@ impl Machine {
         self.effects.push(Effect::Fetch { from, id, bytes });
     }
 
+    /// A peer that comes back is asked again: mostly it was its absence that made it fail.
+    pub(super) fn forgive(&mut self, peer: &NodeId) {
+        self.keeping.shunned.remove(peer);
+    }
+
     fn refuse_snapshot(&mut self, now: Now, from: NodeId, reason: String) {
         self.keeping.shunned.insert(from, now.mono.after_ms(SHUN_MS));
         self.effects.push(Effect::Notice(Notice::Snapshot(SnapshotNews::Refused { from, reason })));

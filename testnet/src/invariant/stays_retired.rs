@@ -20,6 +20,11 @@ impl StaysRetired {
         self.seen.entry(seat).or_default().extend(jobs);
     }
 
+    /// Whether the node was told so.
+    pub(crate) fn has(&self, seat: Seat, id: &JobId) -> bool {
+        self.seen.get(&seat).is_some_and(|seen| seen.contains(id))
+    }
+
     /// Its disk lost records: it may hear of jobs before it hears again that they are retired.
     pub(crate) fn forget(&mut self, seat: Seat) {
         self.seen.remove(&seat);

@@ -88,14 +88,16 @@ impl World {
     }
 
     pub(crate) fn on_retire(&mut self, seat: Seat, past: &[Past]) {
-        let jobs = past.iter().map(|past| past.id);
-        self.rules.stays_retired.on_retired(seat, jobs);
-        let unsealed: Option<JobId> = past.iter().find(|past| past.ended.is_empty()).map(|past| past.id);
+        // A start from a snapshot may retire again what it knows less of; history keeps the first word.
+        let fresh = |id: &JobId| !self.rules.stays_retired.has(seat, id);
+        let unsealed: Option<JobId> = past.iter().find(|past| past.ended.is_empty()).map(|past| past.id).filter(fresh);
         // Only its owner needs to know: another may have taken over, or a bad disk lost the seals and their retirement come back.
         let owns = |id: &JobId| self.node(seat).machine.as_ref().is_some_and(|machine| machine.acts_for(&id.log));
         let may = |id: &NodeId| !self.rules.one_writer.may_fork(id);
         let found = unsealed.filter(|id| owns(id) && may(&id.log.node));
-        self.broken(found.map(|id| Violation::new(8, format!("{seat:?} retired {id:?}, which was not sealed"))));
+        let found = found.map(|id| Violation::new(8, format!("{seat:?} retired {id:?}, which was not sealed")));
+        self.rules.stays_retired.on_retired(seat, past.iter().map(|past| past.id));
+        self.broken(found);
     }
 
     pub(crate) fn write_snapshot(&mut self, seat: Seat, bytes: Bytes) {

@@ -109,7 +109,7 @@ fn segments_below_a_snapshot_go_and_the_log_opens_without_them() {
     assert_eq!((after.segments, log.store.current()), (3, needed + 2));
     assert!(after.bytes < before.bytes);
     let first = log.store.read(key(1, 7), 1, 1).unwrap()[0].0;
-    assert!(first > 1 && log.store.reader().has(key(1, 7)));
+    assert!(first > 1);
     log.put(vec![batch(key(1, 7), 31, 1, "one more")]);
     assert!(log.store.compactor().drop_below(u32::MAX).unwrap() > 0);
     assert_eq!(log.store.stats().segments, 1, "never the one that is being written");
