@@ -50,7 +50,9 @@ fn history_answers_for_what_is_retired_and_an_empty_node_joins_a_snapshot() {
         list["total"].as_u64() == Some(submitted)
     });
     within(LONG, "the first job retired", || {
-        flock.one(1, &["job", "info", &first])["summary"]["reason"].as_str().is_some_and(|reason| reason.contains("retired"))
+        flock.one(1, &["job", "info", &first])["summary"]["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("retired"))
     });
     for number in [1, 2] {
         assert_eq!(flock.state(number, &first), "done");
