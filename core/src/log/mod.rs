@@ -245,6 +245,12 @@ impl LogSet {
         self.chains.get(log).is_some_and(Chain::is_forked)
     }
 
+    /// Whether batches of the log wait behind a hole.
+    #[must_use]
+    pub fn has_hole(&self, log: &LogId) -> bool {
+        self.chains.get(log).is_some_and(|chain| !chain.waiting.is_empty())
+    }
+
     /// Whether the author of the log forked, or is suspected to have.
     #[must_use]
     pub fn is_disputed(&self, log: &LogId) -> bool {

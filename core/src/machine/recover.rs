@@ -147,9 +147,13 @@ impl Recovery {
     #[must_use]
     pub fn finish(self, now: Now) -> Machine {
         let me = self.identity.signer.node();
+        let is_whole = |epoch: Epoch| {
+            let log = LogId { node: me, epoch };
+            !self.logs.is_forked(&log) && !self.logs.has_hole(&log)
+        };
         let epoch = match self.logs.last_epoch(&me) {
             None => Epoch(1),
-            Some(last) if self.clean && !self.logs.is_forked(&LogId { node: me, epoch: last }) => last,
+            Some(last) if self.clean && is_whole(last) => last,
             Some(last) => Epoch(last.0 + 1),
         };
         let mut machine = Machine {

@@ -6,6 +6,7 @@ use starling_core::event::{Entry, SignedBatch};
 use starling_core::ids::{JobId, LogId, NodeId, Term};
 
 use super::Violation;
+use crate::sim::Starts;
 
 /// Who works on which job, and how often that was disturbed.
 #[derive(Debug, Default)]
@@ -64,8 +65,9 @@ impl ExtraStarts {
     }
 
     /// Looks at the starts of one task that no failure of its own explains.
-    pub(crate) fn look(&self, job: JobId, task: u32, extra: u32) -> Option<Violation> {
+    pub(crate) fn look(&self, job: JobId, task: u32, starts: &Starts) -> Option<Violation> {
         let adoptions = self.adoptions.get(&job.log).copied().unwrap_or(0);
+        let extra = starts.extra(1 + adoptions);
         let touches = self.touches.get(&job).copied().unwrap_or(0) + adoptions;
         (extra > touches).then(|| {
             Violation::new(

@@ -38,7 +38,7 @@ use starling_core::time::Mono;
 pub(crate) use library::Library;
 pub use same_trace::look as same_trace;
 
-use crate::sim::{Faults, Options, Seat, Watch};
+use crate::sim::{Faults, Options, Seat, Starts, Watch};
 
 /// When a rule is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,12 +190,16 @@ impl Rules {
         found.or(caps)
     }
 
-    /// A task was started, and no failure of its own explains `extra` of its starts.
-    pub(crate) fn look_at_starts(&self, faults: &Faults, job: JobId, task: u32, extra: u32) -> Option<Violation> {
+    /// A task was started: whether failures of its own explain all of its starts.
+    pub(crate) fn look_at_starts(&self, faults: &Faults, job: JobId, task: u32, starts: Starts) -> Option<Violation> {
         // An owner that forgot what it had granted grants it again.
         if self.one_writer.may_fork(&job.log.node) {
             return None;
         }
-        if faults.disturb() { self.extra_starts.look(job, task, extra) } else { one_start::look(job, task, extra) }
+        if faults.disturb() {
+            self.extra_starts.look(job, task, &starts)
+        } else {
+            one_start::look(job, task, starts.extra(1))
+        }
     }
 }

@@ -29,6 +29,7 @@ mod world;
 
 pub(crate) use disk::Disk;
 pub use options::{EveryMs, Faults, Keep, Options, PerMille, Sabotage, Spreading, Watch};
+pub(crate) use process::Starts;
 pub use run::{Failure, Outcome, run};
 pub(crate) use world::Seat;
 pub use world::Totals;

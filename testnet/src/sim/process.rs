@@ -55,9 +55,10 @@ pub(crate) struct Starts {
 }
 
 impl Starts {
-    /// Starts beyond the first that no failure of the task's own explains.
-    pub(crate) fn extra(&self) -> u32 {
-        self.count.saturating_sub(1).saturating_sub(self.failed.min(u32::from(self.retries)))
+    /// Starts beyond the first that no failure of the task's own explains. An owner on the other side of a partition knows of none of them, and has retries of its own.
+    pub(crate) fn extra(&self, owners: u32) -> u32 {
+        let retries = u32::from(self.retries).saturating_mul(owners);
+        self.count.saturating_sub(1).saturating_sub(self.failed.min(retries))
     }
 }
 
@@ -275,7 +276,7 @@ impl World {
         let found = crate::invariant::capacity::look(seat, &node.total, &self.processes.used(seat));
         self.broken(found);
         let starts = self.processes.starts_of(grant.job, task);
-        let found = self.rules.look_at_starts(&self.options.faults, grant.job, task, starts.extra());
+        let found = self.rules.look_at_starts(&self.options.faults, grant.job, task, starts);
         self.broken(found);
         let life = self.node(seat).life;
         self.after(lasts_ms, Event::Process { seat, life, run });

@@ -60,9 +60,9 @@ pub fn run(options: Options) -> Outcome {
     if world.options.watch == Watch::Close {
         world.liveness();
     }
-    let extra: Vec<u32> = world.processes.starts().map(|(_, starts)| starts.extra()).collect();
+    let extra: Vec<u32> = world.processes.starts().map(|(_, starts)| starts.extra(1)).collect();
     extra.iter().filter(|extra| **extra > 0).for_each(|_| world.mark(Mark::ExtraStart));
-    world.totals.extra_starts = world.processes.starts().map(|(_, starts)| u64::from(starts.extra())).sum();
+    world.totals.extra_starts = world.processes.starts().map(|(_, starts)| u64::from(starts.extra(1))).sum();
     let claims = world.machines().filter_map(|(_, machine)| machine.facts().gateway().claim());
     world.totals.terms = claims.map(|claim| claim.term.0).max().unwrap_or(0);
     let at_ms = world.now.0;
