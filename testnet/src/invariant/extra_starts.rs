@@ -64,6 +64,11 @@ impl ExtraStarts {
         *self.adoptions.entry(*log).or_default() += 1;
     }
 
+    /// Whether anybody ever took over the jobs of the log.
+    pub(crate) fn was_adopted(&self, log: &LogId) -> bool {
+        self.adoptions.contains_key(log)
+    }
+
     /// Looks at the starts of one task that no failure of its own explains.
     pub(crate) fn look(&self, job: JobId, task: u32, starts: &Starts) -> Option<Violation> {
         let adoptions = self.adoptions.get(&job.log).copied().unwrap_or(0);

@@ -93,8 +93,9 @@ impl World {
         let unsealed: Option<JobId> = past.iter().find(|past| past.ended.is_empty()).map(|past| past.id).filter(fresh);
         // Only its owner needs to know: another may have taken over, or a bad disk lost the seals and their retirement come back.
         let owns = |id: &JobId| self.node(seat).machine.as_ref().is_some_and(|machine| machine.acts_for(&id.log));
-        let may = |id: &NodeId| !self.rules.one_writer.may_fork(id);
-        let found = unsealed.filter(|id| owns(id) && may(&id.log.node));
+        let rules = &self.rules;
+        let excused = |log: &LogId| rules.one_writer.may_fork(&log.node) || rules.extra_starts.was_adopted(log);
+        let found = unsealed.filter(|id| owns(id) && !excused(&id.log));
         let found = found.map(|id| Violation::new(8, format!("{seat:?} retired {id:?}, which was not sealed")));
         self.rules.stays_retired.on_retired(seat, past.iter().map(|past| past.id));
         self.broken(found);
