@@ -4,7 +4,8 @@
 //! Where the author forked, one branch is the chain, the first that came; the batches of all others are remembered singly, by their heads. Which branch is which
 //! differs between nodes, so the end that a node tells of a forked log is one of the whole set: how far any branch reaches, and the sum of all heads.
 //! Invariants: positions have no gaps; each batch names its predecessor's head; the durable end never passes the tail and never shrinks.
-//! Does not: follow a branch rather than the chain, whichever is longer; hold the batches (`node::storage` does), only where each begins and 8 bytes of its hash, to recognise duplicates and forks.
+//! Does not: follow a branch rather than the chain, whichever is longer; hold the batches (`node::storage` does), only where each begins and 8 bytes of its hash, to recognise duplicates and forks; of
+//! what went into a snapshot it knows that of the last batches alone.
 
 use std::collections::BTreeMap;
 

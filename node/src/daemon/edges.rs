@@ -84,7 +84,7 @@ impl Edges for RealEdges {
                     self.made.remove(job);
                 }
                 self.history.append(past);
-                // Full: the keeper is at work, and will look again before it waits.
+                // Full: the archivist is at work, and will look again before it waits.
                 let _full = self.keep.try_send(Keep::Retired(jobs));
             }
             Effect::Snapshot(bytes) => {

@@ -256,10 +256,6 @@ impl Keep {
 impl Sabotage {
     /// All of them.
     pub const ALL: [Self; 31] = [
-        Self::ForgetsRetired,
-        Self::NeverRetires,
-        Self::NoSurvey,
-        Self::ReplaysLogAlone,
         Self::None,
         Self::EarlyDurable,
         Self::SecondWriter,
@@ -287,6 +283,10 @@ impl Sabotage {
         Self::AdoptsUnsettled,
         Self::DeafOwner,
         Self::ClockedIntake,
+        Self::ForgetsRetired,
+        Self::NeverRetires,
+        Self::NoSurvey,
+        Self::ReplaysLogAlone,
     ];
 
     /// Whether it breaks a guard of succession.
