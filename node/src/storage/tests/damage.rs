@@ -73,6 +73,34 @@ fn log_torn_at_any_byte_keeps_every_whole_record() {
     }
 }
 
+/// A log of a mebibyte, in groups of twenty batches as long as a busy node's. `STARLING_TORN_STEP=1` cuts it at every byte, which takes minutes.
+#[test]
+fn a_log_of_a_mebibyte_torn_anywhere_recovers() {
+    let step = std::env::var("STARLING_TORN_STEP").map_or(7_919, |step| step.parse().unwrap());
+    let tmp = fast_dir();
+    let log = Log::open(tmp.path());
+    let (mut written, mut next) = (Vec::new(), 1_u64);
+    while ends(&written).last().is_none_or(|end| *end < 1 << 20) {
+        let group: Vec<_> = (next..next + 20).map(|seq| batch(key(1, 1), seq, 1, &"event ".repeat(60))).collect();
+        next += 20;
+        log.put(group.clone());
+        written.extend(group);
+    }
+    drop(log);
+    let bytes = fs::read(first_segment(tmp.path())).unwrap();
+    let ends = ends(&written);
+    let torn = tmp.path().join("torn");
+    fs::create_dir(&torn).unwrap();
+    for cut in (HEADER_BYTES..=ends.last().copied().unwrap()).step_by(step) {
+        fs::write(first_segment(&torn), &bytes[..cut]).unwrap();
+        let whole = ends.partition_point(|end| *end <= cut);
+        let log = Log::open(&torn);
+        assert_eq!(log.recovery.records, whole as u64, "cut at {cut}");
+        let good = whole.checked_sub(1).map_or(HEADER_BYTES, |last| ends[last]);
+        assert_eq!(fs::metadata(first_segment(&torn)).unwrap().len(), good as u64, "cut at {cut}");
+    }
+}
+
 #[test]
 fn zeros_behind_the_last_record_are_cut_without_alarm() {
     let tmp = fast_dir();
