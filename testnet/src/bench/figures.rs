@@ -1,5 +1,7 @@
 //! One measured figure and what it is compared with.
 
+use anyhow::Context as _;
+
 /// What a figure stands beside.
 #[derive(Clone, Debug)]
 pub enum Beside {
@@ -9,6 +11,8 @@ pub enum Beside {
     Peer(&'static str, f64),
     /// What the project aims at.
     Target(f64),
+    /// What it must not exceed, which may be zero.
+    Most(f64),
     /// Nothing: it is a floor itself.
     Nothing,
 }
@@ -34,6 +38,7 @@ impl Figure {
             Beside::Floor(what, value) => Some((format!("floor: {what}"), value)),
             Beside::Peer(who, value) => Some((format!("peer: {who}"), value)),
             Beside::Target(value) => Some(("target".to_owned(), value)),
+            Beside::Most(value) => Some(("at most".to_owned(), value)),
             Beside::Nothing => None,
         }
     }
@@ -48,7 +53,7 @@ impl Figure {
     #[must_use]
     pub fn row(&self) -> String {
         let (which, value, ratio) = match self.other() {
-            Some((which, value)) => (which, format!("{value:.1}"), format!("{:.2}", self.value / value)),
+            Some((which, value)) => (which, format!("{value:.1}"), ratio(self.value, value, 2)),
             None => (String::new(), String::new(), String::new()),
         };
         format!("{:<26} {:>12.2} {:<9} {value:>12} {ratio:>7}  {which}", self.name, self.value, self.unit)
@@ -58,11 +63,27 @@ impl Figure {
     #[must_use]
     pub fn json(&self) -> String {
         let beside = self.other().map_or_else(String::new, |(which, value)| {
-            let ratio = self.value / value;
-            format!(",\"beside\":\"{which}\",\"beside_value\":{value:.3},\"ratio\":{ratio:.3}")
+            let ratio = match ratio(self.value, value, 3) {
+                ratio if ratio.is_empty() => "null".to_owned(),
+                ratio => ratio,
+            };
+            format!(",\"beside\":\"{which}\",\"beside_value\":{value:.3},\"ratio\":{ratio}")
         });
         let (name, value, unit) = (self.name, self.value, self.unit);
         format!("{{\"v\":1,\"name\":\"{name}\",\"value\":{value:.3},\"unit\":\"{unit}\"{beside}}}")
+    }
+}
+
+/// Nothing beside zero.
+fn ratio(value: f64, beside: f64, digits: usize) -> String {
+    if beside == 0.0 { String::new() } else { format!("{:.digits$}", value / beside) }
+}
+
+/// How many of something, as the environment says.
+pub(super) fn count(variable: &str, default: usize) -> anyhow::Result<usize> {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().with_context(|| format!("{variable} is no number")),
+        Err(_) => Ok(default),
     }
 }
 

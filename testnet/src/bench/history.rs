@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use starling_proto::v1::{AckLevel, ListJobsRequest, SubmitRequest};
 
-use super::figures::{Beside, Figure};
+use super::figures::{Beside, Figure, count};
 use super::{api, cluster, load};
 use crate::local::{Cluster, pause};
 
@@ -19,13 +19,6 @@ const IN_FLIGHT: usize = 64;
 /// Longest time without any job being finished.
 const STALL: Duration = Duration::from_secs(120);
 const JOIN_DEADLINE: Duration = Duration::from_secs(120);
-
-fn count(variable: &str, default: usize) -> anyhow::Result<usize> {
-    match std::env::var(variable) {
-        Ok(text) => text.parse().with_context(|| format!("{variable} is no number")),
-        Err(_) => Ok(default),
-    }
-}
 
 pub(super) fn figures(binary: &Path) -> anyhow::Result<Vec<Figure>> {
     let (jobs, tasks) = (count("STARLING_BENCH_JOBS", JOBS)?, count("STARLING_BENCH_TASKS", TASKS)?);

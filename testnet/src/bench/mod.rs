@@ -12,6 +12,7 @@ mod history;
 mod hwp;
 mod load;
 mod relay;
+mod survive;
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +27,7 @@ pub struct BenchArgs {
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
-    /// Only figures whose group begins so: core, cluster, load, relay, hwp, memory, catch-up, history
+    /// Only figures whose group begins so: core, cluster, load, relay, hwp, memory, catch-up, survive, history
     #[arg(long, value_name = "GROUP")]
     pub only: Option<String>,
     /// The starling binary [default: the one beside this program]
@@ -36,7 +37,7 @@ pub struct BenchArgs {
 
 type Group = fn(&Path) -> anyhow::Result<Vec<Figure>>;
 
-const GROUPS: [(&str, Group); 8] = [
+const GROUPS: [(&str, Group); 9] = [
     ("core", core::figures),
     ("cluster", cluster::figures),
     ("load", load::figures),
@@ -44,6 +45,7 @@ const GROUPS: [(&str, Group); 8] = [
     ("hwp", hwp::figures),
     ("memory", cluster::memory),
     ("catch-up", load::catch_up),
+    ("survive", survive::figures),
     ("history", history::figures),
 ];
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::ledger::{Ack, Cancel, Level, Submission};
 use super::plan::Fault;
-use super::traces::{Start, Traces};
+use crate::local::traces::{Start, Traces};
 
 /// After a fault has ended, its effects may show for so long: silence is noticed late, links are dialled again with back-off, a restarted node recovers.
 const AFTERMATH_MS: u64 = 10_000;

@@ -15,8 +15,8 @@ use starling_proto::v1::{AckLevel, CancelRequest, IndexRange, SubmitReply, Submi
 
 use super::field::label;
 use super::ledger::{Entry, Ledger, Level};
-use super::traces::SCRIPT;
 use super::view::{Client, client, runtime};
+use crate::local::traces::SCRIPT;
 
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -14,5 +14,4 @@ mod plan;
 mod report;
 mod run;
 mod settle;
-mod traces;
 mod view;

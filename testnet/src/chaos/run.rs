@@ -14,13 +14,13 @@ use anyhow::{Context as _, bail};
 use super::faults::Injector;
 use super::field::Field;
 use super::judge::{Cause, Happened, Story, Verdict, judge};
+use super::ledger;
 use super::load::{Load, Plot};
 use super::plan::{Fault, Kind, Plan, Shape};
 use super::report::say;
 use super::settle::{Healing, settle};
 use super::view::View;
-use super::{ledger, traces};
-use crate::local::pause;
+use crate::local::{pause, traces};
 
 const CLIENTS: usize = 3;
 const TICK: Duration = Duration::from_millis(50);

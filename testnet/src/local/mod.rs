@@ -7,6 +7,7 @@
 mod filter;
 mod netns;
 mod remains;
+pub(crate) mod traces;
 mod up;
 mod wait;
 

@@ -10,20 +10,20 @@ use std::path::Path;
 use anyhow::Context as _;
 
 /// What a task runs: `sh -c SCRIPT sh FILE TAG SECONDS`. The kernel's clock since boot is one for all hosts, and no fault changes it.
-pub(super) const SCRIPT: &str = concat!(
+pub(crate) const SCRIPT: &str = concat!(
     r#"read now rest </proc/uptime; echo "start $2 $STARLING_TASK $STARLING_ATTEMPT $STARLING_NODE_ID $now" >>"$1"; "#,
     r#"sleep "$3"; echo "end $2 $STARLING_TASK $STARLING_ATTEMPT" >>"$1""#
 );
 
 /// One start of one task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Start {
-    pub(super) task: u32,
-    pub(super) attempt: u32,
+pub(crate) struct Start {
+    pub(crate) task: u32,
+    pub(crate) attempt: u32,
     /// The node's number.
-    pub(super) node: usize,
+    pub(crate) node: usize,
     /// Since the start of the run.
-    pub(super) at_ms: u64,
+    pub(crate) at_ms: u64,
 }
 
 impl fmt::Display for Start {
@@ -34,17 +34,17 @@ impl fmt::Display for Start {
 
 /// All lines, by submission.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Traces {
-    pub(super) starts: BTreeMap<String, Vec<Start>>,
+pub(crate) struct Traces {
+    pub(crate) starts: BTreeMap<String, Vec<Start>>,
     /// Tasks that ran to their end at least once.
-    pub(super) ends: BTreeMap<String, BTreeSet<u32>>,
+    pub(crate) ends: BTreeMap<String, BTreeSet<u32>>,
 }
 
 /// Milliseconds since the machine started.
 ///
 /// # Errors
 /// Without `/proc`.
-pub(super) fn uptime_ms() -> anyhow::Result<u64> {
+pub(crate) fn uptime_ms() -> anyhow::Result<u64> {
     let text = std::fs::read_to_string("/proc/uptime").context("reading /proc/uptime")?;
     millis(text.split(' ').next().unwrap_or("")).with_context(|| format!("/proc/uptime says {text}"))
 }
@@ -60,7 +60,7 @@ fn millis(seconds: &str) -> Option<u64> {
 ///
 /// # Errors
 /// If a line is none of ours.
-pub(super) fn read(path: &Path, began_ms: u64, numbers: &BTreeMap<String, usize>) -> anyhow::Result<Traces> {
+pub(crate) fn read(path: &Path, began_ms: u64, numbers: &BTreeMap<String, usize>) -> anyhow::Result<Traces> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
