@@ -17,6 +17,7 @@ use libp2p::swarm::{ConnectionId, Stream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::event::DownReason;
+use crate::gossip::is_greeted;
 use crate::handle::count;
 use crate::key::PeerKey;
 use crate::lanes::{Lane, LaneEvent, Opened};
@@ -38,6 +39,8 @@ pub(crate) struct Connection {
     pulse: Arc<Pulse>,
     kill: Arc<Kill>,
     pub(crate) stage: Stage,
+    /// When the peer must have told what its gossip listens to; `None` once it has.
+    greeting_due: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,17 @@ pub(crate) enum Stage {
     Linked,
     /// Asked to close.
     Closing,
+}
+
+impl Connection {
+    /// When to look whether it has become what it should.
+    fn expiry(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Opening => Some(self.since + limits::LINK_WAIT),
+            Stage::Linked => self.greeting_due,
+            Stage::Closing => None,
+        }
+    }
 }
 
 impl Node {
@@ -74,17 +88,19 @@ impl Node {
                 pulse: Arc::new(Pulse::new()),
                 kill: Arc::new(Kill::default()),
                 stage: Stage::Opening,
+                greeting_due: Some(now + limits::GREETING_WAIT),
             },
         );
         if self.me > peer {
             return;
         }
         if let Some(older) = self.current.get(&peer).copied() {
-            let alive = self.connections.get(&older).is_some_and(|older| {
-                // Two beats missed: the peer has probably restarted, and the newer connection is the live one.
-                older.stage != Stage::Closing && older.pulse.silent_for() < self.common.heartbeat * 2
+            let is_kept = self.connections.get(&older).is_some_and(|older| {
+                // Both have dialled. Later nobody dials who has a link: the peer has lost this one, or has restarted, or a copy of it runs and has to learn that.
+                let is_fresh = older.since.elapsed() < limits::DOUBLES_WAIT;
+                older.stage != Stage::Closing && is_fresh && older.pulse.silent_for() < self.common.heartbeat * 2
             });
-            if alive {
+            if is_kept {
                 self.retire(id, DownReason::Replaced);
                 return;
             }
@@ -216,22 +232,36 @@ impl Node {
         self.shared.counters.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Closes connections that have not become links in time.
+    /// Closes connections that have not become links in time, and those on which gossip does not work.
     pub(crate) fn expire(&mut self, now: Instant) {
-        let late = |connection: &Connection| {
-            connection.stage == Stage::Opening && now.saturating_duration_since(connection.since) >= limits::LINK_WAIT
-        };
+        let late = |connection: &Connection| connection.expiry().is_some_and(|at| at <= now);
         let late: Vec<_> =
             self.connections.iter().filter(|(_, connection)| late(connection)).map(|(id, _)| *id).collect();
         for id in late {
-            self.retire(id, DownReason::Silence);
+            match self.connections.get(&id) {
+                Some(linked) if linked.stage == Stage::Linked => self.check_greeting(id, linked.peer, now),
+                _ => self.retire(id, DownReason::Silence),
+            }
+        }
+    }
+
+    /// Gossip greets a peer on its first connection only. A process that comes back before the last connection of its earlier life is closed never hears what its
+    /// peer listens to, so that nobody would hear it: it starts over.
+    fn check_greeting(&mut self, id: ConnectionId, peer: PeerKey, now: Instant) {
+        let is_greeted = is_greeted(&self.swarm.behaviour().gossip, &peer);
+        let is_only = self.connections.values().filter(|other| other.peer == peer).count() == 1;
+        if !is_greeted && is_only {
+            tracing::debug!(%peer, "gossip was not greeted; the link is opened anew");
+            return self.retire(id, DownReason::Replaced);
+        }
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.greeting_due = (!is_greeted).then_some(now + limits::GREETING_WAIT);
         }
     }
 
     /// When there is something to do without an event.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
-        let opening = self.connections.values().filter(|connection| connection.stage == Stage::Opening);
-        let expiry = opening.map(|connection| connection.since + limits::LINK_WAIT).min();
+        let expiry = self.connections.values().filter_map(Connection::expiry).min();
         [expiry, self.book.next_due()].into_iter().flatten().min()
     }
 }

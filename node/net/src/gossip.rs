@@ -83,6 +83,12 @@ impl Topics {
     }
 }
 
+/// Whether the peer has said what it listens to.
+pub(crate) fn is_greeted(behaviour: &Behaviour, peer: &PeerKey) -> bool {
+    let peer = peer.peer_id();
+    behaviour.all_peers().any(|(other, topics)| peer.as_ref() == Some(other) && !topics.is_empty())
+}
+
 /// A behaviour that is subscribed to both topics.
 pub(crate) fn behaviour(topics: &Topics) -> Result<Behaviour, Error> {
     let config = ConfigBuilder::default()

@@ -87,6 +87,10 @@ pub(crate) const UPGRADE_WAIT: Duration = Duration::from_secs(10);
 pub(crate) const CHALLENGE_WAIT: Duration = Duration::from_secs(5);
 /// From connection to a usable link; then the connection is closed.
 pub(crate) const LINK_WAIT: Duration = Duration::from_secs(10);
+/// Two connections to one peer that are opened within this time come of dialling each other; with a later one the earlier is given up.
+pub(crate) const DOUBLES_WAIT: Duration = Duration::from_secs(5);
+/// A peer whose gossip has not said by then what it listens to never will.
+pub(crate) const GREETING_WAIT: Duration = Duration::from_secs(4);
 /// From the wish for a tunnel to its answer; and for each step at the side that is asked.
 pub(crate) const TUNNEL_WAIT: Duration = Duration::from_secs(5);
 /// How long a closing link may take to write what is queued.
