@@ -3,6 +3,7 @@
 //! Invariants: a task that runs under somebody's grant is not granted again as long as its executor answers for it; what an earlier owner sealed stays sealed.
 //! Does not: decide who owns a job (`machine` does).
 
+use super::decision::Decision;
 use super::owned::Open;
 use super::owner::Owner;
 use crate::facts::{Job, Submit};
@@ -23,8 +24,12 @@ impl Owner {
         }
     }
 
-    /// News of a grant that an earlier owner made, on the other side of a partition: what waits here and runs there need not start here too.
-    pub(super) fn on_earlier_grant(&mut self, now: Mono, id: GrantId, job: &Job) {
+    /// News of a grant that an earlier owner made, on the other side of a partition: what waits here and runs there need not start here too, and what was withdrawn
+    /// there, and is counted on here, is not to be expected any more.
+    pub(super) fn on_earlier_grant(&mut self, now: Mono, id: GrantId, job: &Job, decisions: &mut Vec<Decision>) {
+        if self.is_open(&id) && job.grants.lookup(&id.no).is_some_and(|grant| grant.void) {
+            return self.lose(now, id, decisions);
+        }
         let (Some(owned), Some(grant)) = (self.jobs.get_mut(&id.job), job.grants.lookup(&id.no)) else {
             return;
         };

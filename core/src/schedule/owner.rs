@@ -108,7 +108,7 @@ impl Owner {
         } else if let Some(no) = grant {
             let grant = GrantId { job: id, no };
             if no.term != term {
-                self.on_earlier_grant(now, grant, job);
+                self.on_earlier_grant(now, grant, job, decisions);
             }
             self.on_report(now, grant, job, decisions);
         }
@@ -330,21 +330,9 @@ impl Owner {
     /// A node is dead: what it had not reported is granted again as the next attempt.
     pub fn on_dead(&mut self, now: Mono, node: &NodeId, decisions: &mut Vec<Decision>) {
         let grants: Vec<GrantId> = self.seats_of(node).flat_map(|(_, grants)| grants).copied().collect();
-        for grant in grants {
-            let Some(owned) = self.jobs.get_mut(&grant.job) else {
-                continue;
-            };
-            let Some(open) = owned.open.get(&grant.no).cloned() else {
-                continue;
-            };
+        for grant in grants.into_iter().filter(|grant| self.is_open(grant)).collect::<Vec<_>>() {
             decisions.push(Decision::Void(grant));
-            owned.settle(now, &open.left, &Outcome::Lost, open.attempt, |tasks, outcome| {
-                decisions.push(Decision::Seal { job: grant.job, tasks, outcome });
-            });
-            if let Some(due) = owned.next_due() {
-                self.delayed.insert((due, grant.job));
-            }
-            self.after_void(grant, decisions);
+            self.lose(now, grant, decisions);
         }
         self.by_seat.retain(|seat, _| seat.node != *node);
         self.rooms.retain(|seat, _| seat.node != *node);
@@ -353,6 +341,23 @@ impl Owner {
     pub(super) fn seats_of(&self, node: &NodeId) -> impl Iterator<Item = (&Seat, &BTreeSet<GrantId>)> {
         let node = *node;
         self.by_seat.range(Seat::machine(node)..).take_while(move |(seat, _)| seat.node == node)
+    }
+
+    /// What is left of a grant will not be done under it.
+    pub(super) fn lose(&mut self, now: Mono, grant: GrantId, decisions: &mut Vec<Decision>) {
+        let Some(owned) = self.jobs.get_mut(&grant.job) else {
+            return;
+        };
+        let Some(open) = owned.open.get(&grant.no).cloned() else {
+            return;
+        };
+        owned.settle(now, &open.left, &Outcome::Lost, open.attempt, |tasks, outcome| {
+            decisions.push(Decision::Seal { job: grant.job, tasks, outcome });
+        });
+        if let Some(due) = owned.next_due() {
+            self.delayed.insert((due, grant.job));
+        }
+        self.after_void(grant, decisions);
     }
 
     fn after_void(&mut self, grant: GrantId, decisions: &mut Vec<Decision>) {
@@ -436,6 +441,10 @@ impl Owner {
         let retry = self.delayed.first().map(|(due, _)| *due);
         let offer = self.unanswered.first().map(|(due, _)| *due);
         retry.into_iter().chain(offer).min()
+    }
+
+    pub(super) fn is_open(&self, grant: &GrantId) -> bool {
+        self.jobs.get(&grant.job).is_some_and(|owned| owned.open.contains_key(&grant.no))
     }
 
     pub(super) fn open_mut(&mut self, grant: &GrantId) -> Option<&mut Open> {

@@ -166,6 +166,25 @@ fn the_executor_of_an_earlier_owners_grant_is_asked_whether_it_runs_still() {
     assert_eq!(asked, [(BIRD, no(1))]);
 }
 
+/// Simulator seed 462: an owner withdrew a grant and was parted; the one that took over counted on the grant for ever.
+#[test]
+fn what_an_earlier_owner_withdrew_is_granted_again_once_that_is_heard() {
+    let mut owner = Owner::default();
+    let adopted = Term::FIRST.adopted_by(&OTHER);
+    let decide = |owner: &mut Owner, seen: &Job, grant: Option<u32>| {
+        owner.on_job(NOW, (job(), adopted), seen, grant.map(no), &mut Vec::new());
+    };
+    let one = IntervalSet::one(1);
+    let mut seen = facts([Job::submitted(submit(1, 0)), granted(1, BIRD, 1, one)]);
+    decide(&mut owner, &seen, None);
+    owner.on_accepted(&BIRD, &GrantId { job: job(), no: no(1) });
+    assert_eq!(owner.backlog(), 0);
+    let _ = seen.join(Job::voided(no(1)));
+    decide(&mut owner, &seen, Some(1));
+    owner.on_time(NOW.after_ms(60_000));
+    assert_eq!(owner.backlog(), 1);
+}
+
 /// A copy of an offer, late enough to find the task ended and its report still on the way to the disk.
 #[test]
 fn a_late_copy_of_an_offer_starts_nothing_again() {
