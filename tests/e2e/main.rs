@@ -34,3 +34,4 @@ mod succession;
 mod supervisor;
 mod support;
 mod three_nodes;
+mod twins;

@@ -10,7 +10,7 @@ use starling_testnet::local::{Cluster, Options};
 use crate::support::{BINARY, Flock, LONG, SMALL, lines, scratch, skip, within};
 
 /// The epoch in which a node's own last events are, as another node or itself sees them.
-fn epochs(flock: &Flock, number: usize, author: &str) -> Vec<u64> {
+pub(crate) fn epochs(flock: &Flock, number: usize, author: &str) -> Vec<u64> {
     let info = flock.one(number, &["cluster", "info"]);
     let entries = info["frontier"].as_array().unwrap();
     entries.iter().filter(|entry| entry["author"] == author).map(|entry| entry["epoch"].as_u64().unwrap()).collect()

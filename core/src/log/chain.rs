@@ -158,9 +158,18 @@ impl Chain {
         Some(LogEnd { log, len, head, chain, branches, sum: self.sum })
     }
 
-    /// Takes over what a snapshot has of branches. Where its chain ends lies at or before the tail.
-    pub(super) fn join(&mut self, end: &LogEnd) {
+    /// Takes over what a snapshot has of branches, and that it holds what this disk does not yet; true if that moves the durable end. Where its chain ends lies at or
+    /// before the tail.
+    pub(super) fn join(&mut self, end: &LogEnd) -> bool {
         self.add_ends(end.ends().map(|end| (end, true)));
+        let (durable, head) = (self.durable_len(), end.head.prefix());
+        let is_held = end.len > durable && self.ends_at(end.len).is_some_and(|mark| mark.head == head);
+        if is_held {
+            let waited = self.marks.iter().filter(|mark| mark.first_seq > durable && mark.first_seq <= end.len);
+            self.sum = waited.fold(self.sum, |sum, mark| sum.wrapping_add(mark.head));
+            self.durable = Some(Tip { len: end.len, head });
+        }
+        is_held
     }
 
     /// Batches that lie somewhere beside the chain, unless they are on it; whether each is durable.

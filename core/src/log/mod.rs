@@ -192,8 +192,8 @@ impl LogSet {
         if is_ahead {
             self.waiting_bytes -= chain.jump(end);
             self.durable_heads.insert(end.log, end.head);
-        } else {
-            chain.join(end);
+        } else if chain.join(end) {
+            self.durable_heads.insert(end.log, end.head);
         }
         if let Some(tip) = chain.tip() {
             self.frontier.set(end.log, tip);

@@ -5,11 +5,12 @@
 use smol_str::SmolStr;
 
 use super::import::Taken;
+use super::note::Note;
 use super::snapshot::{self, Shared, SnapshotNews};
 use crate::election::Standing;
 use crate::event::{SignedBatch, WorkSpec};
 use crate::facts::{Outcome, Past, Usage};
-use crate::ids::{Attempt, GrantId, Hash, JobId, LogId, NodeId, PoolName, RequestId, RunId, Seq, WorkerName, WriteId};
+use crate::ids::{GrantId, Hash, JobId, LogId, NodeId, RequestId, RunId, Seq, WorkerName, WriteId};
 use crate::lattice::IntervalSet;
 use crate::namespace::batch::Launch;
 use crate::namespace::simulation::Pair;
@@ -320,27 +321,6 @@ pub enum Record {
     CleanShutdown,
 }
 
-/// What only this node needs to remember.
-#[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
-pub enum Note {
-    /// This node accepted tasks under a grant.
-    #[n(0)]
-    Accepted {
-        /// The grant.
-        #[n(0)]
-        grant: GrantId,
-        /// The tasks.
-        #[n(1)]
-        tasks: IntervalSet,
-        /// The attempt. Absent in what older versions wrote.
-        #[n(2)]
-        attempt: Option<Attempt>,
-        /// The pool of workers that is to run them, if one is.
-        #[n(3)]
-        pool: Option<PoolName>,
-    },
-}
-
 /// What to do. Carried out in the order given.
 #[expect(clippy::large_enum_variant, reason = "Effects are few per step and carried out at once")]
 #[derive(Debug)]
@@ -482,6 +462,8 @@ pub enum Notice {
     Gateway(Standing),
     /// The claim that counts, or a token, has changed.
     GatewayFacts,
+    /// Another process runs with this node's identity, and began before this one: this one must end.
+    Twin,
     /// Something about snapshots.
     Snapshot(SnapshotNews),
     /// The clean-shutdown marker is on disk: the process may end.

@@ -9,6 +9,7 @@ mod gateway;
 mod import;
 mod invariants;
 mod io;
+mod note;
 mod outbox;
 mod pace;
 mod peers;
@@ -19,6 +20,7 @@ pub mod snapshot;
 mod succession;
 #[cfg(test)]
 mod tests;
+mod twin;
 mod work;
 mod write;
 
@@ -27,9 +29,9 @@ use std::collections::{BTreeMap, VecDeque};
 pub use import::Taken;
 pub use invariants::{Buffer, Violation, buffers, check};
 pub use io::{
-    AckLevel, Assignment, Command, CommandError, Effect, Errand, Input, Note, Notice, Record, Reply, Spawn, Submission,
-    Work,
+    AckLevel, Assignment, Command, CommandError, Effect, Errand, Input, Notice, Record, Reply, Spawn, Submission, Work,
 };
+pub use note::Note;
 pub use recover::Recovery;
 pub use resume::{Accepted, Books, Fate, Survivor};
 pub use snapshot::SnapshotNews;
@@ -56,7 +58,7 @@ pub struct Identity {
     pub signer: Signer,
     /// Shared by the members.
     pub secret: [u8; 32],
-    /// Chosen anew at every start of the process, from the edges' entropy.
+    /// Chosen anew at every start of the process: greater at each later one, and never the same in two processes.
     pub boot: u64,
 }
 
@@ -112,6 +114,7 @@ pub struct Machine {
     executor: Executor,
     election: Election,
     duties: Duties,
+    twins: twin::Twins,
     /// When to look at the election again.
     elect_due: Mono,
     outbox: Outbox,

@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::import::Taken;
-use super::io::{Note, Record, Reply};
+use super::io::{Record, Reply};
+use super::note::Note;
 use super::pace::{Pace, Urgency};
 use crate::event::{Event, SignedBatch};
 use crate::facts::{Outcome, Usage};
@@ -138,12 +139,16 @@ impl Outbox {
 
     /// Whether anybody waits for what is in here.
     pub(super) fn urgency(&self) -> Urgency {
-        let background = self.events.is_empty() && self.notes.is_empty() && !self.marker;
+        let background = self.events.is_empty() && !self.has_notes() && !self.marker;
         if background && !self.awaited { Urgency::Background } else { Urgency::Urgent }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.own_len() == 0 && self.notes.is_empty() && self.remote.is_empty() && !self.marker
+        self.own_len() == 0 && !self.has_notes() && self.remote.is_empty() && !self.marker
+    }
+
+    fn has_notes(&self) -> bool {
+        self.notes.iter().any(Note::is_pressing)
     }
 
     pub(super) fn next_write(&mut self) -> WriteId {

@@ -217,7 +217,10 @@ impl Machine {
         let (digest, root) = (presence.digest, presence.root);
         let boot = self.fleet.peer(&node).map(|peer| peer.presence.boot);
         let is_reborn = boot.is_some_and(|boot| boot != presence.boot);
-        if node == self.me || !self.fleet.hear(now.mono, presence) {
+        if node == self.me {
+            return self.on_own_presence(now, &presence);
+        }
+        if !self.fleet.hear(now.mono, presence) {
             return;
         }
         if is_reborn {

@@ -3,26 +3,32 @@
 //! Invariants: what was acknowledged is in the records and so in the recovered Facts; without the clean-shutdown marker the next event opens a new epoch (DESIGN L2);
 //! what was accepted and has no outcome is taken up again as far as it was found, and reported lost otherwise, exactly once (`resume`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::io::{Effect, Note, Record};
+use super::io::{Effect, Record};
+use super::note::Note;
 use super::outbox::Outbox;
 use super::resume::{Accepted, Books, Survivor};
 use super::retire::Retention;
 use super::snapshot::{Alias, Keeping, Key, Local, Shared};
 use super::succession::Duties;
+use super::twin::Twins;
 use super::{About, Disk, Identity, Machine};
 use crate::config::Config;
 use crate::election::Election;
 use crate::event::{SignedBatch, cluster_id};
 use crate::facts::{Facts, Job, Past, Touched};
-use crate::ids::{Dot, Epoch, GrantId, JobId, LogId};
+use crate::ids::{Dot, Epoch, GrantId, JobId, LogId, NodeId};
 use crate::log::{Ingest, LogSet};
 use crate::namespace::Registry;
 use crate::rng::Rng;
 use crate::schedule::{Executor, Fleet, Owner};
 use crate::sync::Sync;
 use crate::time::{HlcClock, Now};
+
+/// How many epochs a copied node leaves to its original at least, and how many different leaps there are.
+const LEAP_MIN: u64 = 16;
+const LEAPS: u64 = 1_009;
 
 /// Builds a Machine from records, one at a time, in the order they were written.
 #[derive(Debug)]
@@ -44,6 +50,10 @@ pub struct Recovery {
     bytes: u64,
     /// Whether another node's snapshot was joined.
     joined: bool,
+    /// Nodes that were heard in earlier lives.
+    met: BTreeSet<NodeId>,
+    /// Whether the data directory is a copy.
+    moved: bool,
 }
 
 impl Recovery {
@@ -66,6 +76,8 @@ impl Recovery {
             past: Vec::new(),
             bytes: 0,
             joined: false,
+            met: BTreeSet::new(),
+            moved: false,
         }
     }
 
@@ -83,6 +95,7 @@ impl Recovery {
             return;
         };
         self.accepted.extend(local.accepted);
+        self.met.extend(local.met);
         local.requests.into_iter().for_each(|Key { key, job }| self.owner.remember_key(key, job));
         local.aliases.into_iter().for_each(|Alias { name, hlc, job }| self.facts.remember_alias(name, hlc, job));
         self.clock.observe(local.clock, crate::time::Wall(local.clock.wall_ms));
@@ -105,6 +118,7 @@ impl Recovery {
             Record::Note(Note::Accepted { grant, tasks, attempt, pool }) => {
                 self.accepted.insert(grant, Accepted { tasks, attempt, pool });
             }
+            Record::Note(Note::Met { node }) => drop(self.met.insert(node)),
             Record::Batch(batch) => match self.ingest(batch.clone()) {
                 Ingest::Ready(batches) | Ingest::Fork(batches) => batches.iter().for_each(|batch| self.fold(batch)),
                 // What another's snapshot claims to contain was held here before: this node's own records are believed first.
@@ -143,6 +157,11 @@ impl Recovery {
         self.books = books;
     }
 
+    /// The data directory was copied, or restored from elsewhere. Its original may run still and go on in its epochs: this node's next one lies well beyond these.
+    pub fn moved(&mut self) {
+        self.moved = true;
+    }
+
     /// All records are in: the node may start.
     #[must_use]
     pub fn finish(self, now: Now) -> Machine {
@@ -151,10 +170,10 @@ impl Recovery {
             let log = LogId { node: me, epoch };
             !self.logs.is_forked(&log) && !self.logs.has_hole(&log)
         };
+        let leap = if self.moved { LEAP_MIN + self.identity.boot % LEAPS } else { 0 };
         let epoch = match self.logs.last_epoch(&me) {
-            None => Epoch(1),
-            Some(last) if self.clean && is_whole(last) => last,
-            Some(last) => Epoch(last.0 + 1),
+            Some(last) if self.clean && !self.moved && is_whole(last) => last,
+            last => Epoch(last.map_or(0, |last| last.0) + 1 + leap),
         };
         let mut machine = Machine {
             me,
@@ -166,7 +185,8 @@ impl Recovery {
             retention: Retention::new(now.mono, &self.config),
             keeping: Keeping::new(now.mono, &self.config, self.bytes, self.joined, self.accepted.clone()),
             elect_due: now.mono,
-            duties: Duties::new(now.mono),
+            duties: Duties::new(now.mono, self.met),
+            twins: Twins::new(now),
             election: Election::new(self.config.settle_ms, self.config.suspect_ms),
             executor: Executor::new(me, self.config.total),
             outbox: Outbox::default(),

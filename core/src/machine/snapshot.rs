@@ -25,8 +25,9 @@ const VERSION: u8 = 1;
 const CONTEXT: &str = "starling 2026 snapshot v1";
 /// After a start, and after a snapshot that failed, the next is tried no sooner than this, or the configured time if that is shorter.
 const SOON_MS: u64 = 60_000;
-/// A peer whose snapshot was refused is not asked for another for this long.
+/// A peer whose snapshot was refused is not asked for it again for this long, nor for another for that long: it may have written that while the first one came.
 const SHUN_MS: u64 = 60_000;
+const SHUN_OTHER_MS: u64 = 2_000;
 
 /// Why bytes are not a snapshot to be used here. Nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,9 @@ pub struct Local {
     /// Its clock: never behind anything that it signed.
     #[n(3)]
     pub clock: Hlc,
+    /// Nodes that it has heard.
+    #[n(4)]
+    pub met: Vec<NodeId>,
 }
 
 /// The key under which a retired job was submitted.
@@ -211,8 +215,8 @@ pub(super) struct Keeping {
     fetching: Option<(NodeId, Hash)>,
     /// The last one joined from each node: it has nothing more to give.
     joined_last: BTreeMap<NodeId, Hash>,
-    /// Until when some peers are not asked.
-    shunned: BTreeMap<NodeId, Mono>,
+    /// Peers whose last snapshot was no good or did not come: which that was, and when.
+    shunned: BTreeMap<NodeId, (Hash, Mono)>,
 }
 
 impl Keeping {
@@ -288,6 +292,7 @@ impl Machine {
             requests: requests.collect(),
             aliases: aliases.map(|(name, hlc, job)| Alias { name: name.clone(), hlc: *hlc, job: *job }).collect(),
             clock: self.clock.last(),
+            met: self.duties.met().copied().collect(),
         };
         let shared = Shared::to_bytes(&self.cluster, &logs, &mut self.facts);
         let local = minicbor::to_vec(&local).expect("writing to memory cannot fail");
@@ -321,14 +326,15 @@ impl Machine {
             return;
         }
         self.sync.end_pull(&log);
-        self.keeping.shunned.retain(|_, until| *until > now.mono);
+        let for_ms = |failed: &Hash| if *failed == id { SHUN_MS } else { SHUN_OTHER_MS };
+        let shunned = self.keeping.shunned.get(&from).is_some_and(|(id, at)| now.mono.since_ms(*at) < for_ms(id));
         let busy = self.keeping.fetching.is_some() || self.keeping.in_flight.is_some();
         let is_known = self.keeping.joined_last.get(&from) == Some(&id);
-        if busy || is_known || self.keeping.shunned.contains_key(&from) {
+        if busy || is_known || shunned {
             return;
         }
         if bytes > limits::SNAPSHOT_BYTES_MAX {
-            return self.refuse_snapshot(now, from, format!("it would take {bytes} bytes"));
+            return self.refuse_snapshot(now, (from, id), format!("it would take {bytes} bytes"));
         }
         self.keeping.fetching = Some((from, id));
         self.effects.push(Effect::Fetch { from, id, bytes });
@@ -339,8 +345,8 @@ impl Machine {
         self.keeping.shunned.remove(peer);
     }
 
-    fn refuse_snapshot(&mut self, now: Now, from: NodeId, reason: String) {
-        self.keeping.shunned.insert(from, now.mono.after_ms(SHUN_MS));
+    fn refuse_snapshot(&mut self, now: Now, (from, id): (NodeId, Hash), reason: String) {
+        self.keeping.shunned.insert(from, (id, now.mono));
         self.effects.push(Effect::Notice(Notice::Snapshot(SnapshotNews::Refused { from, reason })));
     }
 
@@ -349,7 +355,7 @@ impl Machine {
         let fetched = self.keeping.fetching.take();
         let shared = match result {
             Ok(shared) => *shared,
-            Err(reason) => return self.refuse_snapshot(now, from, reason),
+            Err(reason) => return self.refuse_snapshot(now, fetched.unwrap_or((from, Hash::ZERO)), reason),
         };
         self.keeping.joined_last.extend(fetched);
         let Shared { logs, facts } = shared;

@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Machine;
 use super::io::{CommandError, Effect, Notice, Reply};
+use super::note::Note;
 use crate::election::{Duty, Silence, duty};
 use crate::facts::NodeInfo;
 use crate::ids::{JobId, LogId, NodeId, RequestId, Term};
+use crate::limits;
 use crate::log::Frontier;
 use crate::namespace::sys;
 use crate::schedule::{Health, Peer};
@@ -44,13 +46,18 @@ pub(super) struct Duties {
     written: BTreeMap<LogId, (Term, Mono)>,
     rejoining: Option<Rejoining>,
     look_due: Mono,
-    /// Nodes that were in the log when this one started, or were heard since. Of others the log came by hand or by way of others: their silence says nothing.
+    /// Nodes that this one has heard, in this life or an earlier one. Of others the log came by hand or by way of others: their silence says nothing.
     met: BTreeSet<NodeId>,
 }
 
 impl Duties {
-    pub(super) fn new(now: Mono) -> Self {
-        Self { look_due: now, ..Self::default() }
+    pub(super) fn new(now: Mono, met: BTreeSet<NodeId>) -> Self {
+        Self { look_due: now, met, ..Self::default() }
+    }
+
+    /// Whom this node has heard, for its next life.
+    pub(super) fn met(&self) -> impl Iterator<Item = &NodeId> {
+        self.met.iter()
     }
 
     /// When `Machine::succeed` must look at the latest.
@@ -129,7 +136,9 @@ impl Machine {
 
     /// A node was heard.
     pub(super) fn meet(&mut self, node: NodeId) {
-        self.duties.met.insert(node);
+        if self.duties.met.len() < limits::FLEET_MAX && self.duties.met.insert(node) {
+            self.outbox.notes.push(Note::Met { node });
+        }
     }
 
     /// Whether the silence of `node` may mean that it is gone: it was met once, or an operator says so.
@@ -152,7 +161,6 @@ impl Machine {
 
     /// After recovery: what this node owned when it went down. Others may have taken over meanwhile, so with others about it first listens.
     pub(super) fn resume_duties(&mut self, now: Now) {
-        self.duties.met.extend(self.facts.nodes().map(|(node, _)| *node));
         let alone = self.facts.nodes().all(|(node, _)| *node == self.me);
         let open =
             |log: &LogId| self.facts.jobs_in(log).any(|(_, job)| job.submit.as_ref().is_some() && !job.is_sealed());

@@ -13,6 +13,7 @@ mod retire;
 mod snapshot;
 mod spread;
 mod succession;
+mod twin;
 
 use expect_test::{Expect, expect};
 
@@ -58,7 +59,9 @@ fn submission(tasks: u32, ack: AckLevel) -> Command {
 fn show(effects: &[Effect]) -> String {
     let line = |effect: &Effect| match effect {
         Effect::Write { write, records } => {
-            let records: Vec<String> = records.iter().map(show_record).collect();
+            // Whom a node met goes along with any write.
+            let told = records.iter().filter(|record| !matches!(record, Record::Note(Note::Met { .. })));
+            let records: Vec<String> = told.map(show_record).collect();
             format!("write {}: {}", write.0, records.join("; "))
         }
         Effect::Gossip(batch) => format!("gossip {}", batch.header().first_seq),

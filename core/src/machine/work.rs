@@ -4,7 +4,8 @@
 //! acceptance: the grant in one's own log is one.
 
 use super::Machine;
-use super::io::{Assignment, Effect, Errand, Note, Spawn, Work};
+use super::io::{Assignment, Effect, Errand, Spawn, Work};
+use super::note::Note;
 use crate::event::Event;
 use crate::facts::{Handler, Outcome, Usage};
 use crate::ids::{Dot, GrantId, JobId, NodeId, RunId, Seat};

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::io::{AckLevel, CommandError, Effect, Note, Notice, Record, Reply};
+use super::io::{AckLevel, CommandError, Effect, Notice, Record, Reply};
+use super::note::Note;
 use super::outbox::InFlight;
 use super::resume::Accepted;
 use super::{Disk, Machine};
@@ -131,6 +132,7 @@ impl Machine {
                     self.keep_accepted(grant, Accepted { tasks, attempt, pool });
                     self.on_accept_durable(now, grant);
                 }
+                Record::Note(Note::Met { .. }) => {}
                 Record::CleanShutdown => {
                     self.stopped = true;
                     self.effects.push(Effect::Notice(Notice::Stopped));

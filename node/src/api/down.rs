@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::context::{Api, Reach};
 use super::convert::seen;
 use super::status::ApiError;
-use crate::driver::Stopped;
+use crate::driver::{Handle, Stopped};
 
 /// How long killed tasks may take to end: more than the grace between their SIGTERM and their SIGKILL.
 const KILLED_WITHIN: Duration = Duration::from_secs(9);
@@ -31,20 +31,22 @@ pub(super) async fn down(api: &Api, request: DownRequest) -> Result<DownReply, A
     let (tasks, view) = api.ask(look).await?;
     let mut left = tasks;
     if request.kill_jobs {
-        left = kill_jobs(api).await?;
+        left = give_up(&api.ctx.handle).await?;
     }
     api.ctx.stop.notify_one();
     Ok(DownReply { tasks, left, view: Some(view) })
 }
 
-/// Has everything killed and told; how many are not after a while.
-async fn kill_jobs(api: &Api) -> Result<u32, ApiError> {
-    if !api.ctx.handle.try_input(Input::GiveUp) {
-        return Err(Stopped::Busy.into());
+/// Has everything that runs here killed and told; how many are not after a while.
+///
+/// Cancel safety: as `down`.
+pub(crate) async fn give_up(handle: &Handle) -> Result<u32, Stopped> {
+    if !handle.try_input(Input::GiveUp) {
+        return Err(Stopped::Busy);
     }
     let until = Instant::now() + KILLED_WITHIN;
     loop {
-        let (left, is_told) = api.ask(|machine, _| (count(machine), machine.has_told_all())).await?;
+        let (left, is_told) = handle.ask(|machine, _| (count(machine), machine.has_told_all())).await?;
         if (left == 0 && is_told) || Instant::now() >= until {
             return Ok(left);
         }

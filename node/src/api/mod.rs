@@ -39,6 +39,7 @@ mod wait;
 mod workers;
 
 pub use context::{About, Base, Context, ReadHistory, ReadLog, ReadOrphans, ReadStorage, StorageStats};
+pub(crate) use down::give_up;
 pub use hub::{Generator, Generators};
 pub use serve::serve;
 pub use socket::BindError;

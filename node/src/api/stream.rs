@@ -125,6 +125,7 @@ impl News {
                     | Notice::DiskAccepts
                     | Notice::Gateway(_)
                     | Notice::Adopted { .. }
+                    | Notice::Twin
                     | Notice::GatewayFacts,
                 )) => {}
             }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use tracing::{debug, warn};
 use super::archivist::Keep;
 use super::fetch::Fetches;
 use super::serve::Serve;
+use super::voices::Voices;
 use crate::driver::{Edges, Handle};
 use crate::history::History;
 use crate::hwp::gateway;
@@ -50,6 +52,8 @@ pub(super) struct RealEdges {
     pub(super) history: History,
     /// Snapshots of others.
     pub(super) fetches: Fetches,
+    /// Who said what last.
+    pub(super) voices: Arc<Voices>,
     /// Signs presence.
     pub(super) signer: Signer,
     /// Where output goes.
@@ -67,7 +71,11 @@ impl Edges for RealEdges {
             Effect::Gossip(batch) => {
                 self.publish(Topic::Log, Bytes::copy_from_slice(batch.bytes()));
             }
-            Effect::Publish(presence) => self.publish(Topic::Presence, wire::sign_presence(&self.signer, &presence)),
+            Effect::Publish(presence) => {
+                let signed = wire::sign_presence(&self.signer, &presence);
+                self.voices.hear(presence.node, &signed);
+                self.publish(Topic::Presence, signed);
+            }
             Effect::Send { to, message } => {
                 let frame = wire::encode(&Control::Core(message));
                 if let Err(error) = self.net.send(PeerKey(to.0), Lane::Control, frame) {

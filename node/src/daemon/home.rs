@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use starling_core::machine::snapshot;
 
 use super::rendezvous::Rendezvous;
+use super::site::Site;
 use crate::config::{Config, names, secret};
 use crate::storage::snapshots::{Snapshots, Stored};
 use crate::storage::{Completion, Error as StoreError, Options, Recovery, Store};
@@ -27,6 +28,8 @@ const CANDIDATES_MAX: usize = 10_000;
 pub(super) struct Home {
     /// The data directory.
     pub(super) dir: PathBuf,
+    /// Where that lies, and whether it did before.
+    pub(super) site: Site,
     /// The secret half of the node's key.
     pub(super) seed: [u8; 32],
     /// The durable log.
@@ -78,8 +81,10 @@ fn open_dir(dir: &Path, config: &Config, on_done: OnDone) -> Result<Parts, Store
 }
 
 fn finish(dir: &Path, (store, recovery, snapshots, stored): Parts) -> anyhow::Result<Home> {
-    let seed = read_or_create_key(&dir.join("key"))?;
-    Ok(Home { dir: dir.to_owned(), seed, store, recovery, snapshots, stored })
+    let key = dir.join("key");
+    let seed = read_or_create_key(&key)?;
+    let site = Site::find(dir, &key).with_context(|| format!("looking where {} lies", dir.display()))?;
+    Ok(Home { dir: dir.to_owned(), site, seed, store, recovery, snapshots, stored })
 }
 
 fn read_or_create_key(path: &Path) -> anyhow::Result<[u8; 32]> {

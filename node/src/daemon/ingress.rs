@@ -5,9 +5,11 @@
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use bytes::Bytes;
 use starling_core::event::SignedBatch;
 use starling_core::ids::{ClusterId, JobId, LogId, NodeId};
 use starling_core::machine::{Input, Machine};
+use starling_core::schedule::Presence;
 use starling_core::time::Now;
 use starling_net::{Event, Events, Lane, PeerKey, Topic, Verdict};
 use tokio::sync::Semaphore;
@@ -16,6 +18,7 @@ use tracing::{debug, info, warn};
 use super::edges::log_key;
 use super::fetch::Fetches;
 use super::serve::Serve;
+use super::voices::Voices;
 use crate::driver::Handle;
 use crate::output::{self, Files, Kept, Pushes, Remote};
 use crate::storage::Reader;
@@ -51,11 +54,15 @@ pub(super) struct Ingress {
     pub(super) workers: String,
     /// For answers that read files.
     pub(super) runtime: tokio::runtime::Handle,
+    /// Who said what last.
+    pub(super) voices: Arc<Voices>,
+    /// This node.
+    pub(super) me: NodeId,
 }
 
 impl Ingress {
     /// Serves events until the network or the driver stops. For a thread of its own.
-    pub(super) fn run(self, mut events: Events) {
+    pub(super) fn run(mut self, mut events: Events) {
         while let Some(event) = events.blocking_recv() {
             if !self.take(event) {
                 break;
@@ -64,11 +71,15 @@ impl Ingress {
     }
 
     /// False once the driver has ended.
-    fn take(&self, event: Event) -> bool {
+    fn take(&mut self, event: Event) -> bool {
         let node = |peer: PeerKey| NodeId(peer.0);
         match event {
             Event::LinkUp { peer, addr } => {
                 info!(node = %node(peer), %addr, "linked");
+                for said in [node(peer), self.me].iter().filter_map(|node| self.voices.of(node)) {
+                    // No link any more: there will be another occasion.
+                    let _gone = self.net.send(peer, Lane::Control, wire::encode(&Control::Said(said.to_vec())));
+                }
                 self.handle.input(Input::LinkUp(node(peer)))
             }
             Event::LinkDown { peer, reason } => {
@@ -79,7 +90,7 @@ impl Ingress {
                 let from = node(from);
                 let input = match topic {
                     Topic::Log => self.open_batch(&bytes).map(|batch| Input::Batch { from, batch }),
-                    Topic::Presence => self.open_presence(&bytes),
+                    Topic::Presence => self.hear(&bytes),
                 };
                 self.net.verdict(tag, input.as_ref().map_or(Verdict::Reject, |input| self.judge(input)));
                 input.is_none_or(|input| self.handle.input(input))
@@ -122,14 +133,19 @@ impl Ingress {
         }
     }
 
-    fn open_presence(&self, bytes: &[u8]) -> Option<Input> {
-        let presence = match wire::open_presence(bytes) {
-            Ok(presence) => presence,
+    fn open_presence(bytes: &[u8]) -> Option<Presence> {
+        match wire::open_presence(bytes) {
+            Ok(presence) => Some(presence),
             Err(error) => {
                 debug!(%error, "presence dropped");
-                return None;
+                None
             }
-        };
+        }
+    }
+
+    fn hear(&mut self, bytes: &Bytes) -> Option<Input> {
+        let presence = Self::open_presence(bytes)?;
+        self.voices.hear(presence.node, bytes);
         for link in presence.links.iter().take(8).filter_map(|link| link.parse().ok()) {
             self.net.hint(link, Some(PeerKey(presence.node.0)));
         }
@@ -137,7 +153,7 @@ impl Ingress {
     }
 
     /// Keeps lines that a client pushed at another node. A peer that sends more than this node writes waits for its answers.
-    fn keep_pushed(&self, from: NodeId, id: u64, job: JobId, piece: bytes::Bytes) {
+    fn keep_pushed(&self, from: NodeId, id: u64, job: JobId, piece: Bytes) {
         let Ok(permit) = Arc::clone(&self.keeping).try_acquire_owned() else {
             return;
         };
@@ -157,9 +173,10 @@ impl Ingress {
         });
     }
 
-    fn control(&self, from: NodeId, bytes: &[u8]) -> bool {
+    fn control(&mut self, from: NodeId, bytes: &[u8]) -> bool {
         match minicbor::decode::<Control>(bytes) {
             Ok(Control::Core(message)) => self.handle.input(Input::Message { from, message }),
+            Ok(Control::Said(signed)) => self.hear(&Bytes::from(signed)).is_none_or(|input| self.handle.input(input)),
             Ok(Control::Piece { id, offset }) => {
                 // Full: the peer asks again.
                 let _full = self.serve.try_send(Serve::Piece { to: from, id, offset });
@@ -198,11 +215,11 @@ impl Ingress {
                 true
             }
             Ok(Bulk::Fetched { id, len, data }) => {
-                self.remote.answered(id, bytes::Bytes::copy_from_slice(data), len);
+                self.remote.answered(id, Bytes::copy_from_slice(data), len);
                 true
             }
             Ok(Bulk::Push { id, job, data }) => {
-                self.keep_pushed(from, id, job, bytes::Bytes::copy_from_slice(data));
+                self.keep_pushed(from, id, job, Bytes::copy_from_slice(data));
                 true
             }
             Ok(Bulk::Tail { place, stream, data }) => {
@@ -221,7 +238,7 @@ impl Ingress {
 }
 
 /// Raw batches from the disk, for those who read history.
-pub(super) fn history(reader: &Reader, log: &LogId, from: u64, max_bytes: usize) -> Result<Vec<bytes::Bytes>, String> {
+pub(super) fn history(reader: &Reader, log: &LogId, from: u64, max_bytes: usize) -> Result<Vec<Bytes>, String> {
     let found = reader.read(log_key(log), from, max_bytes).map_err(|error| error.to_string())?;
     Ok(found.into_iter().map(|(_, bytes)| bytes).collect())
 }

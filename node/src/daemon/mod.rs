@@ -16,9 +16,11 @@ mod ports;
 mod recover;
 mod rendezvous;
 mod serve;
+mod site;
 mod start;
 mod stats;
 mod tell;
+mod voices;
 mod whole;
 mod worker;
 

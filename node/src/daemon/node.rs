@@ -10,16 +10,17 @@ use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use starling_core::machine::{Input, Notice};
 use starling_core::resources::Resources;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, broadcast};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::api;
+use crate::api::{self, give_up};
 use crate::driver::Handle;
 use crate::hwp::edge::{self, Edge, Tls};
 use crate::supervise::Keeper;
@@ -28,6 +29,8 @@ use crate::supervise::Keeper;
 const MARKER_DEADLINE: Duration = Duration::from_secs(5);
 /// How long API clients may take to leave.
 const API_DEADLINE: Duration = Duration::from_secs(4);
+const TWIN: &str = "another process runs with this node's identity, and began before this one";
+const TWIN_HINT: &str = "To run a node of its own here, start with an empty --dir; to go on from this directory, stop the other process first";
 
 /// The workers' port.
 #[derive(Debug)]
@@ -94,7 +97,8 @@ impl Node {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
-        let mut news = self.handle.subscribe();
+        let (mut news, mut warnings) = (self.handle.subscribe(), self.handle.subscribe());
+        let mut has_twin = false;
         let (stop_api, api_stopped) = tokio::sync::oneshot::channel::<()>();
         let socket = self.dir.join("api.sock");
         let shutdown = async move {
@@ -113,10 +117,16 @@ impl Node {
             _ = interrupt.recv() => info!("interrupted; stopping"),
             _ = terminate.recv() => info!("asked to stop"),
             () = self.stop_asked.notified() => info!("asked to stop"),
+            () = twin(&mut warnings) => has_twin = true,
             Some(ended) = server.join_next() => {
                 ended.context("the API server panicked")?.context("serving the API")?;
             }
             Some(ended) = workers.join_next() => ended.context("the workers' server panicked")?,
+        }
+        if has_twin {
+            // Its other half knows nothing of these tasks, and their owners will hear of them from nobody.
+            let left = give_up(&self.handle).await.unwrap_or(0);
+            info!(left, "the tasks that ran here were ended");
         }
         self.handle.try_input(Input::Shutdown);
         let marker = async {
@@ -143,6 +153,18 @@ impl Node {
         // They were told when the API was, and get less time.
         workers.shutdown().await;
         drop(self.threads);
+        ensure!(!has_twin, "{TWIN}: the data directory {} is a copy, or was copied. {TWIN_HINT}", self.dir.display());
         Ok(())
+    }
+}
+
+/// Waits until it is certain that another process has this node's identity.
+async fn twin(news: &mut broadcast::Receiver<Notice>) {
+    loop {
+        match news.recv().await {
+            Ok(Notice::Twin) => return,
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
     }
 }

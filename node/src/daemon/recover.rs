@@ -24,6 +24,7 @@ pub(super) fn recover(
     records: storage::Recovery,
     clock: &Clock,
     found: &Found,
+    moved: bool,
 ) -> anyhow::Result<Machine> {
     if let Some(torn) = &records.torn {
         warn!(file = %torn.file.display(), offset = torn.offset, bytes = torn.bytes_cut, "the log had a torn tail; it was cut after the last whole record");
@@ -59,6 +60,10 @@ pub(super) fn recover(
     }
     if foreign > 0 {
         bail!("the data directory holds {foreign} batches of another cluster; use its secret, or an empty --dir");
+    }
+    if moved {
+        warn!("the data directory was copied or restored from elsewhere; if its original runs still, stop one of them");
+        recovery.moved();
     }
     recovery.resume(found.survivors(), found.books());
     Ok(recovery.finish(clock.now()))

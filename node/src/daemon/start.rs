@@ -16,6 +16,7 @@ use starling_core::event::{Signer, cluster_id};
 use starling_core::ids::{ClusterId, NodeId};
 use starling_core::machine::{Identity, Input, Machine};
 use starling_core::resources::Resources;
+use starling_core::time::Wall;
 use starling_net::{Lane, PeerKey, SendError};
 use tokio::sync::Semaphore;
 use tracing::warn;
@@ -29,7 +30,9 @@ use super::ingress::{self, Ingress};
 use super::node::Node;
 use super::rendezvous::Rendezvous;
 use super::serve::{Serve, Server};
+use super::site::Site;
 use super::stats::Monitor;
+use super::voices::Voices;
 use super::whole::Whole;
 use super::{discovery, gateways, ports, recover, stats, tell};
 use crate::api;
@@ -58,6 +61,7 @@ const KEEPING_MAX: usize = 64;
 /// What is known once the log has been read.
 struct Opened {
     dir: PathBuf,
+    site: Site,
     name: String,
     seed: [u8; 32],
     signer: Signer,
@@ -94,8 +98,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
     let reader = opened.store.reader();
     let past = monitor::History::default();
     let api = api(&parts, &opened, about(&opened, config, started), &reader, &past);
-    let (serve, serves) = sync_channel(SERVES);
-    let (keep, keeping) = sync_channel(KEEPS);
+    let ((serve, serves), (keep, keeping)) = (sync_channel(SERVES), sync_channel(KEEPS));
     let (fetches, fetching) = fetch::channel();
     let ingress = ingress(&parts, &opened, &net, [&api_addr, &workers_addr], (serve.clone(), fetches.clone()), runtime);
     let monitor = Monitor {
@@ -129,6 +132,7 @@ pub(super) fn start(config: &Config, runtime: &tokio::runtime::Handle) -> anyhow
         history: opened.history,
         fetches,
         signer: opened.signer,
+        voices: parts.voices,
         files: parts.files,
         handle: handle.clone(),
         made: BTreeSet::new(),
@@ -176,11 +180,15 @@ struct Parts {
     gateway: gateway::Handle,
     tunnels: Tunnels,
     edge: Edge,
+    voices: Arc<Voices>,
 }
 
 fn parts(opened: &mut Opened, net: &starling_net::Handle, runtime: &tokio::runtime::Handle) -> anyhow::Result<Parts> {
     let (me, files) = (opened.signer.node(), Files::under(&opened.dir));
     let handle = opened.handle.clone();
+    if opened.site.moved {
+        runtime.spawn(opened.site.clone().settle_later(me, handle.subscribe()));
+    }
     let (remote, pushes) = (remote(net), pushes(me, files.clone(), net));
     let tails = tell::tails(me, files.clone(), net.clone());
     let keeper = keeper(opened, Arc::clone(&tails), runtime)?;
@@ -188,7 +196,8 @@ fn parts(opened: &mut Opened, net: &starling_net::Handle, runtime: &tokio::runti
     let gateway = gateway::start(handle.clone(), files.clone(), me, tails, runtime).context("starting the gateway")?;
     let tunnels = Tunnels::new(net.clone());
     let edge = gateways::start(handle.clone(), &gateway, &tunnels, pushes.clone(), runtime);
-    Ok(Parts { me, handle, files, remote, pushes, keeper, relays, gateway, tunnels, edge })
+    let voices = Arc::default();
+    Ok(Parts { me, handle, files, remote, pushes, keeper, relays, gateway, tunnels, edge, voices })
 }
 
 /// Takes charge of the supervisors that were found.
@@ -227,6 +236,8 @@ fn ingress(
         pushes: parts.pushes.clone(),
         keeping: Arc::new(Semaphore::new(KEEPING_MAX)),
         runtime: runtime.clone(),
+        voices: Arc::clone(&parts.voices),
+        me: parts.me,
     }
 }
 
@@ -238,6 +249,11 @@ fn about(opened: &Opened, config: &Config, started: Instant) -> api::About {
         loopback_only: config.loopback_only(),
         started,
     }
+}
+
+/// A number for this start of the process that is greater at each later one: milliseconds, and chance behind them.
+fn boot(wall: Wall) -> u64 {
+    (wall.0 << 20) | u64::from(rand::random::<u32>() >> 12)
 }
 
 /// Opens the data directory and reads the log.
@@ -256,11 +272,11 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let rendezvous = Rendezvous::open(meeting, &cluster, &me).with_context(at)?;
     let name = home.name(config, &rendezvous)?;
     let offers = offers(config)?;
-    let Home { dir, seed, store, recovery, snapshots, stored } = home;
+    let Home { dir, site, seed, store, recovery, snapshots, stored } = home;
     let history = History::open(&dir).context("opening the history of retired jobs")?;
     let archive = if config.keep.archive.value { Archive::Whole } else { Archive::Recent };
     let clean = recovery.clean;
-    let identity = Identity { signer: signer.clone(), secret: cluster_secret, boot: rand::random() };
+    let identity = Identity { signer: signer.clone(), secret: cluster_secret, boot: boot(clock.now().wall) };
     let mut core = CoreConfig {
         version: env!("CARGO_PKG_VERSION").into(),
         labels: config.labels.value.clone(),
@@ -277,8 +293,9 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
         stop_orphans(&me);
     }
     config.liveness.apply(&mut core);
-    let machine = recover::recover(core, identity, stored, recovery, &clock, &survey)?;
+    let machine = recover::recover(core, identity, stored, recovery, &clock, &survey, site.moved)?;
     Ok(Opened {
+        site,
         spool,
         found: Some(survey),
         dir,

@@ -143,6 +143,7 @@ impl<E: Edges> Driver<E> {
                 error!(%reason, "the disk refuses writes; new submissions are refused");
             }
             Notice::DiskAccepts => warn!("the disk takes writes again"),
+            Notice::Twin => error!("another process runs with this node's identity"),
             Notice::Stopped => self.stopped = true,
         }
         // Nobody may be listening.

@@ -79,6 +79,7 @@ pub(super) async fn watch(
                 | Notice::DiskAccepts
                 | Notice::Gateway(_)
                 | Notice::Adopted { .. }
+                | Notice::Twin
                 | Notice::GatewayFacts,
             ) => continue,
             Ok(Notice::Stopped) | Err(RecvError::Closed) => return,
@@ -106,6 +107,7 @@ async fn touched(driver: &Handle, batch: &SignedBatch, news: &mut broadcast::Rec
                 | Notice::DiskAccepts
                 | Notice::Gateway(_)
                 | Notice::Adopted { .. }
+                | Notice::Twin
                 | Notice::GatewayFacts
                 | Notice::Stopped,
             ) => {}

@@ -62,6 +62,9 @@ pub enum Control {
         #[n(1)]
         offset: u64,
     },
+    /// A presence as its author signed it: the sender's own, or what was last said in the receiver's name, by it or by a twin.
+    #[n(4)]
+    Said(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
 }
 
 /// A frame on lane Bulk.

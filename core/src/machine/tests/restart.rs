@@ -315,3 +315,16 @@ fn words_of_others_about_jobs_never_submitted_do_not_number_new_ones() {
     let text = host.step(2, command(submission(1, AckLevel::Local)));
     assert!(text.contains("reply 1: job 1"), "{text}");
 }
+
+#[test]
+fn a_copy_leaves_the_next_epochs_to_its_original_even_after_a_clean_stop() {
+    let mut host = Host::new(1);
+    host.step(1, command(submission(1, AckLevel::Local)));
+    host.step(2, Input::Shutdown);
+    let records = host.restart(1).records;
+    assert_eq!(Host::with(1, records.clone()).machine.own_log().epoch, Epoch(1));
+    let mut recovery = recovery(1);
+    records.into_iter().for_each(|record| recovery.record(record));
+    recovery.moved();
+    assert!(recovery.finish(now(0)).own_log().epoch.0 > 16);
+}

@@ -4,6 +4,7 @@ use super::super::snapshot::{self, Local, Shared, SnapshotError};
 use super::*;
 use crate::event::{SignedBatch, cluster_id};
 use crate::ids::Hash;
+use crate::machine::Outlook;
 use crate::testing::{Author, node};
 
 fn config() -> Config {
@@ -84,6 +85,25 @@ fn a_snapshot_and_the_log_beyond_it_bring_back_the_same_node() {
     assert_eq!(again(&mut by_snapshot), again(&mut by_log), "it reports what it lost, and goes on, alike");
 }
 
+/// Whether the silence of node 2 means anything to a node that was just started.
+fn counts_on(machine: &Machine) -> bool {
+    machine.outlook(now(20_000), &node(2)) != Outlook::Lives
+}
+
+#[test]
+fn who_was_heard_is_known_in_the_next_life_and_who_was_only_heard_of_is_not() {
+    let mut machine = start(1, None, &[]);
+    let mut author = Author::new(2);
+    let (theirs, _) = run(&mut machine, 1, command(Command::Import(batches(&mut author, 2))));
+    assert!(!counts_on(&start(1, None, &theirs)), "its log came by hand");
+    machine.step(now(2), Input::LinkUp(node(2)));
+    assert!(run(&mut machine, 3, Input::Tick).0.is_empty(), "that alone is worth no write");
+    let (more, _) = run(&mut machine, 4, command(submission(3, AckLevel::Local)));
+    let (_, snapshot) = run(&mut machine, 1_500, Input::Tick);
+    assert!(counts_on(&start(1, None, &[theirs, more].concat())));
+    assert!(counts_on(&start(1, snapshot.as_ref(), &[])));
+}
+
 #[test]
 fn records_that_the_snapshot_covers_change_nothing() {
     let (mut machine, records, snapshot) = busy();
@@ -126,16 +146,16 @@ fn a_batch_below_a_snapshot_is_a_duplicate_and_the_last_one_still_shows_a_fork()
 /// A node that was offered a snapshot by node 2 in answer to its pull.
 fn offered(machine: &mut Machine) -> String {
     machine.step(now(1), Input::LinkUp(node(2)));
-    offered_again(machine)
+    offered_again(machine, 3, 9)
 }
 
-fn offered_again(machine: &mut Machine) -> String {
+fn offered_again(machine: &mut Machine, at: u64, id: u8) -> String {
     let mut author = Author::new(3);
     let batch = batches(&mut author, 3).pop().unwrap();
-    machine.step(now(2), Input::Batch { from: node(2), batch });
+    machine.step(now(at), Input::Batch { from: node(2), batch });
     let log = author.log();
-    let message = Message::SnapshotAhead { log, id: Hash([9; 32]), bytes: 4_000 };
-    show(&machine.step(now(3), Input::Message { from: node(2), message }))
+    let message = Message::SnapshotAhead { log, id: Hash([id; 32]), bytes: 4_000 };
+    show(&machine.step(now(at), Input::Message { from: node(2), message }))
 }
 
 #[test]
@@ -154,7 +174,8 @@ fn a_node_that_is_far_behind_joins_a_snapshot_and_goes_on_from_there() {
     run(&mut behind, 4, Input::Batch { from: node(2), batch: all[7].clone() });
     let fetched = Input::Fetched { from: node(2), result: Ok(Box::new(shared)) };
     let (written, own) = run(&mut behind, 5, fetched);
-    assert_eq!(written, [Record::Batch(all[7].clone())], "only what is beyond needs to be written");
+    let met = Record::Note(Note::Met { node: node(2) });
+    assert_eq!(written, [Record::Batch(all[7].clone()), met], "only what is beyond needs to be written");
     let own = own.expect("a snapshot of its own takes the other's place");
     run(&mut behind, 6, Input::Batch { from: node(2), batch: all[8].clone() });
     run(&mut ahead, 1_600, Input::Batch { from: node(3), batch: all[7].clone() });
@@ -174,7 +195,15 @@ fn an_offer_that_nobody_asked_for_is_ignored_and_a_bad_snapshot_is_not_asked_for
     assert!(offered(&mut machine).contains("fetch"));
     let refused = Input::Fetched { from: node(2), result: Err("its facts have another root".into()) };
     assert!(show(&machine.step(now(4), refused)).contains("Refused"));
-    assert!(!offered_again(&mut machine).contains("fetch"), "not from the same peer so soon");
+    assert!(!offered_again(&mut machine, 3, 9).contains("fetch"), "not from the same peer so soon");
+    assert!(!offered_again(&mut machine, 100, 8).contains("fetch"), "nor its next one at once");
+    assert!(!offered_again(&mut machine, 3_000, 9).contains("fetch"), "that very one");
+    assert!(
+        offered_again(&mut machine, 3_000, 8).contains("fetch"),
+        "the peer had written another while this one came"
+    );
+    let refused = Input::Fetched { from: node(2), result: Err("it stopped answering".into()) };
+    machine.step(now(3_001), refused);
     assert!(offered(&mut machine).contains("fetch"), "one that has come back may have become better");
 }
 
@@ -230,4 +259,31 @@ fn an_acceptance_outlives_the_note_that_the_snapshot_covers() {
     let mut again = start(1, Some(&snapshot.unwrap()), &[]);
     let text = show(&again.step(now(1), Input::Tick));
     assert!(text.contains("JobFinished 1"), "the owner hears that the task was lost: {text}");
+}
+
+#[test]
+fn what_waits_for_the_disk_is_on_it_with_a_snapshot_that_holds_it() {
+    let mut ahead = start(2, None, &[]);
+    let mut author = Author::new(3);
+    let all = batches(&mut author, 9);
+    let heard = |batch: &SignedBatch| Input::Batch { from: node(3), batch: batch.clone() };
+    all[..7].iter().for_each(|batch| drop(run(&mut ahead, 1, heard(batch))));
+    let (_, snapshot) = run(&mut ahead, 1_500, Input::Tick);
+    let shared = Shared::from_bytes(&snapshot.unwrap().shared, &cluster_id(&SECRET)).unwrap();
+    let up_to_seven = ahead.frontier().tip(&author.log());
+
+    let mut behind = start(1, None, &[]);
+    assert!(offered(&mut behind).contains("fetch 4000 bytes"));
+    all[..5].iter().for_each(|batch| drop(run(&mut behind, 4, heard(batch))));
+    // Two more that the snapshot holds, and one that it does not, are being written.
+    let effects: Vec<Effect> = all[5..8].iter().flat_map(|batch| behind.step(now(5), heard(batch))).collect();
+    let write = last_write(&effects).unwrap();
+    behind.step(now(6), Input::Fetched { from: node(2), result: Ok(Box::new(shared)) });
+    assert_eq!(behind.frontier().tip(&author.log()), up_to_seven, "its facts hold that much");
+    assert_eq!(behind.facts().to_bytes(), ahead.facts().to_bytes());
+    behind.step(now(7), Input::WriteFailed { write, reason: "no space left".into() });
+    assert_eq!(behind.frontier().tip(&author.log()), up_to_seven);
+    run(&mut behind, 1_100, heard(&all[7]));
+    run(&mut ahead, 1_600, heard(&all[7]));
+    assert_eq!(behind.frontier().tip(&author.log()), ahead.frontier().tip(&author.log()));
 }

@@ -170,6 +170,7 @@ async fn changed(news: &mut broadcast::Receiver<Notice>) -> bool {
                 Notice::Folded(_)
                 | Notice::NodeDead(_)
                 | Notice::Adopted { .. }
+                | Notice::Twin
                 | Notice::Forked(_)
                 | Notice::RootMismatch(_)
                 | Notice::DiskRefuses(_)

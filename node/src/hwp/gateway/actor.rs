@@ -113,6 +113,7 @@ async fn watch(driver: driver::Handle, mut news: broadcast::Receiver<Notice>, tx
                 | Notice::Snapshot(_)
                 | Notice::DiskAccepts
                 | Notice::Adopted { .. }
+                | Notice::Twin
                 | Notice::GatewayFacts,
             ) => continue,
             Ok(Notice::Stopped) | Err(RecvError::Closed) => {
