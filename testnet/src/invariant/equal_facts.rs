@@ -41,7 +41,23 @@ pub(crate) fn difference(one: &Facts, other: &Facts) -> String {
             return format!("job {id:?}, retired {retired:?}: {ours:?} and {theirs:?}");
         }
     }
-    format!("not in jobs; retired are {:?} and {:?}", one.retired(), other.retired())
+    let nodes = |facts: &Facts| facts.nodes().map(|node| format!("{node:?}")).collect::<Vec<_>>();
+    for (ours, theirs) in nodes(one).iter().zip(&nodes(other)) {
+        if ours != theirs {
+            return format!("node {ours} and {theirs}");
+        }
+    }
+    let others = |facts: &Facts| {
+        format!(
+            "{:?}, {:?}, {:?}, {:?}, opaque {}",
+            facts.gateway(),
+            facts.owners(),
+            facts.retired(),
+            facts.declarations(),
+            facts.opaque_count()
+        )
+    };
+    format!("not in jobs or nodes: {} and {}", others(one), others(other))
 }
 
 /// At rest: all machines are equal. `number` is 20 where some of them ran an older version before.

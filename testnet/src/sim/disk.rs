@@ -71,7 +71,7 @@ impl Books {
                 }
             }
             Record::Note(Note::Accepted { grant, .. }) => drop(self.notes.insert(*grant)),
-            Record::CleanShutdown => {}
+            Record::Note(Note::Met { .. }) | Record::CleanShutdown => {}
         }
     }
 

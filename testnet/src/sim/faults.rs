@@ -8,7 +8,7 @@ use starling_core::machine::Input;
 use starling_core::time::Mono;
 
 use super::marks::Mark;
-use super::options::{EveryMs, Faults};
+use super::options::EveryMs;
 use super::process::Crash;
 use super::world::{Event, Seat, World};
 
@@ -25,6 +25,7 @@ pub(crate) enum Fault {
     RelayLoss,
     WorkerLoss,
     Gone,
+    Twin,
     Rollback,
     Rot,
     /// A partition changes or ends.
@@ -38,7 +39,15 @@ pub(crate) enum Fault {
 impl World {
     pub(crate) fn plan_faults(&mut self) {
         let all = [Fault::Crash, Fault::CleanStop, Fault::Partition, Fault::Pause, Fault::FullDisk, Fault::ClockStep];
-        let rarer = [Fault::RelayLoss, Fault::WorkerLoss, Fault::DaemonCrash, Fault::Gone, Fault::Rollback, Fault::Rot];
+        let rarer = [
+            Fault::RelayLoss,
+            Fault::WorkerLoss,
+            Fault::DaemonCrash,
+            Fault::Gone,
+            Fault::Rollback,
+            Fault::Rot,
+            Fault::Twin,
+        ];
         for fault in all.into_iter().chain(rarer) {
             self.plan(fault);
         }
@@ -60,6 +69,7 @@ impl World {
             Fault::RelayLoss => self.faults.relay_loss,
             Fault::WorkerLoss => self.faults.worker_loss,
             Fault::Gone => self.faults.gone,
+            Fault::Twin => self.faults.twin,
             Fault::Rollback => self.faults.rollback,
             Fault::Rot => self.faults.rot,
             Fault::Cut { .. } => None,
@@ -75,9 +85,7 @@ impl World {
     }
 
     pub(crate) fn on_fault(&mut self, fault: Fault) {
-        if self.faults
-            == (Faults { disk_ms_max: self.faults.disk_ms_max, delay_ms_max: self.faults.delay_ms_max, ..Faults::NONE })
-        {
+        if self.faults == self.faults.healed() {
             return;
         }
         let seat = self.pick();
@@ -86,6 +94,7 @@ impl World {
             Fault::Crash => self.crash_for_a_while(seat),
             // Once is enough.
             Fault::Gone => return self.lose_for_ever(seat),
+            Fault::Twin => self.beget(seat),
             Fault::Rollback => {
                 self.crash_for_a_while(seat);
                 self.roll_back(seat);
@@ -230,8 +239,7 @@ impl World {
 
     /// Everything works again: faults end, paths open, disks have room, nodes are up.
     pub(crate) fn heal(&mut self) {
-        self.faults =
-            Faults { disk_ms_max: self.faults.disk_ms_max, delay_ms_max: self.faults.delay_ms_max, ..Faults::NONE };
+        self.faults = self.faults.healed();
         self.trace.line(self.now, || "everything heals".into());
         for seat in self.seats().collect::<Vec<_>>() {
             let node = self.node_mut(seat);

@@ -52,6 +52,7 @@ marks! {
     AntiEntropy: "a pull that anti-entropy brought about",
     OwnLogPulled: "an own log pulled from others (L3)",
     EpochFrozen: "an epoch frozen because others held more of it (L3)",
+    Yielded: "a node that ended because an elder process has its identity",
     Forked: "a fork seen and folded (L6)",
     FalseDeath: "a node held for dead that lived",
     GrantVoided: "a grant withdrawn by its owner",
@@ -292,7 +293,7 @@ impl World {
             Notice::Snapshot(SnapshotNews::Failed(_)) => self.mark(Mark::SnapshotFailed),
             Notice::Snapshot(SnapshotNews::Joined(_)) => self.mark(Mark::SnapshotJoined),
             Notice::Snapshot(SnapshotNews::Refused { .. }) => self.mark(Mark::SnapshotRefused),
-            Notice::RootMismatch(_) | Notice::GatewayFacts | Notice::Stopped => {}
+            Notice::RootMismatch(_) | Notice::GatewayFacts | Notice::Twin | Notice::Stopped => {}
         }
     }
 

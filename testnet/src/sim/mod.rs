@@ -24,6 +24,7 @@ mod run;
 pub mod scenario;
 pub mod shrink;
 mod trace;
+mod twins;
 mod workers;
 mod world;
 

@@ -114,11 +114,12 @@ impl World {
         self.network.pair(a, b).up && self.link_is_fresh(a, b) && self.reachable(a, b)
     }
 
-    /// Whether every pair has a working link.
+    /// Whether all nodes are up to stay, and every pair of them has a working link.
     pub(crate) fn all_linked(&self) -> bool {
         let works = |a: Seat, b: Seat| a >= b || !self.network.is_wanted(a, b) || self.is_linked(a, b);
         let there = |seat: &Seat| !self.node(*seat).gone;
-        self.seats().filter(there).all(|a| self.seats().filter(there).all(|b| works(a, b)))
+        let is_up = |seat: Seat| self.node(seat).machine.is_some() && !self.stopping.contains(&seat);
+        self.seats().filter(there).all(|a| is_up(a) && self.seats().filter(there).all(|b| works(a, b)))
     }
 
     /// Something happened to one of the two, or between them: see to their link in a while.
@@ -168,6 +169,10 @@ impl World {
             } else if self.node(seat).life == life {
                 self.step(seat, Input::LinkDown(peer));
             }
+        }
+        if works {
+            // Who hears others again, if only for a moment, has not been cut off all the time.
+            self.look_at_gateways();
         }
         self.refresh_pair(a, b);
     }

@@ -20,7 +20,7 @@ use super::world::{Event, SECRET, Seat, World};
 use crate::invariant::Violation;
 
 /// The wall clock at the start of every run.
-const WALL_START_MS: u64 = 1_790_000_000_000;
+pub(crate) const WALL_START_MS: u64 = 1_790_000_000_000;
 
 /// One node over all its lives.
 #[derive(Debug)]
@@ -127,10 +127,12 @@ impl World {
             recovery.resume(survivors, books);
         }
         let origin = self.rng.below(1_000_000);
+        let now = self.now;
         let node = self.node_mut(seat);
         node.origin = origin;
         node.life += 1;
-        let machine = recovery.finish(Now { mono: Mono(origin), wall: Wall(0) });
+        let started = node.clock(now);
+        let machine = recovery.finish(started);
         let frontier = machine.frontier().clone();
         let (id, life) = (node.id, node.life);
         let runs = machine.executor().run_ids().map(|(run, grant, task)| ((grant, task), run)).collect();

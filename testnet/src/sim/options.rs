@@ -55,6 +55,8 @@ pub struct Faults {
     pub fork: PerMille,
     /// One node is lost for ever, with its disk, at some moment before this.
     pub gone: EveryMs,
+    /// Copies of a node's data directory that run elsewhere for a while.
+    pub twin: EveryMs,
     /// Crashes that take the end of the disk along: a restored backup, or writes that were confirmed and never made.
     pub rollback: EveryMs,
     /// Crashes after which one record on the disk cannot be read.
@@ -89,6 +91,7 @@ impl Faults {
         hostile: None,
         fork: PerMille(0),
         gone: None,
+        twin: None,
         rollback: None,
         rot: None,
         delay_ms_max: 3,
@@ -139,6 +142,7 @@ impl Faults {
             worker_loss: every(1_000, 6_000),
             fork: PerMille(if every(0, 1).is_some() { 200 } else { 0 }),
             gone: None,
+            twin: None,
             rollback: every(5_000, 30_000),
             rot: every(5_000, 30_000),
         }
@@ -360,6 +364,10 @@ impl Options {
         let mut gone = Rng::new(seed ^ 0x474f_4e45_0000_0001);
         if faults != Faults::NONE && gone.below(4) == 0 {
             faults.gone = Some(5_000 + gone.below(25_000));
+        }
+        let mut twin = Rng::new(seed ^ 0x5457_494e_0000_0001);
+        if faults != Faults::NONE && twin.below(6) == 0 {
+            faults.twin = Some(5_000 + twin.below(20_000));
         }
         Self {
             seed,

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use starling_core::ids::{JobId, LogId};
+use starling_core::ids::{JobId, LogId, NodeId};
 use starling_core::log::Frontier;
 use starling_core::machine::AckLevel;
 use starling_core::time::Mono;
@@ -87,9 +87,7 @@ impl World {
         let seat = self.pick();
         self.look_inside(seat);
         self.look_across();
-        if !self.options.sabotage.is_of_succession() {
-            self.look_at_gateways();
-        }
+        self.look_at_gateways();
         self.look_at_owners();
     }
 
@@ -119,7 +117,10 @@ impl World {
     }
 
     /// Who acts, whom they can reach, and whether two of them hear each other.
-    fn look_at_gateways(&mut self) {
+    pub(crate) fn look_at_gateways(&mut self) {
+        if self.options.sabotage.is_of_succession() || self.options.watch != Watch::Close {
+            return;
+        }
         let acts = |world: &Self, seat: Seat| {
             let node = world.node(seat);
             let awake = node.paused_until <= world.now;
@@ -209,7 +210,13 @@ impl World {
     }
 
     fn all_hold(&self, held: &[Frontier]) -> bool {
-        convergence::look(self.machines(), held).is_none() && self.branches().is_none()
+        convergence::look(self.machines(), held).is_none() && self.branches().is_none() && self.agree_on_forks()
+    }
+
+    /// Whether all frontiers show the same of logs with several histories, also of what snapshots took the place of.
+    fn agree_on_forks(&self) -> bool {
+        let tips = |log: &LogId| self.machines().map(|(_, machine)| machine.frontier().tip(log)).collect::<Vec<_>>();
+        self.rules.library.forked().all(|log| tips(log).windows(2).all(|pair| pair[0] == pair[1]))
     }
 
     /// How much longer it may take where authors contradicted themselves.
@@ -219,12 +226,22 @@ impl World {
 
     fn is_done(&self) -> bool {
         let sealed = sealed::look(self.current(), &self.promised()).is_none() && self.processes.is_idle();
-        let honest = |node: &starling_core::ids::NodeId| self.by_id.contains_key(node);
+        let honest = |node: &NodeId| self.by_id.contains_key(node);
         let is_small = |(seat, machine): (Seat, &starling_core::machine::Machine)| {
             machine.retained() == 0 && live_only::look(seat, machine.facts(), honest).is_none()
         };
         // Whoever took over jobs that were sealed already retires them too.
-        sealed && (self.options.keep.retain_ms.is_none() || self.current().all(is_small))
+        sealed && self.all_inherited() && (self.options.keep.retain_ms.is_none() || self.current().all(is_small))
+    }
+
+    /// Whether the jobs of nodes that are lost for ever belong to others everywhere: until then somebody has yet to take them over.
+    fn all_inherited(&self) -> bool {
+        let gone: Vec<NodeId> = self.nodes.iter().filter(|node| node.gone).map(|node| node.id).collect();
+        self.current().all(|(_, machine)| {
+            let facts = machine.facts();
+            let mut jobs = facts.jobs().filter(|(_, job)| job.submit.as_ref().is_some());
+            !jobs.any(|(id, _)| gone.contains(&facts.owners().owner_of(&id.log)))
+        })
     }
 
     /// Jobs that were acknowledged, and those that became durable although nobody could be told.
@@ -296,7 +313,7 @@ impl World {
         if self.options.keep.retain_ms.is_none() {
             return;
         }
-        let honest = |node: &starling_core::ids::NodeId| self.by_id.contains_key(node);
+        let honest = |node: &NodeId| self.by_id.contains_key(node);
         let found = self.current().find_map(|(seat, machine)| live_only::look(seat, machine.facts(), honest));
         self.broken(found);
     }

@@ -165,6 +165,7 @@ pub(crate) fn of_effect(effect: &Effect) -> [u64; 3] {
                     SnapshotNews::Joined(node) => 8 ^ node.prefix(),
                     SnapshotNews::Refused { from, .. } => 9 ^ from.prefix(),
                 },
+                Notice::Twin => 10,
                 Notice::Adopted { log: of, by } => log(of) ^ by.prefix() << 1,
             };
             [29, what, 0]

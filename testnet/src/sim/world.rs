@@ -25,6 +25,7 @@ use super::options::{Faults, Options, Sabotage, Spreading, Watch};
 use super::process::{Crash, Processes};
 use super::queue::Queue;
 use super::trace::{self, Trace};
+use super::twins::Twin;
 use super::workers::Outsider;
 use crate::invariant::{Rules, Violation, clock_blind, equal_facts};
 
@@ -53,6 +54,8 @@ pub(crate) enum Event {
     Fetch { seat: Seat, life: u32, from: NodeId, id: Hash },
     Restart(Seat),
     Resume(Seat),
+    Twin,
+    Yield(Seat),
     Fault(Fault),
     Submit,
     Cancel,
@@ -108,6 +111,8 @@ pub(crate) struct World {
     pub(crate) violation: Option<Violation>,
     /// Nodes that were told to stop.
     pub(crate) stopping: BTreeSet<Seat>,
+    /// Another process with a node's identity.
+    pub(crate) twin: Option<Twin>,
     /// Whether some node ran an older version at first.
     pub(crate) was_mixed: bool,
     pub(crate) memory: Memory,
@@ -136,6 +141,7 @@ impl World {
             cluster: cluster_id(&SECRET),
             violation: None,
             stopping: BTreeSet::new(),
+            twin: None,
             was_mixed: nodes.iter().any(|node| node.old),
             memory: Memory::default(),
             mesh: (options.spread == Spreading::Mesh).then(|| Mesh::new(options.nodes)),
@@ -208,6 +214,8 @@ impl World {
             Event::Fault(fault) => self.on_fault(fault),
             Event::Submit => self.on_submit(),
             Event::Cancel => self.on_cancel(),
+            Event::Twin => self.on_twin(),
+            Event::Yield(seat) => self.on_yield(seat),
             Event::Hostile => self.on_hostile(),
             Event::Heartbeat(seat) => self.on_heartbeat(seat),
             Event::Lazy { from, to, batch } => self.on_lazy(from, to, batch),
@@ -303,7 +311,10 @@ impl World {
         match effect {
             Effect::Write { write, records } => self.write(seat, write, records),
             Effect::Gossip(batch) => self.gossip(seat, batch),
-            Effect::Publish(presence) => self.send_all(seat, &Packet::Presence(Arc::new(presence))),
+            Effect::Publish(presence) => {
+                self.on_voice(seat, &presence);
+                self.send_all(seat, &Packet::Presence(Arc::new(presence)));
+            }
             Effect::Send { to, message } => {
                 if let Some(to) = self.by_id.get(&to).copied() {
                     self.send(seat, to, Packet::Message(Box::new(message)));
@@ -458,6 +469,7 @@ impl World {
                     self.dismiss_workers(seat);
                 }
             }
+            Notice::Twin => self.on_told_of_twin(seat),
             Notice::Stopped if self.stopping.remove(&seat) => self.stop(seat),
             Notice::Folded(batch) => self.on_spread(&batch),
             Notice::Snapshot(_)
