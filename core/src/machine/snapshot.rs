@@ -81,8 +81,8 @@ pub struct Local {
     /// Its clock: never behind anything that it signed.
     #[n(3)]
     pub clock: Hlc,
-    /// Nodes that it has heard.
-    #[n(4)]
+    /// Nodes that it has heard. Absent in what older versions wrote.
+    #[cbor(n(4), default)]
     pub met: Vec<NodeId>,
 }
 

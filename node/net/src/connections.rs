@@ -39,8 +39,14 @@ pub(crate) struct Connection {
     pulse: Arc<Pulse>,
     kill: Arc<Kill>,
     pub(crate) stage: Stage,
-    /// When the peer must have told what its gossip listens to; `None` once it has.
-    greeting_due: Option<Instant>,
+    /// When the peer must have told what its gossip listens to, and whether that was looked at once already; `None` once it has.
+    greeting_due: Option<(Instant, Look)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    First,
+    Second,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,7 +64,7 @@ impl Connection {
     fn expiry(&self) -> Option<Instant> {
         match self.stage {
             Stage::Opening => Some(self.since + limits::LINK_WAIT),
-            Stage::Linked => self.greeting_due,
+            Stage::Linked => self.greeting_due.map(|(due, _)| due),
             Stage::Closing => None,
         }
     }
@@ -88,7 +94,7 @@ impl Node {
                 pulse: Arc::new(Pulse::new()),
                 kill: Arc::new(Kill::default()),
                 stage: Stage::Opening,
-                greeting_due: Some(now + limits::GREETING_WAIT),
+                greeting_due: Some((now + limits::GREETING_WAIT, Look::First)),
             },
         );
         if self.me > peer {
@@ -250,13 +256,16 @@ impl Node {
     fn check_greeting(&mut self, id: ConnectionId, peer: PeerKey, now: Instant) {
         let is_greeted = is_greeted(&self.swarm.behaviour().gossip, &peer);
         let is_only = self.connections.values().filter(|other| other.peer == peer).count() == 1;
-        if !is_greeted && is_only {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let again = matches!(connection.greeting_due, Some((_, Look::Second)));
+        if !is_greeted && is_only && again {
             tracing::debug!(%peer, "gossip was not greeted; the link is opened anew");
             return self.retire(id, DownReason::Replaced);
         }
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.greeting_due = (!is_greeted).then_some(now + limits::GREETING_WAIT);
-        }
+        // A process that was starved finds the greeting behind this.
+        connection.greeting_due = (!is_greeted).then_some((now + limits::GREETING_WAIT, Look::Second));
     }
 
     /// When there is something to do without an event.
