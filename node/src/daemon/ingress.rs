@@ -2,10 +2,13 @@
 //!
 //! Invariants: signatures are checked here, off the driver's thread; bytes that fail any check are dropped and never reach the Machine.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::thread;
 
 use bytes::Bytes;
+use minicbor::bytes::ByteSlice;
 use starling_core::event::SignedBatch;
 use starling_core::ids::{ClusterId, JobId, LogId, NodeId};
 use starling_core::machine::{Input, Machine};
@@ -26,6 +29,8 @@ use crate::wire::{self, Bulk, Control};
 
 /// With so few links every peer is in the author's gossip mesh.
 const FULL_MESH: usize = 5;
+/// Fewer batches than this are not worth a thread.
+const SHARE_MIN: usize = 64;
 
 /// What the network's events are turned into.
 #[derive(Debug)]
@@ -89,7 +94,7 @@ impl Ingress {
             Event::Gossip { topic, from, tag, bytes } => {
                 let from = node(from);
                 let input = match topic {
-                    Topic::Log => self.open_batch(&bytes).map(|batch| Input::Batch { from, batch }),
+                    Topic::Log => open_batch(&bytes, &self.cluster).map(|batch| Input::Batch { from, batch }),
                     Topic::Presence => self.hear(&bytes),
                 };
                 self.net.verdict(tag, input.as_ref().map_or(Verdict::Reject, |input| self.judge(input)));
@@ -120,16 +125,6 @@ impl Ingress {
                 Verdict::Ignore
             }
             _ => Verdict::Accept,
-        }
-    }
-
-    fn open_batch(&self, bytes: &[u8]) -> Option<SignedBatch> {
-        match SignedBatch::open(bytes, &self.cluster) {
-            Ok(batch) => Some(batch),
-            Err(error) => {
-                debug!(%error, "batch dropped");
-                None
-            }
         }
     }
 
@@ -207,7 +202,7 @@ impl Ingress {
     fn bulk(&self, from: NodeId, bytes: &[u8]) -> bool {
         match minicbor::decode::<Bulk<'_>>(bytes) {
             Ok(Bulk::Batches { log, more, batches }) => {
-                let batches = batches.iter().map_while(|bytes| self.open_batch(bytes)).collect();
+                let batches = open_all(&batches, &self.cluster);
                 self.handle.input(Input::Pulled { from, log, batches, more })
             }
             Ok(Bulk::Piece { id, offset, data }) => {
@@ -237,8 +232,70 @@ impl Ingress {
     }
 }
 
+fn open_batch(bytes: &[u8], cluster: &ClusterId) -> Option<SignedBatch> {
+    match SignedBatch::open(bytes, cluster) {
+        Ok(batch) => Some(batch),
+        Err(error) => {
+            debug!(%error, "batch dropped");
+            None
+        }
+    }
+}
+
+/// All up to the first that is no good. Checking signatures is most of the work of catching up, so that many are shared out among all processors.
+fn open_all(all: &[&ByteSlice], cluster: &ClusterId) -> Vec<SignedBatch> {
+    let open = |part: &[&ByteSlice]| part.iter().map_while(|bytes| open_batch(bytes, cluster)).collect::<Vec<_>>();
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let share = all.len().div_ceil(processors).max(SHARE_MIN);
+    if all.len() <= share {
+        return open(all);
+    }
+    let parts: Vec<&[&ByteSlice]> = all.chunks(share).collect();
+    let opened: Vec<Vec<SignedBatch>> = thread::scope(|scope| {
+        let running: Vec<_> = parts.iter().map(|part| scope.spawn(|| open(part))).collect();
+        running.into_iter().map(|part| part.join().unwrap_or_default()).collect()
+    });
+    let whole = parts.iter().zip(&opened).take_while(|(part, opened)| part.len() == opened.len()).count();
+    opened.into_iter().take(whole + 1).flatten().collect()
+}
+
 /// Raw batches from the disk, for those who read history.
 pub(super) fn history(reader: &Reader, log: &LogId, from: u64, max_bytes: usize) -> Result<Vec<Bytes>, String> {
     let found = reader.read(log_key(log), from, max_bytes).map_err(|error| error.to_string())?;
     Ok(found.into_iter().map(|(_, bytes)| bytes).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use starling_core::event::{Signer, cluster_id};
+    use starling_core::ids::{Epoch, Hash, Seq};
+    use starling_core::namespace::sys;
+    use starling_core::time::Hlc;
+
+    use super::*;
+
+    #[test]
+    fn many_batches_are_opened_in_order_up_to_the_first_bad_one() {
+        let (signer, cluster) = (Signer::from_seed(&[1; 32]), cluster_id(&[7; 32]));
+        let mut prev = Hash::ZERO;
+        let mut signed: Vec<Vec<u8>> = Vec::new();
+        for seq in 1..=300 {
+            let event = sys::forget(Hlc::default(), signer.node());
+            let batch =
+                SignedBatch::seal(&signer, cluster, Epoch(1), Seq(seq), prev, vec![(event.clone(), event.to_bytes())]);
+            prev = batch.head();
+            signed.push(batch.bytes().to_vec());
+        }
+        let open = |signed: &[Vec<u8>]| -> Vec<u64> {
+            let all: Vec<&ByteSlice> = signed.iter().map(|bytes| bytes.as_slice().into()).collect();
+            open_all(&all, &cluster).iter().map(|batch| batch.header().first_seq.0).collect()
+        };
+        assert_eq!(open(&signed), (1..=300).collect::<Vec<_>>());
+        assert_eq!(open(&signed[..5]), [1, 2, 3, 4, 5]);
+        for bad in [0, 149, 150, 299] {
+            let mut damaged = signed.clone();
+            damaged[bad][40] ^= 1;
+            assert_eq!(open(&damaged).len(), bad);
+        }
+    }
 }
