@@ -61,6 +61,8 @@ fn a_copy_beside_its_original_ends_and_says_why_and_goes_on_once_that_has_gone()
         });
     }
     let beside = flock.submit(3, &["--", "true"]);
+    // Its links may be on their way back still.
+    within(LONG, "the job at another node", || flock.at(1, &["job", "info", &beside]).code == Some(0));
     flock.at(1, &["wait", "--timeout", "60s", &beside]).exits(0);
     let name = flock.name(3);
     assert!(epochs(&flock, 1, &name).contains(&1), "the original had stopped cleanly");
@@ -71,6 +73,7 @@ fn a_copy_beside_its_original_ends_and_says_why_and_goes_on_once_that_has_gone()
     flock.cluster.boot(copied).unwrap();
     flock.cluster.await_ready(3).unwrap();
     let alone = flock.submit(copied, &["--", "true"]);
+    within(LONG, "the copy's job at another node", || flock.at(1, &["job", "info", &alone]).code == Some(0));
     flock.at(1, &["wait", "--timeout", "60s", &alone]).exits(0);
     flock.await_equal(&[1, 2, copied]);
     let epochs = epochs(&flock, 1, &name);
