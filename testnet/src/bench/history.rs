@@ -1,7 +1,7 @@
 //! Figures after many finished jobs: how long a start takes, and how much memory and disk they cost.
 //!
 //! The aims: 1,000,000 finished jobs later a start takes under 3 s, 150 MiB, 200 bytes of disk per retired job, and a new node joins in 10 s.
-//! `STARLING_BENCH_JOBS` and `STARLING_BENCH_TASKS` say how many separate jobs, and tasks of one array; the defaults take about ten minutes.
+//! `STARLING_BENCH_JOBS` and `STARLING_BENCH_TASKS` say how many separate jobs, and tasks of one array; the defaults take a quarter of an hour, longer on a busy machine.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

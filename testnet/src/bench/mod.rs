@@ -1,6 +1,6 @@
 //! Benchmarks: our figures beside the floor or a peer, ratios from one run, because machines are noisy.
 //!
-//! Invariants: real processes, real sockets, real disks; floors are measured in the same run; nothing runs longer than a few minutes.
+//! Invariants: real processes, real sockets, real disks; floors are measured in the same run; no group but `survive` and `history` runs longer than a few minutes.
 //! Peers' figures were measured on a quiet machine with 2 cores and 24 GiB in November 2026; they are quoted, not measured here.
 #![expect(clippy::print_stdout, reason = "this is the output of a command")]
 

@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use super::figures::{Beside, Figure, count, percentile};
 use super::load;
 use crate::local::traces::{self, SCRIPT, Start};
-use crate::local::{Cluster, pause, until};
+use crate::local::{Cluster, SUSPICION, pause, until};
 
 /// Tasks that are queued at the owner when it dies.
 const QUEUED: usize = 1_000;
@@ -25,8 +25,6 @@ const TASKS: usize = 6;
 const CALM_S: usize = 600;
 /// How often every node is asked what it thinks of the others.
 const LOOK: Duration = Duration::from_millis(500);
-/// What a node says when it takes an executor for dead.
-const SUSPICION: &str = "node is silent";
 
 pub(super) fn figures(binary: &Path) -> anyhow::Result<Vec<Figure>> {
     let mut figures = owner(binary)?;

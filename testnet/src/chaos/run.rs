@@ -20,7 +20,7 @@ use super::plan::{Fault, Kind, Plan, Shape};
 use super::report::say;
 use super::settle::{Healing, settle};
 use super::view::View;
-use crate::local::{pause, traces};
+use crate::local::{SUSPICION, pause, traces};
 
 const CLIENTS: usize = 3;
 const TICK: Duration = Duration::from_millis(50);
@@ -28,8 +28,6 @@ const TICK: Duration = Duration::from_millis(50);
 const WATCH: Duration = Duration::from_millis(100);
 const STALL: Duration = Duration::from_millis(1_500);
 
-/// What a node says when an executor of its jobs is silent for too long.
-const SUSPICION: &str = "node is silent";
 /// What no node may say: a panic, and that equal logs have unequal roots.
 const ALARMS: [&str; 2] = ["panicked", "equal logs gave different"];
 

@@ -22,6 +22,8 @@ use rustix::process::{Pid, Signal, kill_process};
 pub use up::{UpArgs, find_binary, share_secret, up};
 pub use wait::{pause, until};
 
+/// What a node's log says when an executor of its jobs is silent for too long.
+pub(crate) const SUSPICION: &str = "node is silent";
 /// How long a cluster may take to become ready.
 const READY: Duration = Duration::from_secs(30);
 /// How long a node may take to stop when asked.
