@@ -45,11 +45,10 @@ pub struct Config {
     pub retain_ms: u64,
     /// How many such jobs an owner keeps at most; beyond, the oldest go at once. Low and high as above. Default 10,000 (Slurm's MaxJobCount).
     pub retain_jobs: usize,
-    /// Bytes of log since the last snapshot before there is another. Low: snapshots are written all the time. High: a long start, and much disk: up to twice as
-    /// much log is kept. Default 64 MiB (DESIGN section 12).
+    /// Bytes of log since the last snapshot before there is another; never fewer than that one took, so that snapshots at most double what is written. Low:
+    /// snapshots are written all the time. High: whoever starts or joins reads up to so much log, batch by batch. Default 16 MiB.
     pub snapshot_bytes: u64,
-    /// Shortest time between two snapshots. Low: nodes that were away for a moment need a snapshot where the log would do. High: disk under load. Default
-    /// 3,600,000 (DESIGN section 12).
+    /// Shortest time between two snapshots. Low: a busy node makes one after another. High: under load there is much more log between two. Default 60,000.
     pub snapshot_ms: u64,
     /// Silence after which another node takes over what a node owns. Low: jobs change hands, and some run twice, after a hiccup. High: a dead node's queue waits.
     /// Default 10,000 (DESIGN J7).
@@ -79,8 +78,8 @@ impl Config {
             gateway_gone_ms: 2_000,
             retain_ms: 300_000,
             retain_jobs: 10_000,
-            snapshot_bytes: 64 << 20,
-            snapshot_ms: 3_600_000,
+            snapshot_bytes: 16 << 20,
+            snapshot_ms: 60_000,
             adopt_ms: 10_000,
             offer_retry_ms: 1_000,
         }

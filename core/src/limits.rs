@@ -76,6 +76,9 @@ pub const RETIRED_KEYS_MAX: usize = 10_000;
 pub const RETIRE_RANGES_MAX: usize = 512;
 /// Shared part of another node's snapshot, bytes. Larger ones are refused.
 pub const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+/// A snapshot is offered in place of log that is still there if it saves sending more than this, and more than it is long itself, bytes. Whoever takes it
+/// has no history of the jobs that were retired meanwhile, so that a short absence is better made up for by log.
+pub const SNAPSHOT_SAVES_BYTES: u64 = 16 * 1024 * 1024;
 /// Largest piece of a snapshot in one answer, bytes.
 pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 1024 * 1024 - 1024;
 /// Batches on other branches than the first, of one forked log. Honest authors leave a forked log at once; a hostile one is not followed beyond.

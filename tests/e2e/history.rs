@@ -10,8 +10,13 @@ use crate::http::Http;
 use crate::support::{BINARY, Flock, LONG, PAIR, alone, scratch, within};
 
 /// Little is kept, so that little is enough for all of it to happen.
-const KEEP: [(&str, &str); 3] =
-    [("STARLING_RETAIN", "1s"), ("STARLING_SNAPSHOT_LOG", "256K"), ("STARLING_SNAPSHOT_EVERY", "1s")];
+const KEEP: [(&str, &str); 5] = [
+    ("STARLING_RETAIN", "1s"),
+    ("STARLING_SNAPSHOT_LOG", "256K"),
+    ("STARLING_SNAPSHOT_EVERY", "1s"),
+    ("STARLING_LOG_KEEP", "256K"),
+    ("STARLING_LOG_KEEP_FOR", "1ms"),
+];
 
 #[test]
 fn history_answers_for_what_is_retired_and_an_empty_node_joins_a_snapshot() {

@@ -353,6 +353,8 @@ pub enum Effect {
         from: Seq,
         /// Up to here it is durable: what is not in the log is in a snapshot.
         known: Seq,
+        /// Whether a snapshot that contains much of it would do as well.
+        or_snapshot: bool,
     },
     /// Keep what is known of jobs that are gone from Facts. Whoever carries this out must have it on disk before it carries out a later `Snapshot`.
     Retire(Vec<Past>),

@@ -125,7 +125,10 @@ impl Machine {
 
     fn pull(&mut self, now: Now, peer: NodeId, log: LogId, from: Seq) {
         if peer != self.me && self.sync.begin_pull(now.mono, log, from, peer) {
-            self.effects.push(Effect::Send { to: peer, message: Message::Pull { log, from } });
+            // Branches are to be seen batch by batch, and a peer whose snapshot is no good may have a log that is.
+            let in_turn = from.0 == self.logs.reach(&log).0 + 1 && !self.logs.is_forked(&log);
+            let or_snapshot = in_turn && !self.shuns(now, &peer);
+            self.effects.push(Effect::Send { to: peer, message: Message::Pull { log, from, or_snapshot } });
         }
     }
 
@@ -175,9 +178,9 @@ impl Machine {
                 self.on_their_tips(&theirs);
                 self.pull_all(now, from, &theirs);
             }
-            Message::Pull { log, from: seq } => {
+            Message::Pull { log, from: seq, or_snapshot } => {
                 let known = self.logs.frontier().tip(&log).map_or(Seq(0), |tip| tip.len);
-                self.effects.push(Effect::Serve { to: from, log, from: seq, known });
+                self.effects.push(Effect::Serve { to: from, log, from: seq, known, or_snapshot });
             }
             Message::SnapshotAhead { log, id, bytes } => self.on_snapshot_ahead(now, from, log, id, bytes),
             Message::Have { log, len } => {

@@ -203,6 +203,8 @@ pub(super) struct Keeping {
     bytes: u64,
     /// The next is due no sooner.
     due: Mono,
+    /// How long the last one was: the next is due no sooner than there is as much log.
+    last: u64,
     /// Another node's was joined: one of one's own takes its place.
     joined: bool,
     /// Where the logs end in the one that is being written, and the bytes it covers.
@@ -215,7 +217,7 @@ pub(super) struct Keeping {
     fetching: Option<(NodeId, Hash)>,
     /// The last one joined from each node: it has nothing more to give.
     joined_last: BTreeMap<NodeId, Hash>,
-    /// Peers whose last snapshot was no good or did not come: which that was, and when.
+    /// Peers whose last snapshot was no good, did not come, or had nothing more to give: which that was, and when.
     shunned: BTreeMap<NodeId, (Hash, Mono)>,
 }
 
@@ -238,7 +240,7 @@ impl Keeping {
     }
 
     fn is_due(&self, now: Mono, config: &Config) -> bool {
-        let due = self.joined || (self.bytes >= config.snapshot_bytes && now >= self.due);
+        let due = self.joined || (self.bytes >= config.snapshot_bytes.max(self.last) && now >= self.due);
         // Never one while another's is on its way: which of the two files contains the other would be for chance to say.
         due && self.in_flight.is_none() && self.fetching.is_none()
     }
@@ -296,6 +298,7 @@ impl Machine {
         };
         let shared = Shared::to_bytes(&self.cluster, &logs, &mut self.facts);
         let local = minicbor::to_vec(&local).expect("writing to memory cannot fail");
+        self.keeping.last = (shared.len() + local.len()) as u64;
         self.keeping.in_flight = Some((logs, self.keeping.bytes));
         self.keeping.joined = false;
         self.effects.push(Effect::Snapshot(Box::new(Bytes { shared, local })));
@@ -330,6 +333,10 @@ impl Machine {
         let shunned = self.keeping.shunned.get(&from).is_some_and(|(id, at)| now.mono.since_ms(*at) < for_ms(id));
         let busy = self.keeping.fetching.is_some() || self.keeping.in_flight.is_some();
         let is_known = self.keeping.joined_last.get(&from) == Some(&id);
+        if is_known && !shunned {
+            // What is missing still lies in the log alone, perhaps behind a hole that the peer had when it wrote that.
+            self.keeping.shunned.insert(from, (id, now.mono));
+        }
         if busy || is_known || shunned {
             return;
         }
@@ -338,6 +345,11 @@ impl Machine {
         }
         self.keeping.fetching = Some((from, id));
         self.effects.push(Effect::Fetch { from, id, bytes });
+    }
+
+    /// Whether a snapshot of this peer's is not asked for at present.
+    pub(super) fn shuns(&self, now: Now, peer: &NodeId) -> bool {
+        self.keeping.shunned.get(peer).is_some_and(|(_, at)| now.mono.since_ms(*at) < SHUN_MS)
     }
 
     /// A peer that comes back is asked again: mostly it was its absence that made it fail.

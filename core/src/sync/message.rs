@@ -31,6 +31,9 @@ pub enum Message {
         /// The first event wanted.
         #[n(1)]
         from: Seq,
+        /// Whether a snapshot would do where there is much to send. Absent in what older versions say.
+        #[cbor(n(2), default)]
+        or_snapshot: bool,
     },
     /// "Your log is on my disk up to here."
     #[n(4)]
@@ -68,7 +71,7 @@ pub enum Message {
         #[n(1)]
         free: Resources,
     },
-    /// The answer to a pull of what the sender has no longer: "I have a snapshot of all of it."
+    /// The answer to a pull of what the sender has no longer, or of more than its snapshot takes: "I have a snapshot of all of it."
     #[n(8)]
     SnapshotAhead {
         /// The log that was asked for.

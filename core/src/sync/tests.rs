@@ -104,7 +104,7 @@ fn messages() -> Vec<Message> {
         Message::Digest(u64::MAX),
         Message::Tips(frontier.clone()),
         Message::TipsBack(frontier),
-        Message::Pull { log: log(1), from: Seq(4) },
+        Message::Pull { log: log(1), from: Seq(4), or_snapshot: true },
         Message::Have { log: log(1), len: Seq(4) },
         Message::Offer(Offer { grant, attempt: Attempt(1), tasks: tasks(1, 9), pool: None }),
         Message::OfferReply { grant, accepted: true, free: room },

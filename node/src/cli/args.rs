@@ -229,7 +229,7 @@ pub struct UpArgs {
     /// What this node is and has, for jobs that ask for it, such as gpu or gpu=2; may be repeated
     #[arg(long = "label", value_name = "LABEL", value_parser = parse_label)]
     pub labels: Vec<String>,
-    /// Keep the whole log for ever, for looking far back; other nodes keep what snapshots lack
+    /// Keep the whole log for ever, for looking far back; other nodes keep an hour of it
     #[arg(long)]
     pub archive: bool,
     /// Never be the gateway that serves workers from outside

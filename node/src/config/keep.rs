@@ -2,11 +2,20 @@
 //!
 //! Does not: say what these settings do to the protocol (`starling_core::config` does).
 
+use std::time::Duration;
+
 use starling_core::config::Config as Core;
 use starling_core::resources::Resources;
 
 use super::{ConfigError, Set, Source, flag, named, pick, variable};
 use crate::cli::{MemBytes, Millis};
+use crate::storage::Recent;
+
+/// Log that stays beside snapshots, and for how long (DESIGN section 12).
+const LOG_BYTES: u64 = 64 << 20;
+const LOG_MS: u64 = 3_600_000;
+/// An hour under full load would be tens of GiB, each batch of which costs 24 bytes of memory.
+const LOG_BYTES_MAX: u64 = 512 << 20;
 
 /// Its part of `starling.toml`.
 #[derive(Debug, Default)]
@@ -16,6 +25,8 @@ pub(super) struct KeepFile {
     pub(super) retain_jobs: Option<usize>,
     pub(super) snapshot_every: Option<String>,
     pub(super) snapshot_log: Option<String>,
+    pub(super) log_keep: Option<String>,
+    pub(super) log_keep_for: Option<String>,
 }
 
 /// What is kept.
@@ -31,6 +42,10 @@ pub struct Keep {
     pub snapshot_ms: Set<u64>,
     /// Bytes of log between two snapshots, at least.
     pub snapshot_bytes: Set<u64>,
+    /// Bytes of log that are kept at least, whatever snapshots contain.
+    pub log_bytes: Set<u64>,
+    /// For how long log is kept besides, in milliseconds, up to 512 MiB of it.
+    pub log_ms: Set<u64>,
 }
 
 fn millis(text: &str) -> Result<u64, String> {
@@ -55,24 +70,38 @@ impl Keep {
         let (retain, every) =
             (read("retain", &file.retain, millis)?, read("snapshot-every", &file.snapshot_every, millis)?);
         let log = read("snapshot-log", &file.snapshot_log, bytes)?;
+        let log_keep = read("log-keep", &file.log_keep, bytes)?;
+        let log_keep_for = read("log-keep-for", &file.log_keep_for, millis)?;
         Ok(Self {
             archive: pick(archive.then_some(true), variable("STARLING_ARCHIVE", flag)?, file.archive, false),
             retain_ms: pick(None, variable("STARLING_RETAIN", millis)?, retain, usual.retain_ms),
             retain_jobs: pick(None, variable("STARLING_RETAIN_JOBS", jobs)?, file.retain_jobs, usual.retain_jobs),
             snapshot_ms: pick(None, variable("STARLING_SNAPSHOT_EVERY", millis)?, every, usual.snapshot_ms),
             snapshot_bytes: pick(None, variable("STARLING_SNAPSHOT_LOG", bytes)?, log, usual.snapshot_bytes),
+            log_bytes: pick(None, variable("STARLING_LOG_KEEP", bytes)?, log_keep, LOG_BYTES),
+            log_ms: pick(None, variable("STARLING_LOG_KEEP_FOR", millis)?, log_keep_for, LOG_MS),
         })
     }
 
+    /// Which log stays beside snapshots.
+    #[must_use]
+    pub fn recent(&self) -> Recent {
+        let (bytes, age) = (self.log_bytes.value, Duration::from_millis(self.log_ms.value));
+        Recent { bytes, age, bytes_max: LOG_BYTES_MAX.max(bytes) }
+    }
+
     /// Each value and where it came from.
-    pub(super) fn lines(&self) -> [(&'static str, String, Source); 5] {
+    pub(super) fn lines(&self) -> [(&'static str, String, Source); 7] {
         let ms = |ms: u64| crate::cli::duration(ms);
+        let mib = |bytes: u64| format!("{}M", bytes >> 20);
         [
             ("archive", self.archive.value.to_string(), self.archive.source),
             ("retain", ms(self.retain_ms.value), self.retain_ms.source),
             ("retain-jobs", self.retain_jobs.value.to_string(), self.retain_jobs.source),
             ("snapshot-every", ms(self.snapshot_ms.value), self.snapshot_ms.source),
-            ("snapshot-log", format!("{}M", self.snapshot_bytes.value >> 20), self.snapshot_bytes.source),
+            ("snapshot-log", mib(self.snapshot_bytes.value), self.snapshot_bytes.source),
+            ("log-keep", mib(self.log_bytes.value), self.log_bytes.source),
+            ("log-keep-for", ms(self.log_ms.value), self.log_ms.source),
         ]
     }
 }

@@ -118,6 +118,8 @@ struct File {
     retain_jobs: Option<usize>,
     snapshot_every: Option<String>,
     snapshot_log: Option<String>,
+    log_keep: Option<String>,
+    log_keep_for: Option<String>,
     heartbeat: Option<String>,
     grace: Option<String>,
     hwp: Option<String>,
@@ -280,6 +282,8 @@ impl Config {
             retain_jobs: file.retain_jobs,
             snapshot_every: file.snapshot_every,
             snapshot_log: file.snapshot_log,
+            log_keep: file.log_keep,
+            log_keep_for: file.log_keep_for,
         };
         let flag_labels = (!args.labels.is_empty()).then_some(args.labels.as_slice());
         let labels = pick(

@@ -1,7 +1,7 @@
 //! The archivist: brings history and snapshots to disk, and drops the log that a snapshot made superfluous.
 //!
 //! Invariants: one thread, in the order of the Machine's effects, so that what is kept of a retired job is on disk before a snapshot that lacks the job; log is dropped
-//! only below the older of two snapshots on disk.
+//! only below the older of two snapshots on disk, and none that is young.
 //! Does not: decide when (`starling_core::machine` does).
 
 use std::io;
@@ -16,8 +16,8 @@ use tracing::{info, warn};
 use crate::driver::Handle;
 use crate::history::History;
 use crate::output::Files;
-use crate::storage::Compactor;
 use crate::storage::snapshots::Snapshots;
+use crate::storage::{Compactor, Recent};
 
 /// A disk that took nothing is tried again after this long.
 const RETRY: Duration = Duration::from_secs(1);
@@ -36,8 +36,8 @@ pub(super) enum Keep {
 pub(super) enum Archive {
     /// For ever.
     Whole,
-    /// What two snapshots do not contain.
-    Recent,
+    /// What two snapshots do not contain, and what is recent.
+    Recent(Recent),
 }
 
 /// What keeping stands on.
@@ -89,9 +89,9 @@ impl Archivist {
     fn snapshot(&self, bytes: &snapshot::Bytes, segment: u32) -> Result<(), String> {
         self.history.flush().map_err(|error| error.to_string())?;
         let needed = self.snapshots.write(segment, &bytes.shared, &bytes.local).map_err(|error| error.to_string())?;
-        if self.archive == Archive::Recent {
+        if let Archive::Recent(recent) = self.archive {
             // The snapshot stands all the same; the next one tries again.
-            match self.compactor.drop_below(needed) {
+            match self.compactor.drop_below(needed.min(self.compactor.recent(recent))) {
                 Ok(freed) => info!(bytes = bytes.shared.len(), freed, "wrote a snapshot"),
                 Err(error) => warn!(%error, "cannot drop old log"),
             }

@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 
 use super::archivist::Keep;
 use super::fetch::Fetches;
-use super::serve::Serve;
+use super::serve::{Serve, Wanted};
 use super::voices::Voices;
 use crate::driver::{Edges, Handle};
 use crate::history::History;
@@ -82,9 +82,9 @@ impl Edges for RealEdges {
                     debug!(node = %to, %error, "message dropped");
                 }
             }
-            Effect::Serve { to, log, from, known } => {
+            Effect::Serve { to, log, from, known, or_snapshot } => {
                 // Full: the peer asks again.
-                let _full = self.serve.try_send(Serve::Log { to, log, from, known });
+                let _full = self.serve.try_send(Serve::Log(Wanted { to, log, from, known, or_snapshot }));
             }
             Effect::Retire(past) => {
                 let jobs: Vec<JobId> = past.iter().map(|past| past.id).collect();

@@ -93,7 +93,7 @@ impl Fetcher {
                 }
             };
             if result.is_ok() {
-                info!(node = %from, bytes, "fetched a snapshot: the log that this node lacks is not kept any more");
+                info!(node = %from, bytes, "fetched a snapshot in place of much log, or of log that is not kept any more");
             }
             if !self.handle.input(Input::Fetched { from, result }) {
                 return;

@@ -100,7 +100,7 @@ fn cluster_init(args: &ClusterInitArgs) -> anyhow::Result<()> {
 
 fn config_show(args: &UpArgs) -> anyhow::Result<()> {
     for (name, value, source) in Config::resolve(args)?.lines() {
-        cli::print(&format!("{name:<12} {value:<56} {source}"));
+        cli::print(&format!("{name:<14} {value:<56} {source}"));
     }
     Ok(())
 }

@@ -13,16 +13,27 @@ use tracing::{debug, warn};
 
 use super::edges::log_key;
 use crate::storage::Reader;
-use crate::storage::snapshots::Snapshots;
+use crate::storage::snapshots::{Name, Snapshots};
 use crate::wire::{self, Bulk, Control};
 
 /// What somebody wants.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Serve {
-    /// A log, from a position on, that the node knows up to another.
-    Log { to: NodeId, log: LogId, from: Seq, known: Seq },
+    /// A log.
+    Log(Wanted),
     /// A piece of a snapshot.
     Piece { to: NodeId, id: Hash, offset: u64 },
+}
+
+/// A log, from a position on, that this node knows up to another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) to: NodeId,
+    pub(super) log: LogId,
+    pub(super) from: Seq,
+    pub(super) known: Seq,
+    /// Whether a snapshot would do.
+    pub(super) or_snapshot: bool,
 }
 
 /// The disk and the network.
@@ -38,13 +49,17 @@ impl Server {
     pub(super) fn run(&self, queue: &Receiver<Serve>) {
         for wanted in queue {
             match wanted {
-                Serve::Log { to, log, from, known } => self.log(to, log, from, known),
+                Serve::Log(wanted) => self.log(wanted),
                 Serve::Piece { to, id, offset } => self.piece(to, id, offset),
             }
         }
     }
 
-    fn log(&self, to: NodeId, log: LogId, from: Seq, known: Seq) {
+    fn log(&self, wanted: Wanted) {
+        let Wanted { to, log, from, known, or_snapshot } = wanted;
+        if or_snapshot && let Some((name, bytes)) = self.shortcut(&log, from) {
+            return self.offer(to, log, name, bytes);
+        }
         let found = match self.reader.read(log_key(&log), from.0, limits::SYNC_RESPONSE_BYTES_MAX) {
             Ok(found) => found,
             Err(error) => return warn!(?log, %error, "cannot read the log for a peer"),
@@ -55,14 +70,26 @@ impl Server {
             None => from <= known,
         };
         if is_gone && let Some((name, bytes)) = self.snapshots.newest() {
-            let message = Message::SnapshotAhead { log, id: Hash(name), bytes };
-            return self.send(to, Lane::Control, wire::encode(&Control::Core(message)));
+            return self.offer(to, log, name, bytes);
         }
         let size: usize = found.iter().map(|(_, bytes)| bytes.len()).sum();
         // A response near the limit was cut; a short one was all there is.
         let more = size + limits::BATCH_BYTES_MAX > limits::SYNC_RESPONSE_BYTES_MAX;
         let batches = found.iter().map(|(_, bytes)| bytes.as_ref().into()).collect();
         self.send(to, Lane::Bulk, wire::encode(&Bulk::Batches { log, more, batches }));
+    }
+
+    /// The newest snapshot, if it saves sending much more log than it is long.
+    fn shortcut(&self, log: &LogId, from: Seq) -> Option<(Name, u64)> {
+        let (name, bytes) = self.snapshots.newest()?;
+        let enough = bytes.max(limits::SNAPSHOT_SAVES_BYTES);
+        let covered = self.snapshots.covered_below();
+        self.reader.holds_more_than(log_key(log), from.0, covered, enough).then_some((name, bytes))
+    }
+
+    fn offer(&self, to: NodeId, log: LogId, name: Name, bytes: u64) {
+        let message = Message::SnapshotAhead { log, id: Hash(name), bytes };
+        self.send(to, Lane::Control, wire::encode(&Control::Core(message)));
     }
 
     fn piece(&self, to: NodeId, id: Hash, offset: u64) {

@@ -274,7 +274,7 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
     let offers = offers(config)?;
     let Home { dir, site, seed, store, recovery, snapshots, stored } = home;
     let history = History::open(&dir).context("opening the history of retired jobs")?;
-    let archive = if config.keep.archive.value { Archive::Whole } else { Archive::Recent };
+    let archive = if config.keep.archive.value { Archive::Whole } else { Archive::Recent(config.keep.recent()) };
     let clean = recovery.clean;
     let identity = Identity { signer: signer.clone(), secret: cluster_secret, boot: boot(clock.now().wall) };
     let mut core = CoreConfig {

@@ -61,6 +61,21 @@ impl Index {
         self.logs.retain(|_, log| !log.entries.is_empty());
     }
 
+    /// Whether batches of `log` with numbers `>= from_seq`, in segments below `below`, take more than so many bytes.
+    pub(super) fn holds_more_than(&self, log: LogKey, from_seq: u64, below: u32, bytes: u64) -> bool {
+        let Some(log) = self.logs.get(&log) else {
+            return false;
+        };
+        let start = log.entries.partition_point(|entry| entry.first_seq < from_seq);
+        let lengths =
+            log.entries[start..].iter().filter(|entry| entry.segment < below).map(|entry| u64::from(entry.len));
+        let mut sums = lengths.scan(0, |sum, len| {
+            *sum += len;
+            Some(*sum)
+        });
+        sums.any(|sum| sum > bytes)
+    }
+
     /// Batches of `log` that contain a seq `>= from_seq`, in order: at least one if there is any, otherwise as many as
     /// fit into `max_bytes` of batch bytes (`len` less `overhead` each).
     pub(super) fn find(&self, log: LogKey, from_seq: u64, max_bytes: usize, overhead: usize) -> Vec<Entry> {

@@ -25,6 +25,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -169,6 +170,17 @@ pub struct Compactor {
     shared: Arc<Shared>,
 }
 
+/// Log that stays although snapshots contain it, so that whoever was away for a while needs no snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recent {
+    /// At least so much of the end, besides the segment that is being written.
+    pub bytes: u64,
+    /// Besides, what was written no longer ago than this,
+    pub age: Duration,
+    /// as long as that is no more than so much.
+    pub bytes_max: u64,
+}
+
 #[derive(Debug, Default)]
 struct Counters {
     bytes: AtomicU64,
@@ -291,6 +303,13 @@ impl Store {
 }
 
 impl Reader {
+    /// Whether batches of `log` with numbers `>= from_seq`, in segments below `below`, take more than so many bytes.
+    #[must_use]
+    pub fn holds_more_than(&self, log: LogKey, from_seq: u64, below: u32, bytes: u64) -> bool {
+        let index = self.shared.index.read().unwrap_or_else(PoisonError::into_inner);
+        index.holds_more_than(log, from_seq, below, bytes)
+    }
+
     /// As `Store::read`.
     pub fn read(&self, log: LogKey, from_seq: u64, max_bytes: usize) -> Result<Vec<(u64, Bytes)>, Error> {
         read(&self.shared, log, from_seq, max_bytes)
@@ -298,6 +317,27 @@ impl Reader {
 }
 
 impl Compactor {
+    /// The first segment that is recent. One whose age cannot be told is.
+    #[must_use]
+    pub fn recent(&self, recent: Recent) -> u32 {
+        let segments = self.shared.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let mut number = segments.first + u32::try_from(segments.list.len()).unwrap_or(u32::MAX);
+        let mut behind = 0;
+        for (place, segment) in segments.list.iter().rev().enumerate() {
+            let meta = segment.file.metadata().ok();
+            let age = meta.as_ref().and_then(|meta| meta.modified().ok()?.elapsed().ok());
+            let young = age.is_none_or(|age| age <= recent.age) && behind < recent.bytes_max;
+            if behind >= recent.bytes && !young {
+                break;
+            }
+            number -= 1;
+            if place > 0 {
+                behind += meta.map_or(segment.len, |meta| meta.len());
+            }
+        }
+        number
+    }
+
     /// Deletes the segments before `number`, the oldest first, but never the one that is being written. Returns how many
     /// bytes that made free. Readers of what is gone find nothing.
     ///

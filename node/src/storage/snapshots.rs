@@ -146,6 +146,12 @@ impl Snapshots {
         self.put(Kind::Joined, super::segment::FIRST, shared, &[]).map(drop)
     }
 
+    /// All records before this segment are in the newest of one's own.
+    #[must_use]
+    pub fn covered_below(&self) -> u32 {
+        self.kept().last().map_or(super::segment::FIRST, |newest| newest.segment)
+    }
+
     /// The newest of one's own: its name and the length of its shared part.
     #[must_use]
     pub fn newest(&self) -> Option<(Name, u64)> {

@@ -25,9 +25,8 @@ pub(super) fn figures(binary: &Path) -> anyhow::Result<Vec<Figure>> {
     let scratch = tempfile::tempdir()?;
     let mut options = cluster::options(binary, scratch.path(), ["2", "0", "0"]);
     for env in &mut options.env {
-        // Otherwise nothing would be retired before the last job had ended for five minutes, or compacted for an hour.
-        let keep = [("STARLING_RETAIN", "5s"), ("STARLING_SNAPSHOT_EVERY", "20s")];
-        env.extend(keep.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        // Otherwise nothing would be retired before the last job had ended for five minutes.
+        env.push(("STARLING_RETAIN".to_owned(), "5s".to_owned()));
     }
     let mut cluster = Cluster::start(options)?;
     cluster.kill(3)?;

@@ -40,7 +40,8 @@ pub(crate) fn look(disk: &Disk, effect: &Effect) -> Option<Violation> {
     (!durable).then(|| Violation::new(1, format!("not durable yet: {effect:?}")))
 }
 
-/// A grant to oneself needs no note: the grant in one's own log is one.
+/// A grant to oneself needs no note: the grant in one's own log is one. Nor does one whose tasks were found when this life began: what the journals of their
+/// supervisors say outlives a log that lost its end.
 fn holds_acceptance(disk: &Disk, grant: &GrantId) -> bool {
-    disk.holds_note(grant) || disk.holds_grant(grant)
+    disk.holds_note(grant) || disk.holds_grant(grant) || disk.journaled.contains(grant)
 }

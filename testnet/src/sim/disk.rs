@@ -115,6 +115,8 @@ pub(crate) struct Disk {
     snapshots: usize,
     /// How many there were when records were lost last.
     lossy: Option<usize>,
+    /// Grants of which this life found tasks in supervisors' journals, whatever became of the log.
+    pub(crate) journaled: BTreeSet<GrantId>,
     /// Until then every write fails.
     pub(crate) full_until: Mono,
 }
@@ -272,6 +274,13 @@ impl Disk {
     /// All snapshots.
     pub(crate) fn held(&self) -> Vec<Held> {
         self.own.iter().chain(&self.joined).cloned().collect()
+    }
+
+    /// Whether the newest snapshot holds more than so many of the batches of `log` from a position on that are still here.
+    pub(crate) fn spares(&self, log: &LogId, from: Seq, batches: usize) -> bool {
+        let upto = self.own.last().map_or(0, |own| own.upto.saturating_sub(self.dropped));
+        let covered = self.records.iter().take(upto).filter_map(place_of);
+        covered.filter(|(of, seq)| of == log && *seq >= from).nth(batches).is_some()
     }
 
     pub(crate) fn newest_own(&self) -> Option<&Held> {

@@ -68,16 +68,31 @@ pub(crate) fn facts_of<'a>(
     facts
 }
 
+/// A snapshot is offered in place of more batches than this.
+const SPARED_BATCHES: usize = 4;
+
+/// What a peer lacks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) log: LogId,
+    pub(crate) from: Seq,
+    pub(crate) known: Seq,
+    pub(crate) or_snapshot: bool,
+}
+
 impl World {
-    /// Sends what is on the disk, or offers a snapshot where it is gone.
-    pub(crate) fn serve(&mut self, seat: Seat, to: NodeId, log: LogId, (from, known): (Seq, Seq)) {
+    /// Sends what is on the disk, or offers a snapshot where it is gone, or much.
+    pub(crate) fn serve(&mut self, seat: Seat, to: NodeId, wanted: Wanted) {
+        let Wanted { log, from, known, or_snapshot } = wanted;
         let Some(to) = self.by_id.get(&to).copied() else {
             return;
         };
         let disk = &self.node(seat).disk;
-        let newest = disk.newest_own().filter(|_| disk.is_gone(&log, from, known)).map(|held| Arc::clone(&held.bytes));
+        let is_gone = disk.is_gone(&log, from, known);
+        let is_much = or_snapshot && disk.spares(&log, from, SPARED_BATCHES);
+        let newest = disk.newest_own().filter(|_| is_gone || is_much).map(|held| Arc::clone(&held.bytes));
         if let Some(bytes) = newest {
-            self.mark(Mark::SnapshotOffered);
+            self.mark(if is_gone { Mark::SnapshotOffered } else { Mark::SnapshotSooner });
             let (id, bytes) = (snapshot::name(&bytes.shared), bytes.shared.len() as u64);
             return self.send(seat, to, Packet::Message(Box::new(Message::SnapshotAhead { log, id, bytes })));
         }

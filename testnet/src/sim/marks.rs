@@ -91,6 +91,7 @@ marks! {
     Retired: "sealed jobs retired",
     Snapshot: "a snapshot written",
     SnapshotOffered: "a snapshot offered for a log that was dropped",
+    SnapshotSooner: "a snapshot offered in place of much log",
     SnapshotJoined: "a snapshot of another node joined",
     SnapshotFailed: "a snapshot that could not be written",
     SnapshotRefused: "a snapshot of another node that was no good, or did not come",

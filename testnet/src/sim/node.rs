@@ -123,6 +123,7 @@ impl World {
             recovery.record(Record::CleanShutdown);
         }
         let (survivors, books) = self.processes.survey(seat, self.now);
+        self.node_mut(seat).disk.journaled = survivors.iter().map(|survivor| survivor.grant).collect();
         if self.options.sabotage != Sabotage::NoSurvey {
             recovery.resume(survivors, books);
         }

@@ -106,7 +106,7 @@ fn of_message(message: &Message) -> u64 {
         Message::Digest(digest) => 1 ^ digest,
         Message::Tips(frontier) => 2 ^ frontier.digest(),
         Message::TipsBack(frontier) => 3 ^ frontier.digest(),
-        Message::Pull { log: of, from } => 4 ^ log(of) ^ from.0 << 8,
+        Message::Pull { log: of, from, .. } => 4 ^ log(of) ^ from.0 << 8,
         Message::Have { log: of, len } => 5 ^ log(of) ^ len.0 << 8,
         Message::Offer(offer) => 6 ^ job(&offer.grant.job) ^ u64::from(offer.grant.no.no) << 8,
         Message::OfferReply { grant, accepted, .. } => {

@@ -17,6 +17,7 @@ use starling_core::time::Mono;
 use super::clients::{Clients, Report};
 use super::faults::Fault;
 use super::hostile::Hostile;
+use super::keeping::Wanted;
 use super::marks::{self, Mark, Marks, Memory};
 use super::mesh::{self, Mesh};
 use super::network::{Network, Origin, Packet};
@@ -323,7 +324,9 @@ impl World {
             Effect::Retire(past) => self.on_retire(seat, &past),
             Effect::Snapshot(bytes) => self.write_snapshot(seat, *bytes),
             Effect::Fetch { from, id, .. } => self.fetch(seat, from, id),
-            Effect::Serve { to, log, from, known } => self.serve(seat, to, log, (from, known)),
+            Effect::Serve { to, log, from, known, or_snapshot } => {
+                self.serve(seat, to, Wanted { log, from, known, or_snapshot });
+            }
             Effect::Spawn(spawn) => self.spawn(seat, *spawn),
             Effect::Kill(run) => {
                 self.processes.kill(seat, run);

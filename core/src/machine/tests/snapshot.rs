@@ -124,6 +124,25 @@ fn a_snapshot_that_failed_is_tried_again_and_one_that_did_not_is_not() {
 }
 
 #[test]
+fn the_next_snapshot_waits_for_as_much_log_as_the_last_one_took() {
+    let (mut machine, _, first) = busy();
+    run(&mut machine, 1_600, Input::Snapshotted(Ok(())));
+    let mut log = 0;
+    for at in 9_000.. {
+        let (records, snapshot) = run(&mut machine, at, command(submission(1, AckLevel::Local)));
+        for record in records {
+            if let Record::Batch(batch) = record {
+                log += batch.bytes().len();
+            }
+        }
+        if snapshot.is_some() {
+            break;
+        }
+    }
+    assert!(log >= first.shared.len() + first.local.len(), "after {log} bytes");
+}
+
+#[test]
 fn a_batch_below_a_snapshot_is_a_duplicate_and_the_last_one_still_shows_a_fork() {
     let mut machine = start(1, None, &[]);
     let mut author = Author::new(2);
@@ -184,6 +203,17 @@ fn a_node_that_is_far_behind_joins_a_snapshot_and_goes_on_from_there() {
     assert_eq!(behind.root(), ahead.root());
     let shared = Shared::from_bytes(&own.shared, &cluster_id(&SECRET)).unwrap();
     assert!(shared.logs.iter().any(|end| end.log == author.log() && end.len == Seq(7)));
+    let pull = pulls(&mut behind, 6, 5);
+    assert!(pull.contains("pull from 1") && !pull.contains("alone"), "{pull}");
+    let again = Message::SnapshotAhead { log: Author::new(5).log(), id: Hash([9; 32]), bytes: 4_000 };
+    behind.step(now(7), Input::Message { from: node(2), message: again });
+    assert!(pulls(&mut behind, 8, 5).contains("pull from 1 of the log alone"), "the peer's has no more to give");
+}
+
+/// What a node asks node 2 for that hears the end of another's log from it.
+fn pulls(machine: &mut Machine, at: u64, author: u8) -> String {
+    let batch = batches(&mut Author::new(author), 4).pop().unwrap();
+    show(&machine.step(now(at), Input::Batch { from: node(2), batch }))
 }
 
 #[test]
@@ -195,6 +225,7 @@ fn an_offer_that_nobody_asked_for_is_ignored_and_a_bad_snapshot_is_not_asked_for
     assert!(offered(&mut machine).contains("fetch"));
     let refused = Input::Fetched { from: node(2), result: Err("its facts have another root".into()) };
     assert!(show(&machine.step(now(4), refused)).contains("Refused"));
+    assert!(pulls(&mut machine, 3, 4).contains("pull from 1 of the log alone"), "it may have a log that is better");
     assert!(!offered_again(&mut machine, 3, 9).contains("fetch"), "not from the same peer so soon");
     assert!(!offered_again(&mut machine, 100, 8).contains("fetch"), "nor its next one at once");
     assert!(!offered_again(&mut machine, 3_000, 9).contains("fetch"), "that very one");

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::super::snapshots::{Loaded, Name, Snapshots, Stored};
+use super::super::{Recent, segment};
 use super::*;
 
 fn naming(shared: &[u8]) -> Name {
@@ -91,6 +92,49 @@ fn pieces_are_served_by_name_from_both_and_nothing_beyond_their_ends() {
     assert_eq!(piece(&old, 0, 9), None);
     let (again, _) = open(tmp.path());
     assert_eq!(again.newest().unwrap().1, 9);
+}
+
+#[test]
+fn recent_log_is_told_by_its_bytes_and_by_its_age() {
+    let tmp = fast_dir();
+    let log = Log::open_with(tmp.path(), Options { segment_bytes: 300, ..Options::default() }).unwrap();
+    for n in 0..30 {
+        log.put(vec![batch(key(1, 7), 1 + n, 1, &format!("batch {n}"))]);
+    }
+    let (current, all) = (log.store.current(), log.store.stats().bytes);
+    let recent = |bytes, secs, bytes_max| {
+        log.store.compactor().recent(Recent { bytes, age: Duration::from_secs(secs), bytes_max })
+    };
+    assert_eq!(recent(0, 0, 0), current + 1, "none of it");
+    assert_eq!(
+        recent(1, 0, 0),
+        current - 1,
+        "the segment that is written, and one byte, and all of that one's segment"
+    );
+    assert_eq!(recent(all, 0, 0), 1);
+    assert!((2..current).contains(&recent(all / 2, 0, 0)));
+    assert_eq!(recent(0, 3_600, u64::MAX), 1, "written within the hour");
+    assert!((2..current).contains(&recent(0, 3_600, all / 2)), "but not more than that of it");
+    let old = std::time::SystemTime::now() - Duration::from_secs(7_200);
+    let third = segment::path(tmp.path(), 3);
+    fs::File::options().write(true).open(third).unwrap().set_modified(old).unwrap();
+    assert_eq!(recent(0, 3_600, u64::MAX), 4);
+}
+
+#[test]
+fn how_much_of_a_log_lies_below_a_snapshot_is_told() {
+    let tmp = fast_dir();
+    let log = Log::open_with(tmp.path(), Options { segment_bytes: 300, ..Options::default() }).unwrap();
+    for n in 0..30 {
+        log.put(vec![batch(key(1, 7), 1 + n, 1, "0123456789"), batch(key(2, 1), 1 + n, 1, "x")]);
+    }
+    let (reader, current) = (log.store.reader(), log.store.current());
+    let more_than = |from, below, bytes| reader.holds_more_than(key(1, 7), from, below, bytes);
+    assert!(more_than(1, u32::MAX, 300) && more_than(21, u32::MAX, 100));
+    assert!(!more_than(1, u32::MAX, 30_000) && !more_than(31, u32::MAX, 0));
+    assert!(more_than(1, current, 100) && !more_than(1, 1, 0), "only what lies below");
+    assert!(!more_than(30, current, 0), "the last is in the last segment");
+    assert!(!reader.holds_more_than(key(3, 1), 1, u32::MAX, 0));
 }
 
 #[test]
