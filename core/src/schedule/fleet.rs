@@ -176,7 +176,9 @@ impl Fleet {
             Some(peer) => {
                 let newer = presence.boot != peer.presence.boot || presence.seq > peer.presence.seq;
                 if newer {
-                    let late_ms = now.since_ms(peer.heard).saturating_sub(self.presence_ms * 3 / 2);
+                    // One that was started again was not late, it was away.
+                    let waited_ms = if presence.boot == peer.presence.boot { now.since_ms(peer.heard) } else { 0 };
+                    let late_ms = waited_ms.saturating_sub(self.presence_ms * 3 / 2);
                     peer.late_ms = late_ms.max(peer.late_ms * 7 / 8);
                     peer.presence = presence;
                     peer.heard = now;

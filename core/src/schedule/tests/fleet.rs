@@ -43,6 +43,22 @@ fn a_node_that_was_late_is_given_longer_until_it_is_punctual_again() {
 }
 
 #[test]
+fn a_node_that_was_started_again_was_not_late() {
+    let mut fleet = fleet();
+    hear(&mut fleet, node(2), [1_000, 2_000]);
+    for ms in (3_000..20_000).step_by(1_000) {
+        fleet.wake(Mono(ms));
+    }
+    let reborn = |seq| Presence { node: node(2), boot: 77, seq, ..super::explain::presence(1, "wren") };
+    for (seq, ms) in (1..).zip([20_000, 21_000]) {
+        fleet.wake(Mono(ms));
+        assert!(fleet.hear(Mono(ms), reborn(seq)));
+    }
+    assert_eq!(fleet.health(Mono(26_999), &node(2)), Health::Suspect);
+    assert_eq!(fleet.health(Mono(27_000), &node(2)), Health::Dead);
+}
+
+#[test]
 fn however_late_a_node_was_twice_the_usual_silence_is_death() {
     let mut fleet = fleet();
     hear(&mut fleet, node(2), [1_000]);

@@ -3,10 +3,10 @@
 //! Invariants: as in `main`.
 //! Does not: involve strangers (`refusals`).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use starling_net::{DownReason, Event, Lane, SendError};
+use starling_net::{DownReason, Event, Lane, SendError, Topic};
 
 use crate::support::{Node, Wire, config, eventually, joining, pair};
 
@@ -96,6 +96,23 @@ async fn stranded_connection_does_not_stand_in_the_way_of_a_new_one() {
         a.handle.stats().connections == 1 && b.handle.stats().connections == 1
     })
     .await;
+    gossip_flows(&a, &mut b).await;
+    gossip_flows(&b, &mut a).await;
+}
+
+/// Says something else every time: what was sent over a link that was just lost is not sent again.
+async fn gossip_flows(from: &Node, to: &mut Node) {
+    let said = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(50));
+        for word in 0_u64.. {
+            tick.tick().await;
+            from.handle.publish(Topic::Presence, Bytes::from(word.to_be_bytes().to_vec())).unwrap();
+        }
+    };
+    tokio::select! {
+        () = to.wait("gossip", |event| matches!(event, Event::Gossip { .. }).then_some(())) => {}
+        () = said => {}
+    }
 }
 
 #[tokio::test]
