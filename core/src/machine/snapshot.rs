@@ -416,7 +416,10 @@ impl Machine {
 
     /// Everything may have changed: owner and executor look at all that concerns them.
     fn look_at_all(&mut self, now: Now) {
-        let logs: Vec<LogId> = self.facts.logs().filter(|log| self.acts_for(log)).copied().collect();
+        // Another node may have kept jobs of a log whose owner, which is this node, knew of none and acts for nothing there.
+        let known: Vec<LogId> = self.facts.logs().copied().collect();
+        known.iter().for_each(|log| self.note_duty(now, *log));
+        let logs: Vec<LogId> = known.into_iter().filter(|log| self.acts_for(log)).collect();
         let mut decisions = Vec::new();
         for log in logs {
             let term = self.facts.owners().term_of(&log);

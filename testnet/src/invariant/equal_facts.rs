@@ -62,13 +62,14 @@ pub(crate) fn difference(one: &Facts, other: &Facts) -> String {
 
 /// At rest: all machines are equal. `number` is 20 where some of them ran an older version before.
 pub(crate) fn all_equal<'a>(machines: impl Iterator<Item = (Seat, &'a Machine)>, number: u8) -> Option<Violation> {
-    let mut first: Option<(Seat, Vec<u8>)> = None;
+    let mut first: Option<(Seat, &Facts, Vec<u8>)> = None;
     for (seat, machine) in machines {
-        let bytes = machine.facts().to_bytes();
+        let (facts, bytes) = (machine.facts(), machine.facts().to_bytes());
         match &first {
-            None => first = Some((seat, bytes)),
-            Some((other, known)) if *known != bytes => {
-                let detail = format!("{seat:?} and {other:?} rest with different facts");
+            None => first = Some((seat, facts, bytes)),
+            Some((other, theirs, known)) if *known != bytes => {
+                let what = difference(facts, theirs);
+                let detail = format!("{seat:?} and {other:?} rest with different facts: {what}");
                 return Some(Violation::new(number, detail));
             }
             Some(_) => {}
