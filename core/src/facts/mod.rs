@@ -407,6 +407,11 @@ impl Facts {
         self.aliases.get(alias)?.first().map(|(_, id)| *id)
     }
 
+    /// Events that nobody here reads, with where they lie.
+    pub fn opaque(&self) -> impl Iterator<Item = (&Dot, &Vec<u8>)> {
+        self.opaque.iter().flat_map(|(dot, all)| all.iter().map(move |bytes| (dot, bytes)))
+    }
+
     /// Events kept for a version that understands them.
     #[must_use]
     pub fn opaque_count(&self) -> usize {

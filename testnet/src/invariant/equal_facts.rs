@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use starling_core::event::Event;
 use starling_core::facts::Facts;
 use starling_core::ids::JobId;
 use starling_core::machine::Machine;
@@ -46,6 +47,10 @@ pub(crate) fn difference(one: &Facts, other: &Facts) -> String {
         if ours != theirs {
             return format!("node {ours} and {theirs}");
         }
+    }
+    let unread = |facts: &Facts| facts.opaque().map(|(dot, bytes)| (*dot, bytes.clone())).collect::<BTreeSet<_>>();
+    if let Some((dot, bytes)) = unread(one).symmetric_difference(&unread(other)).next() {
+        return format!("unread at one of them: {dot:?} {:?}", Event::from_bytes(bytes));
     }
     let others = |facts: &Facts| {
         format!(
