@@ -48,6 +48,8 @@ pub struct Config {
     /// Bytes of log since the last snapshot before there is another; never fewer than that one took, so that snapshots at most double what is written. Low:
     /// snapshots are written all the time. High: whoever starts or joins reads up to so much log, batch by batch. Default 16 MiB.
     pub snapshot_bytes: u64,
+    /// Whether this node wants all log there is, so that it never takes a snapshot where a peer still has the log. Default false.
+    pub archive: bool,
     /// Shortest time between two snapshots. Low: a busy node makes one after another. High: under load there is much more log between two. Default 60,000.
     pub snapshot_ms: u64,
     /// Silence after which another node takes over what a node owns. Low: jobs change hands, and some run twice, after a hiccup. High: a dead node's queue waits.
@@ -79,6 +81,7 @@ impl Config {
             retain_ms: 300_000,
             retain_jobs: 10_000,
             snapshot_bytes: 16 << 20,
+            archive: false,
             snapshot_ms: 60_000,
             adopt_ms: 10_000,
             offer_retry_ms: 1_000,

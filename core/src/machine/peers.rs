@@ -127,7 +127,7 @@ impl Machine {
         if peer != self.me && self.sync.begin_pull(now.mono, log, from, peer) {
             // Branches are to be seen batch by batch, and a peer whose snapshot is no good may have a log that is.
             let in_turn = from.0 == self.logs.reach(&log).0 + 1 && !self.logs.is_forked(&log);
-            let or_snapshot = in_turn && !self.shuns(now, &peer);
+            let or_snapshot = in_turn && !self.config.archive && !self.shuns(now, &peer);
             self.effects.push(Effect::Send { to: peer, message: Message::Pull { log, from, or_snapshot } });
         }
     }

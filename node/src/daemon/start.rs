@@ -285,6 +285,7 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
         retain_jobs: config.keep.retain_jobs.value,
         snapshot_bytes: config.keep.snapshot_bytes.value,
         snapshot_ms: config.keep.snapshot_ms.value,
+        archive: config.keep.archive.value,
         ..CoreConfig::new(&name, offers)
     };
     let spool = Arc::new(Spool::open(&dir)?);

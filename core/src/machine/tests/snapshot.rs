@@ -210,6 +210,15 @@ fn a_node_that_is_far_behind_joins_a_snapshot_and_goes_on_from_there() {
     assert!(pulls(&mut behind, 8, 5).contains("pull from 1 of the log alone"), "the peer's has no more to give");
 }
 
+#[test]
+fn a_node_that_keeps_all_log_asks_for_the_log_alone() {
+    let identity = Identity { signer: Signer::from_seed(&[1; 32]), secret: SECRET, boot: 1 };
+    let recovery = Recovery::new(Config { archive: true, ..config() }, Registry::built_in(), identity);
+    let mut machine = recovery.finish(now(0));
+    machine.step(now(1), Input::LinkUp(node(2)));
+    assert!(pulls(&mut machine, 2, 4).contains("pull from 1 of the log alone"));
+}
+
 /// What a node asks node 2 for that hears the end of another's log from it.
 fn pulls(machine: &mut Machine, at: u64, author: u8) -> String {
     let batch = batches(&mut Author::new(author), 4).pop().unwrap();
