@@ -44,6 +44,8 @@ pub(super) struct Chain {
     sum: u64,
     /// How far before the branches that are known others are looked for; grows until one is found.
     search: u64,
+    /// They were looked for in all of a peer's log, in vain.
+    searched: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,9 +135,30 @@ impl Chain {
     pub(super) fn look_back(&mut self) -> Seq {
         let last = self.marks.last().map_or(Seq(1), |mark| mark.first_seq);
         let known = self.branches.values().map(|branch| branch.first_seq).fold(last, Seq::min);
-        let from = Seq(known.0.saturating_sub(self.search).max(1).max(self.base.0));
+        let from = Seq(known.0.saturating_sub(self.search)).max(self.first());
         self.search = self.search.saturating_mul(SEARCH_GROWTH).max(SEARCH_FIRST);
         from
+    }
+
+    /// The first event that could be recognised.
+    fn first(&self) -> Seq {
+        self.base.max(Seq(1))
+    }
+
+    /// Whether branches are missing that a peer's log did not have, and there is room for them.
+    pub(super) fn is_searched(&self) -> bool {
+        self.searched && self.branches.len() < limits::FORKS_MAX
+    }
+
+    /// All that a peer has from here on was held already.
+    pub(super) fn found_nothing(&mut self, from: Seq) {
+        self.searched |= self.search > 0 && from <= self.first();
+    }
+
+    /// Another branch was found: there may be more beside it.
+    fn search_anew(&mut self) {
+        self.search = 0;
+        self.searched = false;
     }
 
     /// Batches taken in, on whatever branch.
@@ -186,6 +209,7 @@ impl Chain {
                 continue;
             }
             self.branches.insert(end.head, Branch::new(&end, durable));
+            self.search_anew();
             if durable {
                 self.sum = self.sum.wrapping_add(end.head);
             }
@@ -209,6 +233,7 @@ impl Chain {
         self.base = if end.starts_at_one() { Seq(0) } else { end.chain[0].first_seq };
         self.branches = end.branches.iter().map(|end| (end.head, Branch::new(end, true))).collect();
         self.add_ends(own.into_iter());
+        self.search_anew();
         let beyond = self.waiting.split_off(&Seq(end.len.0 + 1));
         let below = core::mem::replace(&mut self.waiting, beyond);
         below.values().map(|batch| batch.bytes().len()).sum()
@@ -272,7 +297,7 @@ impl Chain {
                 durable: false,
             };
             self.branches.insert(batch.head().prefix(), branch);
-            self.search = 0;
+            self.search_anew();
         }
         room
     }

@@ -257,6 +257,19 @@ impl LogSet {
         self.chains.get(log).is_some_and(Chain::is_disputed)
     }
 
+    /// Whether branches of the log are missing that no peer's log had, from the first event on that could be recognised: they lie in snapshots, if anywhere.
+    #[must_use]
+    pub fn is_searched(&self, log: &LogId) -> bool {
+        self.chains.get(log).is_some_and(Chain::is_searched)
+    }
+
+    /// All that a peer has of the log from here on was held already.
+    pub fn found_nothing(&mut self, log: &LogId, from: Seq) {
+        if let Some(chain) = self.chains.get_mut(log) {
+            chain.found_nothing(from);
+        }
+    }
+
     /// Whether `theirs` shows other branches of some log than those held here: lengths do not tell who lacks what.
     #[must_use]
     pub fn forks_differ(&self, theirs: &Frontier) -> bool {

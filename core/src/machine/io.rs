@@ -353,8 +353,8 @@ pub enum Effect {
         from: Seq,
         /// Up to here it is durable: what is not in the log is in a snapshot.
         known: Seq,
-        /// Whether a snapshot that contains much of it would do as well.
-        or_snapshot: bool,
+        /// Where a snapshot is offered in place of log.
+        instead: Instead,
     },
     /// Keep what is known of jobs that are gone from Facts. Whoever carries this out must have it on disk before it carries out a later `Snapshot`.
     Retire(Vec<Past>),
@@ -382,6 +382,17 @@ pub enum Effect {
     },
     /// Tell local subscribers.
     Notice(Notice),
+}
+
+/// Where a peer that asks for log is offered a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instead {
+    /// In place of what is gone.
+    OfGone,
+    /// Also in place of much.
+    OfMuch,
+    /// In any case: branches of the log may lie in the snapshot alone, whatever else is there.
+    OfAny,
 }
 
 /// A process to start.

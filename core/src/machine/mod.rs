@@ -29,7 +29,8 @@ use std::collections::{BTreeMap, VecDeque};
 pub use import::Taken;
 pub use invariants::{Buffer, Violation, buffers, check};
 pub use io::{
-    AckLevel, Assignment, Command, CommandError, Effect, Errand, Input, Notice, Record, Reply, Spawn, Submission, Work,
+    AckLevel, Assignment, Command, CommandError, Effect, Errand, Input, Instead, Notice, Record, Reply, Spawn,
+    Submission, Work,
 };
 pub use note::Note;
 pub use recover::Recovery;

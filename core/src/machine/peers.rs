@@ -4,7 +4,7 @@
 
 use super::Machine;
 use super::import::Taken;
-use super::io::{AckLevel, Effect, Notice};
+use super::io::{AckLevel, Effect, Instead, Notice};
 use super::pace::Urgency;
 use crate::event::{Entry, Event, SignedBatch};
 use crate::ids::{Epoch, LogId, NodeId, Seat, Seq};
@@ -127,7 +127,8 @@ impl Machine {
         if peer != self.me && self.sync.begin_pull(now.mono, log, from, peer) {
             // Branches are to be seen batch by batch, and a peer whose snapshot is no good may have a log that is.
             let in_turn = from.0 == self.logs.reach(&log).0 + 1 && !self.logs.is_forked(&log);
-            let or_snapshot = in_turn && !self.config.archive && !self.shuns(now, &peer);
+            let would_do = (in_turn && !self.config.archive) || self.logs.is_searched(&log);
+            let or_snapshot = would_do && !self.shuns(now, &peer);
             self.effects.push(Effect::Send { to: peer, message: Message::Pull { log, from, or_snapshot } });
         }
     }
@@ -151,6 +152,9 @@ impl Machine {
             self.pull_missing(now, from, log);
         } else if self.logs.batches(&log) == held {
             // Nothing new: looking again waits for the next round, or two nodes that cannot agree would ask each other without a pause.
+            if let Some(asked) = asked.filter(|_| !more) {
+                self.logs.found_nothing(&log, asked);
+            }
         } else if !self.sync.is_pulling() && self.sync.is_linked(&from) {
             // Perhaps there is more in other logs than the pulls allowed at once.
             let digest = self.logs.frontier().digest();
@@ -180,7 +184,12 @@ impl Machine {
             }
             Message::Pull { log, from: seq, or_snapshot } => {
                 let known = self.logs.frontier().tip(&log).map_or(Seq(0), |tip| tip.len);
-                self.effects.push(Effect::Serve { to: from, log, from: seq, known, or_snapshot });
+                let instead = match (or_snapshot, self.logs.is_forked(&log)) {
+                    (false, _) => Instead::OfGone,
+                    (true, false) => Instead::OfMuch,
+                    (true, true) => Instead::OfAny,
+                };
+                self.effects.push(Effect::Serve { to: from, log, from: seq, known, instead });
             }
             Message::SnapshotAhead { log, id, bytes } => self.on_snapshot_ahead(now, from, log, id, bytes),
             Message::Have { log, len } => {

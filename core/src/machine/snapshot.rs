@@ -370,6 +370,7 @@ impl Machine {
             Err(reason) => return self.refuse_snapshot(now, fetched.unwrap_or((from, Hash::ZERO)), reason),
         };
         self.keeping.joined_last.extend(fetched);
+        let held = self.logs.frontier().digest();
         let Shared { logs, facts } = shared;
         let before = self.facts.owners().clone();
         let (_, dropped) = self.facts.merge(facts);
@@ -385,6 +386,10 @@ impl Machine {
         self.next_job = self.next_job.max(self.next_job_number());
         self.keeping.joined = true;
         self.effects.push(Effect::Notice(Notice::Snapshot(SnapshotNews::Joined(from))));
+        if let Some((from, id)) = fetched.filter(|_| self.logs.frontier().digest() == held) {
+            // Two nodes that cannot agree would fetch each other's, and write one each time, without a pause.
+            self.keeping.shunned.insert(from, (id, now.mono));
+        }
         self.look_at_all(now);
         // What lies beyond the snapshot comes from the log.
         if self.sync.is_linked(&from) {

@@ -82,9 +82,9 @@ impl Edges for RealEdges {
                     debug!(node = %to, %error, "message dropped");
                 }
             }
-            Effect::Serve { to, log, from, known, or_snapshot } => {
+            Effect::Serve { to, log, from, known, instead } => {
                 // Full: the peer asks again.
-                let _full = self.serve.try_send(Serve::Log(Wanted { to, log, from, known, or_snapshot }));
+                let _full = self.serve.try_send(Serve::Log(Wanted { to, log, from, known, instead }));
             }
             Effect::Retire(past) => {
                 let jobs: Vec<JobId> = past.iter().map(|past| past.id).collect();

@@ -7,6 +7,7 @@ use std::sync::mpsc::Receiver;
 
 use starling_core::ids::{Hash, LogId, NodeId, Seq};
 use starling_core::limits;
+use starling_core::machine::Instead;
 use starling_core::sync::Message;
 use starling_net::{Lane, PeerKey};
 use tracing::{debug, warn};
@@ -32,8 +33,8 @@ pub(super) struct Wanted {
     pub(super) log: LogId,
     pub(super) from: Seq,
     pub(super) known: Seq,
-    /// Whether a snapshot would do.
-    pub(super) or_snapshot: bool,
+    /// Where a snapshot is offered.
+    pub(super) instead: Instead,
 }
 
 /// The disk and the network.
@@ -56,8 +57,13 @@ impl Server {
     }
 
     fn log(&self, wanted: Wanted) {
-        let Wanted { to, log, from, known, or_snapshot } = wanted;
-        if or_snapshot && let Some((name, bytes)) = self.shortcut(&log, from) {
+        let Wanted { to, log, from, known, instead } = wanted;
+        let rather = match instead {
+            Instead::OfGone => None,
+            Instead::OfMuch => self.shortcut(&log, from),
+            Instead::OfAny => self.snapshots.newest(),
+        };
+        if let Some((name, bytes)) = rather {
             return self.offer(to, log, name, bytes);
         }
         let found = match self.reader.read(log_key(&log), from.0, limits::SYNC_RESPONSE_BYTES_MAX) {

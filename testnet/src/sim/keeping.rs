@@ -9,7 +9,7 @@ use starling_core::facts::{Facts, Past};
 use starling_core::ids::{Hash, JobId, LogId, NodeId, Seq};
 use starling_core::lattice::Lattice as _;
 use starling_core::machine::snapshot::{self, Bytes, Local, Shared};
-use starling_core::machine::{Input, Recovery};
+use starling_core::machine::{Input, Instead, Recovery};
 use starling_core::namespace::Registry;
 use starling_core::sync::Message;
 
@@ -77,20 +77,24 @@ pub(crate) struct Wanted {
     pub(crate) log: LogId,
     pub(crate) from: Seq,
     pub(crate) known: Seq,
-    pub(crate) or_snapshot: bool,
+    pub(crate) instead: Instead,
 }
 
 impl World {
     /// Sends what is on the disk, or offers a snapshot where it is gone, or much.
     pub(crate) fn serve(&mut self, seat: Seat, to: NodeId, wanted: Wanted) {
-        let Wanted { log, from, known, or_snapshot } = wanted;
+        let Wanted { log, from, known, instead } = wanted;
         let Some(to) = self.by_id.get(&to).copied() else {
             return;
         };
         let disk = &self.node(seat).disk;
         let is_gone = disk.is_gone(&log, from, known);
-        let is_much = or_snapshot && disk.spares(&log, from, SPARED_BATCHES);
-        let newest = disk.newest_own().filter(|_| is_gone || is_much).map(|held| Arc::clone(&held.bytes));
+        let rather = match instead {
+            Instead::OfGone => false,
+            Instead::OfMuch => disk.spares(&log, from, SPARED_BATCHES),
+            Instead::OfAny => true,
+        };
+        let newest = disk.newest_own().filter(|_| is_gone || rather).map(|held| Arc::clone(&held.bytes));
         if let Some(bytes) = newest {
             self.mark(if is_gone { Mark::SnapshotOffered } else { Mark::SnapshotSooner });
             let (id, bytes) = (snapshot::name(&bytes.shared), bytes.shared.len() as u64);

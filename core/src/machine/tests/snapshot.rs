@@ -4,7 +4,7 @@ use super::super::snapshot::{self, Local, Shared, SnapshotError};
 use super::*;
 use crate::event::{SignedBatch, cluster_id};
 use crate::ids::Hash;
-use crate::machine::Outlook;
+use crate::machine::{Instead, Outlook};
 use crate::testing::{Author, node};
 
 fn config() -> Config {
@@ -217,6 +217,58 @@ fn a_node_that_keeps_all_log_asks_for_the_log_alone() {
     let mut machine = recovery.finish(now(0));
     machine.step(now(1), Input::LinkUp(node(2)));
     assert!(pulls(&mut machine, 2, 4).contains("pull from 1 of the log alone"));
+}
+
+/// Two nodes of which the second alone has a batch of another branch of node 3's log, and all of that log.
+fn with_and_without_a_branch() -> (Machine, Machine, Vec<SignedBatch>) {
+    let (mut without, mut with) = (start(1, None, &[]), start(2, None, &[]));
+    let mut author = Author::new(3);
+    let chain = batches(&mut author, 3);
+    let mut twin = Author::new(3);
+    twin.open("finch");
+    let other = twin.say(77, 1);
+    for batch in &chain {
+        run(&mut without, 1, Input::Batch { from: node(2), batch: batch.clone() });
+        run(&mut with, 1, Input::Batch { from: node(1), batch: batch.clone() });
+    }
+    run(&mut with, 1, Input::Batch { from: node(1), batch: other });
+    assert!(with.logs().is_forked(&author.log()));
+    without.step(now(1), Input::LinkUp(node(2)));
+    (without, with, chain)
+}
+
+#[test]
+fn a_branch_that_a_peer_has_in_its_snapshot_alone_is_asked_for_once_its_log_had_nothing_more() {
+    let (mut without, with, chain) = with_and_without_a_branch();
+    let log = chain[0].header().log;
+    let mut asked = Vec::new();
+    for at in 2..6 {
+        let tips = Input::Message { from: node(2), message: Message::Tips(with.frontier().clone()) };
+        asked.push(show(&without.step(now(at), tips)));
+        // The peer's log has nothing but what is known: the rest is in its snapshot.
+        let batches = chain.clone();
+        run(&mut without, at, Input::Pulled { from: node(2), log, batches, more: false });
+    }
+    assert!(asked[0].contains("of the log alone"), "{asked:?}");
+    let last = asked.last().unwrap();
+    assert!(last.contains("pull from 1") && !last.contains("alone"), "{asked:?}");
+}
+
+#[test]
+fn a_node_whose_log_has_branches_offers_any_snapshot_to_who_says_it_would_do() {
+    let (_, mut with, chain) = with_and_without_a_branch();
+    let log = chain[0].header().log;
+    let mut instead = |or_snapshot, log| {
+        let message = Message::Pull { log, from: Seq(1), or_snapshot };
+        let effects = with.step(now(2), Input::Message { from: node(1), message });
+        effects.into_iter().find_map(|effect| match effect {
+            Effect::Serve { instead, .. } => Some(instead),
+            _ => None,
+        })
+    };
+    assert_eq!(instead(true, log), Some(Instead::OfAny));
+    assert_eq!(instead(false, log), Some(Instead::OfGone));
+    assert_eq!(instead(true, Author::new(2).log()), Some(Instead::OfMuch));
 }
 
 /// What a node asks node 2 for that hears the end of another's log from it.
