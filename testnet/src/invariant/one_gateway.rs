@@ -1,7 +1,7 @@
 //! 21: at most one effective gateway per executor, none in a minority (DESIGN section 8).
 //!
 //! What is looked at: a node obeys no gateway that its own Facts have superseded; nobody acts with a view of less than half of the roster, nor before its claim has
-//! stood for a second; nobody acts for long while the world has cut it off from half of the roster; two that hear each other do not both act; without
+//! stood for a second; nobody acts while the world has long cut it off from half of the roster; two that hear each other do not both act; without
 //! faults there is one claim, and after healing one gateway.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +27,8 @@ const HEARING_MS_MAX: u64 = 4_000;
 pub(crate) struct OneGateway {
     /// The claim of its own that each node holds for the one that counts, and since when.
     claims: BTreeMap<Seat, (GatewayTerm, Mono)>,
-    cut_off: BTreeMap<Seat, Mono>,
+    /// Since when a node that acts has not reached another.
+    cut_off: BTreeMap<(Seat, Seat), Mono>,
     both: BTreeMap<(Seat, Seat), Mono>,
 }
 
@@ -82,26 +83,37 @@ impl OneGateway {
     /// Its process is gone; what it believed is too.
     pub(crate) fn on_crash(&mut self, seat: Seat) {
         self.claims.remove(&seat);
-        self.cut_off.remove(&seat);
-        self.both.retain(|(a, b), _| *a != seat && *b != seat);
+        self.forgive(seat);
     }
 
-    /// Now and then: a node that acts, and how many members it can reach in truth.
-    pub(crate) fn look_at_reach(&mut self, now: Mono, seat: Seat, reach: usize, roster: usize) -> Option<Violation> {
+    /// Now and then: a node that acts, what other nodes there are, and whether it can reach them in truth. One that cannot be reached counts until its silence must
+    /// have been noticed: where nodes come and go, never half of them need have been silent for long.
+    pub(crate) fn look_at_reach(
+        &mut self,
+        now: Mono,
+        seat: Seat,
+        others: impl Iterator<Item = (Seat, bool)>,
+        roster: usize,
+    ) -> Option<Violation> {
+        let mut reach = 1;
+        for (other, linked) in others {
+            if linked {
+                self.cut_off.remove(&(seat, other));
+                reach += 1;
+            } else {
+                let since = *self.cut_off.entry((seat, other)).or_insert(now);
+                reach += usize::from(now.since_ms(since) <= CUT_OFF_MS_MAX);
+            }
+        }
         if reach * 2 >= roster {
-            self.cut_off.remove(&seat);
             return None;
         }
-        let since = *self.cut_off.entry(seat).or_insert(now);
-        if now.since_ms(since) <= CUT_OFF_MS_MAX {
-            return None;
-        }
-        broken(format!("{seat:?} acts, cut off from all but {reach} of {roster} for {} ms", now.since_ms(since)))
+        broken(format!("{seat:?} acts, cut off from all but {reach} of {roster} for more than {CUT_OFF_MS_MAX} ms"))
     }
 
     /// A node that does not act, or is not awake, offends nobody.
     pub(crate) fn forgive(&mut self, seat: Seat) {
-        self.cut_off.remove(&seat);
+        self.cut_off.retain(|(from, _), _| *from != seat);
         self.both.retain(|(a, b), _| *a != seat && *b != seat);
     }
 
@@ -140,4 +152,31 @@ pub(crate) fn settled<'a>(machines: impl Iterator<Item = (Seat, &'a Machine)>, d
         return broken(format!("nothing went wrong, and the gateway is at term {term}"));
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks every second at node 0 of five, which acts and reaches those that `linked` says.
+    fn watch(seconds: u64, linked: impl Fn(u64, usize) -> bool) -> Option<Violation> {
+        let mut rule = OneGateway::default();
+        (0..seconds).find_map(|second| {
+            let others = (1..5).map(|other| (Seat(other), linked(second, other)));
+            rule.look_at_reach(Mono(second * 1_000), Seat(0), others, 5)
+        })
+    }
+
+    #[test]
+    fn who_is_cut_off_from_most_must_not_act_for_long() {
+        assert!(watch(30, |_, other| other <= 2).is_none(), "three of five");
+        assert!(watch(8, |_, other| other == 1).is_none(), "not noticed yet");
+        assert!(watch(10, |_, other| other == 1).is_some());
+        assert!(watch(30, |second, other| other == 1 || second == 5).is_some(), "a moment's reach is long past");
+    }
+
+    #[test]
+    fn who_has_heard_most_a_moment_ago_may_act() {
+        assert!(watch(60, |second, other| second / 5 % 4 + 1 == other as u64).is_none(), "one by one they come and go");
+    }
 }

@@ -131,9 +131,10 @@ impl World {
             self.rules.one_gateway.forgive(seat);
         }
         for (index, seat) in acting.iter().enumerate() {
-            let reach = 1 + self.seats().filter(|other| other != seat && self.is_linked(*seat, *other)).count();
+            let others: Vec<(Seat, bool)> =
+                self.seats().filter(|other| other != seat).map(|other| (other, self.is_linked(*seat, other))).collect();
             let roster = self.node(*seat).machine.as_ref().map_or(0, one_gateway::members);
-            let found = self.rules.one_gateway.look_at_reach(self.now, *seat, reach, roster);
+            let found = self.rules.one_gateway.look_at_reach(self.now, *seat, others.into_iter(), roster);
             self.broken(found);
             for other in &acting[index + 1..] {
                 // Where packets are lost or held back a claim may take longer.
