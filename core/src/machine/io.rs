@@ -432,8 +432,6 @@ pub struct Errand {
     pub name: SmolStr,
     /// What to run.
     pub launch: Launch,
-    /// Longest run in milliseconds; 0 for no limit.
-    pub timeout_ms: u64,
     /// What it needs.
     pub need: Resources,
 }

@@ -158,8 +158,8 @@ impl Machine {
             let work = match (submit.handler(), start.worker) {
                 (Handler::Process, None) => Work::Process(launch().in_container()),
                 (Handler::Process, Some(worker)) => {
-                    let (name, timeout_ms, need) = (submit.name.clone(), submit.timeout_ms, submit.need);
-                    Work::Worker(Box::new(Errand { worker, name, launch: launch(), timeout_ms, need }))
+                    let (name, need) = (submit.name.clone(), submit.need);
+                    Work::Worker(Box::new(Errand { worker, name, launch: launch(), need }))
                 }
                 (Handler::Pair, _) => Work::Pair(Box::new(simulation::pair(&spec, start.task, &self.me))),
                 (Handler::Relay, _) => {

@@ -91,6 +91,8 @@ pub struct Launch {
     pub stdin: Option<Vec<u8>>,
     /// The container image to run it in; none if absent.
     pub image: Option<String>,
+    /// Longest run in milliseconds; 0 for no limit. The executor ends it then; who runs it does where the executor cannot.
+    pub timeout_ms: u64,
 }
 
 impl Launch {
@@ -128,5 +130,6 @@ pub fn launch(spec: &WorkSpec, task: u32, by: &NodeId) -> Launch {
         cwd: spec.text("cwd").map(ToString::to_string),
         stdin: spec.bytes("stdin").map(<[u8]>::to_vec),
         image: spec.text("image").filter(|image| !image.is_empty()).map(ToString::to_string),
+        timeout_ms: spec.uint("timeout_ms").unwrap_or(0),
     }
 }

@@ -187,6 +187,7 @@ impl RealEdges {
             out: Task::path(&self.files.prefix(&place)),
             cap_bytes: OUTPUT_CAP_BYTES,
             env_server,
+            timeout_ms: launch.timeout_ms,
         };
         let run = spawn.run;
         if !self.keeper.launch(run, task) {

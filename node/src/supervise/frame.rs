@@ -50,6 +50,9 @@ pub struct Task {
     /// Of a pair, its environment.
     #[n(7)]
     pub env_server: Option<Server>,
+    /// Longest run in milliseconds; 0 for no limit. The daemon ends it then; its supervisor does while there is none.
+    #[cbor(n(8), default)]
+    pub timeout_ms: u64,
 }
 
 /// A pair's environment.

@@ -1,14 +1,16 @@
 //! The supervisor: a process that hosts tasks for a daemon that may go away and come back.
 //!
 //! Invariants: one daemon at a time: a new connection is taken up when the old one has been read to its end, so what the old daemon had sent is known before the
-//! new one asks; it ends when no daemon is there and nothing runs; nothing that it starts outlives it, unless it is killed with SIGKILL.
-//! Does not: decide anything.
+//! new one asks; it ends when no daemon is there and nothing runs; nothing that it starts outlives it, unless it is killed with SIGKILL; without a daemon, a task
+//! that runs past its time limit is ended.
+//! Does not: decide anything else.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use starling_core::facts::Usage;
@@ -20,7 +22,7 @@ use super::link::{Link, LinkError};
 use super::spool::{Spool, uptime_ms};
 use super::{launch_of, not_started, outcome_of, usage_of};
 use crate::exec::output::Streams;
-use crate::exec::{self, ExecEvent, Executor, TaskKey};
+use crate::exec::{self, ExecEvent, Executor, Kill, TaskKey};
 use crate::output::Place;
 
 /// Starts and ports are written down and told at this pace, unless an end takes them along: they only save work.
@@ -41,6 +43,8 @@ struct Desk {
     link: Option<Link>,
     places: BTreeMap<u64, Place>,
     runs: BTreeMap<Place, u64>,
+    /// When the time limits of those that have one are over.
+    limits: BTreeMap<u64, Instant>,
     next_run: u64,
     /// From now on ends are this supervisor's own doing, and no task's outcome.
     is_closed: bool,
@@ -93,6 +97,7 @@ pub(super) fn serve(spool: &Spool, name: &str, listener: &UnixListener, stop: &U
         link: None,
         places: BTreeMap::new(),
         runs: BTreeMap::new(),
+        limits: BTreeMap::new(),
         next_run: 0,
         is_closed: false,
     };
@@ -110,6 +115,7 @@ pub(super) fn serve(spool: &Spool, name: &str, listener: &UnixListener, stop: &U
         }
         shared.accept(listener)?;
         shared.serve_link(&executor, &mark);
+        shared.end_overdue(&executor);
         let mut desk = shared.locked();
         desk.bring();
         if desk.link.is_none() && desk.places.is_empty() {
@@ -212,6 +218,14 @@ impl Shared {
         }
     }
 
+    /// Ends what runs past its time limit, if there is no daemon that would.
+    fn end_overdue(&self, executor: &Executor) {
+        let overdue = self.locked().take_overdue(Instant::now());
+        for run in overdue {
+            executor.kill(TaskKey { run }, Kill::Gentle);
+        }
+    }
+
     /// A task whose start cannot be written down is not started: nobody could say later whether it was.
     fn refuse(&self, run: u64, error: &io::Error) {
         let mut desk = self.locked();
@@ -271,12 +285,24 @@ impl Desk {
         let run = self.next_run;
         self.places.insert(run, task.place);
         self.runs.insert(task.place, run);
+        let limit = Some(Duration::from_millis(task.timeout_ms)).filter(|limit| !limit.is_zero());
+        // One beyond what the clock can say is never over.
+        self.limits.extend(limit.and_then(|limit| Some((run, Instant::now().checked_add(limit)?))));
         self.journal.note(&Word::Launched { place: task.place, uptime_ms: uptime_ms() });
         Some((run, task))
     }
 
+    /// Runs past their limit, each once, while no daemon is there.
+    fn take_overdue(&mut self, now: Instant) -> Vec<u64> {
+        if self.link.is_some() {
+            return Vec::new();
+        }
+        self.limits.extract_if(.., |_, until| *until <= now).map(|(run, _)| run).collect()
+    }
+
     fn forget_run(&mut self, run: u64) -> Option<Place> {
         let place = self.places.remove(&run)?;
+        self.limits.remove(&run);
         self.runs.remove(&place);
         Some(place)
     }

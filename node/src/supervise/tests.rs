@@ -83,6 +83,7 @@ impl Rig {
             out: Task::path(&self.file(&format!("{}-{}", place.grant.no.no, place.task))),
             cap_bytes: 1 << 20,
             env_server: None,
+            timeout_ms: 0,
         }
     }
 
@@ -198,6 +199,29 @@ fn what_ends_without_its_daemon_is_found_in_the_journal() {
     let life = rig.start(&[]);
     rig.told.lock().unwrap().push((place(1, 1).grant, IntervalSet::one(1)));
     until("an empty spool", || rig.spool().names().unwrap().is_empty());
+    life.leave();
+}
+
+#[test]
+fn a_time_limit_holds_without_the_daemon_and_is_the_daemons_while_there_is_one() {
+    let rig = Rig::new();
+    let (life, gate) = (rig.start(&[]), rig.file("gate"));
+    let limited = |task, script: &str| Task { timeout_ms: 50, ..rig.task(place(1, task), script) };
+    assert!(life.keeper.launch(RunId(1), limited(1, "exec sleep 600")));
+    assert!(life.keeper.launch(RunId(2), rig.task(place(1, 2), &waits_for(&gate, 0))));
+    // Longer than its limit, and than the pace at which a supervisor looks.
+    assert!(life.keeper.launch(RunId(3), rig.task(place(1, 3), "sleep 1.5")));
+    assert_eq!(life.ended(), (3, Outcome::Exit(0)));
+    assert_eq!(life.keeper.groups().len(), 2, "its daemon may have its reasons");
+    life.leave();
+    let fates = || survey(&rig.spool()).unwrap().survivors().into_iter().map(|survivor| (survivor.task, survivor.fate));
+    until("the end of what has a limit", || {
+        fates().any(|(task, fate)| task == 1 && matches!(fate, Fate::Ended { outcome: Outcome::Signal(15), .. }))
+    });
+    assert!(fates().any(|(task, fate)| task == 2 && matches!(fate, Fate::Running { .. })));
+    let life = rig.start(&[(2, place(1, 2))]);
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(life.ended(), (2, Outcome::Exit(0)));
     life.leave();
 }
 

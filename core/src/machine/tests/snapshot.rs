@@ -261,10 +261,9 @@ fn a_node_whose_log_has_branches_offers_any_snapshot_to_who_says_it_would_do() {
     let mut instead = |or_snapshot, log| {
         let message = Message::Pull { log, from: Seq(1), or_snapshot };
         let effects = with.step(now(2), Input::Message { from: node(1), message });
-        effects.into_iter().find_map(|effect| match effect {
-            Effect::Serve { instead, .. } => Some(instead),
-            _ => None,
-        })
+        effects
+            .into_iter()
+            .find_map(|effect| if let Effect::Serve { instead, .. } = effect { Some(instead) } else { None })
     };
     assert_eq!(instead(true, log), Some(Instead::OfAny));
     assert_eq!(instead(false, log), Some(Instead::OfGone));

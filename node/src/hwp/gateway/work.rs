@@ -38,7 +38,7 @@ pub(super) struct Assignment {
 /// # Errors
 /// Why it cannot be told to one, for people.
 pub(super) fn assignment(spawn: &Spawn, errand: &Errand, trust: Trust, me: &NodeId) -> Result<Assignment, String> {
-    let Launch { command, env, cwd, stdin, image } = &errand.launch;
+    let Launch { command, env, cwd, stdin, image, timeout_ms } = &errand.launch;
     if stdin.as_ref().is_some_and(|stdin| !stdin.is_empty()) {
         return Err("workers take no standard input; put it into a file that the command reads".to_owned());
     }
@@ -55,7 +55,7 @@ pub(super) fn assignment(spawn: &Spawn, errand: &Errand, trust: Trust, me: &Node
     }
     let (wrapped_ms, command) = match trust {
         Trust::Own => (0, wrap(command, cwd.as_deref(), &[], 0)),
-        Trust::Command => (errand.timeout_ms, wrap(command, cwd.as_deref(), &env, errand.timeout_ms)),
+        Trust::Command => (*timeout_ms, wrap(command, cwd.as_deref(), &env, *timeout_ms)),
     };
     let resources =
         hwp::Resources { cpu_m: errand.need.cpu_milli, memory_mb: errand.need.mem_bytes.div_ceil(1 << 20), gpu: 0 };
@@ -64,7 +64,7 @@ pub(super) fn assignment(spawn: &Spawn, errand: &Errand, trust: Trust, me: &Node
         image: image.clone().unwrap_or_default(),
         command,
         resources: Some(resources),
-        timeout_ms: errand.timeout_ms,
+        timeout_ms: *timeout_ms,
         // Starling tries again itself.
         retries: 0,
         env: env.into_iter().collect::<BTreeMap<_, _>>(),
