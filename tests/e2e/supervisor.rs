@@ -122,6 +122,23 @@ fn a_task_that_ends_while_the_daemon_is_away_is_told_as_what_it_was() {
 }
 
 #[test]
+fn a_time_limit_holds_while_no_daemon_is_there() {
+    let mut flock = Flock::of(1, SMALL);
+    let task = Waiting::new(&flock);
+    let job = flock.submit(1, &[&["--timeout", "4s"], &task.command()[..]].concat());
+    let pid = task.await_start(1);
+    flock.cluster.kill(1).unwrap();
+    assert!(lives(pid));
+    within(LONG, "the end of the task", || !lives(pid));
+    flock.cluster.boot(1).unwrap();
+    flock.cluster.await_ready(1).unwrap();
+    flock.at(1, &["wait", "--timeout", "60s", &job]).exits(124);
+    let info = flock.at(1, &["job", "info", &job]).exits(0).out;
+    assert!(info.contains("ran past its time limit"), "{info}");
+    assert_eq!(task.starts(), [(pid, 1)]);
+}
+
+#[test]
 fn a_cancel_reaches_a_task_whose_daemon_was_restarted() {
     let mut flock = Flock::of(2, SMALL);
     let (task, two) = (Waiting::new(&flock), flock.name(2));
