@@ -113,6 +113,10 @@ impl Machine {
 
     /// Retires what has been kept for long enough.
     pub(super) fn retire_due(&mut self, now: Now) {
+        // Looking whether it may be costs a walk over the fleet.
+        if self.retention.next_deadline(&self.config).is_none_or(|due| due > now.mono) {
+            return;
+        }
         if !self.may_retire(now) {
             self.retention.next = self.retention.next.max(now.mono.after_ms(RETIRE_EVERY_MS));
             return;

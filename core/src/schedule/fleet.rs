@@ -198,8 +198,11 @@ impl Fleet {
     /// How `node` seems. One never heard of is suspect at first: a node that just started has not listened long enough to call anybody dead.
     #[must_use]
     pub fn health(&self, now: Mono, node: &NodeId) -> Health {
-        let peer = self.peers.get(node);
-        let silence = self.silent_ms(now, node);
+        self.health_of(now, self.peers.get(node))
+    }
+
+    fn health_of(&self, now: Mono, peer: Option<&Peer>) -> Health {
+        let silence = self.silence_of(now, peer);
         if silence >= self.dead_ms + self.patience_ms(peer) {
             Health::Dead
         } else if silence >= self.suspect_ms || peer.is_none() {
@@ -217,7 +220,11 @@ impl Fleet {
     /// For how long nothing was heard of `node`; for one never heard of, since this node began to listen.
     #[must_use]
     pub fn silent_ms(&self, now: Mono, node: &NodeId) -> u64 {
-        now.since_ms(self.peers.get(node).map_or(self.since, |peer| peer.heard))
+        self.silence_of(now, self.peers.get(node))
+    }
+
+    fn silence_of(&self, now: Mono, peer: Option<&Peer>) -> u64 {
+        now.since_ms(peer.map_or(self.since, |peer| peer.heard))
     }
 
     /// This node is at work at `now`. One that stood still heard nothing meanwhile, and must not hold that against the others: all that time is taken off their silence.
@@ -264,7 +271,7 @@ impl Fleet {
 
     /// The live ones.
     pub fn live(&self, now: Mono) -> impl Iterator<Item = (&NodeId, &Peer)> {
-        self.peers.iter().filter(move |(node, _)| self.health(now, node) == Health::Live)
+        self.peers.iter().filter(move |(_, peer)| self.health_of(now, Some(peer)) == Health::Live)
     }
 
     /// The name `node` gave itself, if it was heard.

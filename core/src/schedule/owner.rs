@@ -386,8 +386,12 @@ impl Owner {
             let seat = Seat { node, pool: Some(pool.name.clone()) };
             self.on_room(seat, as_room(pool.slots), as_room(pool.free));
         }
-        let gone = |seat: &Seat| seat.pool.as_ref().is_some_and(|name| pools.iter().all(|pool| pool.name != *name));
-        self.rooms.retain(|seat, _| seat.node != node || !gone(seat));
+        let is_gone = |seat: &&Seat| seat.pool.as_ref().is_some_and(|name| pools.iter().all(|pool| pool.name != *name));
+        let seats = self.rooms.range(Seat::machine(node)..).map(|(seat, _)| seat).take_while(|seat| seat.node == node);
+        let gone: Vec<Seat> = seats.filter(is_gone).cloned().collect();
+        for seat in gone {
+            self.rooms.remove(&seat);
+        }
     }
 
     /// A node spoke of itself: its relays and workers may be offered tasks again.
