@@ -31,7 +31,7 @@ pub enum Message {
         /// The first event wanted.
         #[n(1)]
         from: Seq,
-        /// Whether a snapshot would do where there is much to send. Absent in what older versions say.
+        /// Whether a snapshot would do: where there is much to send, or branches that may lie in it alone. Absent in what older versions say.
         #[cbor(n(2), default)]
         or_snapshot: bool,
     },
