@@ -219,6 +219,24 @@ fn a_node_that_keeps_all_log_asks_for_the_log_alone() {
     assert!(pulls(&mut machine, 2, 4).contains("pull from 1 of the log alone"));
 }
 
+#[test]
+fn a_snapshot_that_brought_nothing_is_followed_by_the_log_alone() {
+    let (_, _, snapshot) = busy();
+    let fetched = || {
+        let shared = Shared::from_bytes(&snapshot.shared, &cluster_id(&SECRET)).unwrap();
+        Input::Fetched { from: node(2), result: Ok(Box::new(shared)) }
+    };
+    let mut machine = start(4, None, &[]);
+    assert!(offered(&mut machine).contains("fetch"));
+    run(&mut machine, 4, fetched());
+    run(&mut machine, 5, Input::Snapshotted(Ok(())));
+    assert!(!pulls(&mut machine, 6, 5).contains("alone"), "it brought what node 1 wrote");
+    // Another name, and nothing new in it.
+    assert!(offered_again(&mut machine, 7, 8).contains("fetch"));
+    run(&mut machine, 8, fetched());
+    assert!(pulls(&mut machine, 9, 6).contains("pull from 1 of the log alone"));
+}
+
 /// Two nodes of which the second alone has a batch of another branch of node 3's log, and all of that log.
 fn with_and_without_a_branch() -> (Machine, Machine, Vec<SignedBatch>) {
     let (mut without, mut with) = (start(1, None, &[]), start(2, None, &[]));
