@@ -258,7 +258,8 @@ impl Shared {
                 let Some(place) = desk.forget_run(key.run) else { return };
                 desk.say(&Word::Ended(Box::new(Ended::new(place, outcome_of(end), usage_of(usage), &output))));
                 desk.bring();
-                let must_wake = desk.places.is_empty() || desk.link.as_ref().is_none_or(Link::has_waiting);
+                // For what the socket did not take, and for the end of it all.
+                let must_wake = desk.link.as_ref().map_or(desk.places.is_empty(), Link::has_waiting);
                 drop(desk);
                 if must_wake {
                     // Full: it is awake.

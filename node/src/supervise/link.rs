@@ -3,15 +3,18 @@
 //! Invariants: frames leave whole and in order; what cannot leave yet waits here.
 //! Does not: poll.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 
 use super::frame::{self, FrameError};
 
-const READ_BYTES: usize = 64 << 10;
+/// Room for a read. Low: more reads for an output of many tasks. High: memory, for each link.
+const READ_BYTES: usize = 16 << 10;
 
 /// One end.
 #[derive(Debug)]
@@ -96,14 +99,15 @@ impl Link {
     }
 
     fn fill(&mut self) -> Result<(), LinkError> {
-        let mut scratch = vec![0; READ_BYTES];
         loop {
-            match (&*self.stream).read(&mut scratch) {
+            self.inbox.reserve(READ_BYTES);
+            match rustix::io::read(&*self.stream, spare_capacity(&mut self.inbox)) {
                 Ok(0) => return Err(LinkError::Closed),
-                Ok(read) => self.inbox.extend_from_slice(&scratch[..read]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error.into()),
+                // Less than there was room for: that was all. What comes later, an end included, shows in the next poll.
+                Ok(read) if read < READ_BYTES => return Ok(()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(error) => return Err(io::Error::from(error).into()),
             }
         }
     }
