@@ -119,7 +119,7 @@ fn ends_that_nobody_reports_are_seen_by_9() {
 
 #[test]
 fn a_start_that_forgets_what_runs_is_seen_by_11() {
-    check(11, Sabotage::NoSurvey, Faults { daemon_crash: Some(2_000), ..Faults::NONE });
+    check(11, Sabotage::NoMuster, Faults { daemon_crash: Some(2_000), ..Faults::NONE });
 }
 
 #[test]

@@ -289,16 +289,16 @@ fn open(config: &Config) -> anyhow::Result<Opened> {
         ..CoreConfig::new(&name, offers)
     };
     let spool = Arc::new(Spool::open(&dir)?);
-    let survey = supervise::survey(&spool).context("reading the journals of the previous run's tasks")?;
-    if !clean && survey.is_blank() {
+    let muster = supervise::muster(&spool).context("reading the journals of the previous run's tasks")?;
+    if !clean && muster.is_blank() {
         stop_orphans(&me);
     }
     config.liveness.apply(&mut core);
-    let machine = recover::recover(core, identity, stored, recovery, &clock, &survey, site.moved)?;
+    let machine = recover::recover(core, identity, stored, recovery, &clock, &muster, site.moved)?;
     Ok(Opened {
         site,
         spool,
-        found: Some(survey),
+        found: Some(muster),
         dir,
         name,
         seed,

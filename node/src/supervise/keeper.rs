@@ -19,8 +19,8 @@ use starling_core::lattice::IntervalSet;
 use tracing::warn;
 
 use super::frame::Task;
+use super::muster::Found;
 use super::spool::Spool;
-use super::survey::Found;
 use crate::exec::output::{Streams, Written};
 use crate::output::Place;
 
@@ -70,7 +70,7 @@ pub type Launcher = Box<dyn FnMut(&Spool, &str, UnixListener) -> io::Result<Opti
 pub struct Start {
     /// Where the supervisors' files lie.
     pub spool: Arc<Spool>,
-    /// What the survey found there.
+    /// What the muster found there.
     pub found: Found,
     /// The runs that the Machine gave to tasks that run on.
     pub runs: Vec<(RunId, Place)>,
@@ -124,7 +124,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Takes charge of what the survey found, on a thread of its own, which ends after `leave`.
+    /// Takes charge of what the muster found, on a thread of its own, which ends after `leave`.
     ///
     /// # Errors
     /// If the system gives no thread or no descriptors.

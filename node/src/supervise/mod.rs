@@ -1,7 +1,7 @@
 //! Jobs outlive the daemon: small processes that host tasks, and the daemon's side of them (ADR 16).
 //!
 //! A supervisor is this very program with the hidden verb `supervise`. It runs the tasks of one grant at a time with `exec`, keeps a journal of what it started and
-//! how that ended, and tells the daemon over a socket in `<dir>/spool`. When the daemon goes away it goes on; the next one reads the journals (`survey`) before it
+//! how that ended, and tells the daemon over a socket in `<dir>/spool`. When the daemon goes away it goes on; the next one reads the journals (`muster`) before it
 //! offers anything.
 //! Invariants: a start is in the journal before it happens, an end before it is told; an end stays there until the daemon says that its log has it; a task whose
 //! supervisor is gone is killed before anybody hears that it is lost.
@@ -12,8 +12,8 @@ mod host;
 mod journal;
 mod keeper;
 mod link;
+mod muster;
 mod spool;
-mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -25,9 +25,9 @@ use bytes::Bytes;
 pub use frame::{Server, Task};
 pub use host::{HostError, host};
 pub use keeper::{Group, Happened, Keeper, Launcher, OnHappened, Start, Told};
+pub use muster::{Found, muster};
 pub use spool::{Spool, SpoolError};
 use starling_core::facts::{Outcome, Usage};
-pub use survey::{Found, survey};
 
 use crate::exec::{self, End, EnvServer, Launch, TaskKey};
 

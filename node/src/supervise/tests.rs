@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use super::frame::{self, Ended, Order, Word};
 use super::journal::{Book, Journal};
-use super::{Happened, Keeper, Launcher, Spool, Start, Task, host, survey};
+use super::{Happened, Keeper, Launcher, Spool, Start, Task, host, muster};
 use crate::exec::output::{Stream, Streams, Written};
 use crate::output::Place;
 
@@ -58,7 +58,7 @@ impl Rig {
 
     fn start(&self, runs: &[(u64, Place)]) -> Life {
         let spool = self.spool();
-        let found = survey(&spool).unwrap();
+        let found = muster(&spool).unwrap();
         let (tx, events) = channel();
         let told = Arc::clone(&self.told);
         let start = Start {
@@ -168,7 +168,7 @@ fn what_runs_goes_on_without_its_daemon_and_is_found_again() {
     assert!(life.keeper.launch(RunId(2), rig.task(place(1, 2), "exit 3")));
     assert_eq!(life.ended(), (2, Outcome::Exit(3)));
     life.leave();
-    let found = survey(&rig.spool()).unwrap();
+    let found = muster(&rig.spool()).unwrap();
     assert_eq!(found.books(), Books::Complete);
     let fates: Vec<_> = found.survivors().into_iter().map(|survivor| (survivor.task, survivor.fate)).collect();
     assert!(matches!(fates[..], [(1, Fate::Running { .. }), (2, Fate::Ended { outcome: Outcome::Exit(3), .. })]));
@@ -194,7 +194,7 @@ fn what_ends_without_its_daemon_is_found_in_the_journal() {
     std::fs::write(&gate, "").unwrap();
     let name = rig.spool().names().unwrap().pop_first().unwrap();
     until("the end of its supervisor", || rig.spool().connect(&name).is_err());
-    let survivors = survey(&rig.spool()).unwrap().survivors();
+    let survivors = muster(&rig.spool()).unwrap().survivors();
     assert!(matches!(&survivors[..], [one] if matches!(one.fate, Fate::Ended { outcome: Outcome::Exit(5), .. })));
     let life = rig.start(&[]);
     rig.told.lock().unwrap().push((place(1, 1).grant, IntervalSet::one(1)));
@@ -214,7 +214,7 @@ fn a_time_limit_holds_without_the_daemon_and_is_the_daemons_while_there_is_one()
     assert_eq!(life.ended(), (3, Outcome::Exit(0)));
     assert_eq!(life.keeper.groups().len(), 2, "its daemon may have its reasons");
     life.leave();
-    let fates = || survey(&rig.spool()).unwrap().survivors().into_iter().map(|survivor| (survivor.task, survivor.fate));
+    let fates = || muster(&rig.spool()).unwrap().survivors().into_iter().map(|survivor| (survivor.task, survivor.fate));
     until("the end of what has a limit", || {
         fates().any(|(task, fate)| task == 1 && matches!(fate, Fate::Ended { outcome: Outcome::Signal(15), .. }))
     });

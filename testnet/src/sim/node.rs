@@ -122,9 +122,9 @@ impl World {
         if self.options.sabotage == Sabotage::SecondWriter {
             recovery.record(Record::CleanShutdown);
         }
-        let (survivors, books) = self.processes.survey(seat, self.now);
+        let (survivors, books) = self.processes.muster(seat, self.now);
         self.node_mut(seat).disk.journaled = survivors.iter().map(|survivor| survivor.grant).collect();
-        if self.options.sabotage != Sabotage::NoSurvey {
+        if self.options.sabotage != Sabotage::NoMuster {
             recovery.resume(survivors, books);
         }
         let origin = self.rng.below(1_000_000);

@@ -192,7 +192,7 @@ pub enum Sabotage {
     /// Old versions are never upgraded.
     NoUpgrade,
     /// A starting node does not look for tasks that run on.
-    NoSurvey,
+    NoMuster,
     /// A claim to be the gateway acts at once.
     NoSettle,
     /// Nodes pass on what any gateway says, superseded or not.
@@ -289,7 +289,7 @@ impl Sabotage {
         Self::ClockedIntake,
         Self::ForgetsRetired,
         Self::NeverRetires,
-        Self::NoSurvey,
+        Self::NoMuster,
         Self::ReplaysLogAlone,
     ];
 

@@ -162,7 +162,7 @@ impl Processes {
     }
 
     /// What the supervisors of a node know, and whether that is all there ever was.
-    pub(crate) fn survey(&mut self, seat: Seat, now: Mono) -> (Vec<Survivor>, Books) {
+    pub(crate) fn muster(&mut self, seat: Seat, now: Mono) -> (Vec<Survivor>, Books) {
         let resting = self.resting.iter().filter(|((at, _, _), _)| *at == seat);
         let running = resting.map(|(_, process)| Survivor {
             grant: process.grant,

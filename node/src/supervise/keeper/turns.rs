@@ -21,9 +21,9 @@ use crate::exec::output::Streams;
 use crate::output::Place;
 use crate::supervise::frame::{Ended, Order, Task, Word};
 use crate::supervise::link::Link;
+use crate::supervise::muster::bury;
 use crate::supervise::not_started;
 use crate::supervise::spool::Spool;
-use crate::supervise::survey::bury;
 
 /// Supervisors at once. Low: grants share them. High: memory, a few MiB each.
 const HOSTS_MAX: usize = 64;
@@ -125,7 +125,7 @@ impl Turns {
     }
 
     pub(super) fn run(mut self) {
-        // What a survey had read already shows in no poll.
+        // What a muster had read already shows in no poll.
         let mut heard: Vec<bool> = vec![true; self.hosts.len()];
         loop {
             self.hear(&heard);

@@ -1,4 +1,4 @@
-//! The survey: what a starting daemon finds of the tasks of the one before.
+//! The muster: what a starting daemon finds of the tasks of the one before.
 //!
 //! Invariants: a supervisor that answers is asked, and has by then done all that the old daemon had told it; of one that does not, the journal is read, after
 //! everything that it had started was killed.
@@ -42,7 +42,7 @@ pub struct Found {
 ///
 /// # Errors
 /// If it cannot be read.
-pub fn survey(spool: &Spool) -> io::Result<Found> {
+pub fn muster(spool: &Spool) -> io::Result<Found> {
     let books = spool.renew()?;
     let mut found = Found { living: Vec::new(), left: Vec::new(), books };
     for name in spool.names()? {
