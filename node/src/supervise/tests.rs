@@ -167,6 +167,7 @@ fn what_runs_goes_on_without_its_daemon_and_is_found_again() {
     assert!(life.keeper.launch(RunId(1), rig.task(place(1, 1), &waits_for(&gate, 5))));
     assert!(life.keeper.launch(RunId(2), rig.task(place(1, 2), "exit 3")));
     assert_eq!(life.ended(), (2, Outcome::Exit(3)));
+    until("its start", || !life.keeper.groups().is_empty());
     life.leave();
     let found = muster(&rig.spool()).unwrap();
     assert_eq!(found.books(), Books::Complete);
