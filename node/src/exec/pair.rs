@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::listener::{self, Found};
 use super::output::Streams;
 use super::pool::{Pool, signal};
-use super::port::{self, Given, PortFile};
+use super::port::{self, Given, PortFile, Writer};
 use super::process::{Over, Process, Role, Samples, drain, turn};
 use super::program::{self, Refusal};
 use super::task::{ms_between, patience};
@@ -99,10 +99,8 @@ impl Pair<'_> {
                 return Err(Refusal::killed(how));
             }
             let now = Instant::now();
-            // A server that ended will not write any more: what its file says is complete.
-            let seen = if env.exited.is_some() { now + port::SETTLED } else { now };
             given = match given {
-                None => look(env, file, seen)?,
+                None => look(env, file, now)?,
                 Some(port) => Some(port),
             };
             if let Some(port) = given {
@@ -266,7 +264,8 @@ fn until_exit_or_grace<const N: usize>(mut processes: [&mut Process; N], scratch
 /// The port, if the server has given one by now.
 fn look(env: &Process, file: &mut PortFile, now: Instant) -> Result<Option<u16>, Refusal> {
     let in_line = port::in_line(env.out.head.as_deref().unwrap_or_default());
-    let given = if in_line == Given::NotYet { file.look(now) } else { in_line };
+    let writer = if env.exited.is_some() { Writer::Ended } else { Writer::Runs };
+    let given = if in_line == Given::NotYet { file.look(writer, now) } else { in_line };
     match given {
         Given::NotYet => Ok(None),
         Given::Port(port) => Ok(Some(port)),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::output::with_suffix;
 
 /// A file without a newline is taken for complete when it stays as it is for so long.
-pub(super) const SETTLED: Duration = Duration::from_millis(50);
+const SETTLED: Duration = Duration::from_millis(50);
 /// No port is longer than this, whatever surrounds it.
 const TEXT_BYTES_MAX: u64 = 64;
 const LINE_MARK: &str = "PORT=";
@@ -23,6 +23,14 @@ pub(super) enum Given {
     Port(u16),
     /// What was given instead, and where.
     Rubbish(String),
+}
+
+/// Whether what a file says may still change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writer {
+    Runs,
+    /// It has ended: its file is complete as it is.
+    Ended,
 }
 
 /// Looks at a port file again and again.
@@ -51,7 +59,7 @@ impl PortFile {
     }
 
     /// What the file says at `now`.
-    pub(super) fn look(&mut self, now: Instant) -> Given {
+    pub(super) fn look(&mut self, writer: Writer, now: Instant) -> Given {
         let mut text = Vec::new();
         // What cannot be read is not there yet; the deadline tells.
         let read = File::open(&self.path).and_then(|file| file.take(TEXT_BYTES_MAX).read_to_end(&mut text));
@@ -64,7 +72,7 @@ impl PortFile {
         if self.seen.is_empty() {
             return Given::NotYet;
         }
-        let is_settled = now.saturating_duration_since(self.since) >= SETTLED;
+        let is_settled = writer == Writer::Ended || now.saturating_duration_since(self.since) >= SETTLED;
         match parse(&self.seen) {
             Some(port) if is_settled || self.seen.ends_with(b"\n") => Given::Port(port),
             None if is_settled => Given::Rubbish(format!("wrote {} to its port file", shown(&self.seen))),
@@ -114,7 +122,7 @@ mod tests {
         let begin = Instant::now();
         let mut look = |text: &str, after_ms: u64| {
             std::fs::write(dir.path().join("1.port"), text).unwrap();
-            file.look(begin + Duration::from_millis(after_ms))
+            file.look(Writer::Runs, begin + Duration::from_millis(after_ms))
         };
         assert_eq!(look("", 0), Given::NotYet);
         assert_eq!(look("80", 1), Given::NotYet);
@@ -128,6 +136,18 @@ mod tests {
         assert_eq!(look("x\n", 164), Given::Rubbish("wrote \"x\" to its port file".to_owned()));
         drop(file);
         assert!(!dir.path().join("1.port").exists());
+    }
+
+    #[test]
+    fn the_file_of_one_that_has_ended_is_believed_at_first_sight() {
+        let dir = tempfile::tempdir().unwrap();
+        for (text, given) in
+            [("8080", Given::Port(8080)), ("0", Given::Rubbish("wrote \"0\" to its port file".to_owned()))]
+        {
+            let mut file = PortFile::new(&dir.path().join("1")).unwrap();
+            std::fs::write(dir.path().join("1.port"), text).unwrap();
+            assert_eq!(file.look(Writer::Ended, Instant::now()), given);
+        }
     }
 
     #[test]
