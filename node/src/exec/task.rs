@@ -1,6 +1,6 @@
 //! One task from start to end, on one worker thread.
 //!
-//! Invariants: the leader is reaped last, after the table forgot it and its group was killed.
+//! Invariants: the leader is reaped after the table forgot it and its group was killed; its end is told when nothing of the group lives.
 //! Does not: know other tasks, or how an environment server is coordinated (`pair`).
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::killer::GRACE;
 use super::output::Streams;
 use super::pool::Pool;
 use super::process::{DRAIN_MAX, Process, Role, drain};
-use super::{ExecEvent, Kill, Launch, TaskKey, Usage, pair, program};
+use super::{ExecEvent, Kill, Launch, TaskKey, Usage, group, pair, program};
 
 /// How long the pipes are left alone at first: most short tasks are over by then, and end with one wake-up instead of
 /// four. A pipe holds 64 KiB meanwhile, and a task that fills it waits for this long once.
@@ -44,8 +44,10 @@ pub(super) fn run(pool: &Arc<Pool>, mut launch: Launch, scratch: &mut Vec<u8>) {
             process.until_end_of_file(scratch);
         }
     }
-    pool.finish(key, process.pid);
+    let group = process.pid;
+    pool.finish(key, group);
     let over = process.reap();
+    group::await_gone(group);
     let usage = Usage { wall_ms: ms_between(begin, over.at), cpu: over.cpu, max_rss_kib: over.max_rss_kib };
     let output = Streams { out: over.out, err: over.err, ..Streams::default() };
     pool.report(ExecEvent::Ended { key, end: over.end, usage, output });

@@ -28,7 +28,7 @@ fn gentle_kill_ends_the_whole_group_with_sigterm() {
     rig.executor.kill(KEY, Kill::Gentle);
     assert_eq!(rig.ended().end, End::Signal(15));
     assert!(begin.elapsed() < Duration::from_secs(4), "no need to wait for the grace");
-    rig.until("the group's death", || pids.iter().all(|pid| !lives(*pid)));
+    assert!(pids.iter().all(|pid| !lives(*pid)));
 }
 
 #[test]
@@ -38,7 +38,16 @@ fn hard_kill_ends_a_group_that_ignores_sigterm() {
         start(&rig, "trap '' TERM; sh -c 'echo $$; while :; do sleep 1; done' & echo $$; while :; do sleep 1; done", 2);
     rig.executor.kill(KEY, Kill::Hard);
     assert_eq!(rig.ended().end, End::Signal(9));
-    rig.until("the group's death", || pids.iter().all(|pid| !lives(*pid)));
+    assert!(pids.iter().all(|pid| !lives(*pid)));
+}
+
+#[test]
+fn what_a_task_leaves_running_is_gone_when_its_end_is_told() {
+    let rig = Rig::new();
+    let script = "for i in $(seq 60); do sleep 100 >/dev/null 2>&1 & echo $!; done";
+    assert_eq!(rig.run(rig.sh(1, script)).end, End::Exit(0));
+    let living = rig.text(1, Stream::Out).lines().filter(|pid| lives(pid.parse().unwrap())).count();
+    assert_eq!(living, 0);
 }
 
 #[test]

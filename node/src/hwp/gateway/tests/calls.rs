@@ -148,9 +148,12 @@ impl Called {
     }
 
     async fn is_given(&mut self) -> hwp::AssignJobRequest {
-        match self.hears().await {
-            Heard::Assign(request) => request,
-            other @ Heard::Cancel(_) => panic!("{other:?}"),
+        loop {
+            match self.hears().await {
+                Heard::Assign(request) => return request,
+                // Of one that has ended: its report may overtake the answer to the call that gave it, and a cancel then makes sure.
+                Heard::Cancel(_) => {}
+            }
         }
     }
 
