@@ -1,5 +1,6 @@
 //! Workers that listen.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -107,6 +108,7 @@ impl WorkerService for Listener {
 
 struct Called {
     heard: mpsc::Receiver<Heard>,
+    reported: BTreeSet<String>,
     tokens: Arc<Mutex<Vec<String>>>,
     client: WorkerServiceClient<Channel>,
     endpoint: String,
@@ -129,7 +131,7 @@ impl Called {
             let router = builder.add_service(WorkerServiceServer::new(service));
             router.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
         });
-        Self { heard, tokens, client: node.connect().await, endpoint, server: Some(server) }
+        Self { heard, reported: BTreeSet::new(), tokens, client: node.connect().await, endpoint, server: Some(server) }
     }
 
     fn kill(&mut self) {
@@ -143,21 +145,25 @@ impl Called {
         self.client.register_worker(request).await.unwrap();
     }
 
+    /// The next call. Passes over a cancel of what it has reported: the report may overtake the answer to the call that gave it, and the cancel then makes sure.
     async fn hears(&mut self) -> Heard {
-        soon(self.heard.recv()).await.unwrap()
-    }
-
-    async fn is_given(&mut self) -> hwp::AssignJobRequest {
         loop {
-            match self.hears().await {
-                Heard::Assign(request) => return request,
-                // Of one that has ended: its report may overtake the answer to the call that gave it, and a cancel then makes sure.
-                Heard::Cancel(_) => {}
+            match soon(self.heard.recv()).await.unwrap() {
+                Heard::Cancel(job_id) if self.reported.contains(&job_id) => {}
+                heard => return heard,
             }
         }
     }
 
+    async fn is_given(&mut self) -> hwp::AssignJobRequest {
+        match self.hears().await {
+            Heard::Assign(request) => request,
+            other @ Heard::Cancel(_) => panic!("{other:?}"),
+        }
+    }
+
     async fn reports(&mut self, job_id: &str, exit_code: i32) {
+        self.reported.insert(job_id.to_owned());
         let report = hwp::JobResult { job_id: job_id.to_owned(), exit_code };
         self.client.report_result(report).await.unwrap();
     }
