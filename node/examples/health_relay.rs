@@ -136,7 +136,9 @@ fn get(url: &str) -> anyhow::Result<(i64, i64)> {
     let mut stream = TcpStream::connect_timeout(&address, CHECK).context("connecting")?;
     stream.set_read_timeout(Some(CHECK))?;
     stream.set_write_timeout(Some(CHECK))?;
-    write!(stream, "GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
+    // At once: a server that answers the first line and closes resets what comes later, and its answer with it.
+    let request = format!("GET /{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).context("sending the request")?;
     let mut answer = Vec::new();
     stream.take(BODY_BYTES_MAX).read_to_end(&mut answer).context("reading the answer")?;
     let head = answer.windows(4).position(|four| four == b"\r\n\r\n").context("the answer is no HTTP")?;

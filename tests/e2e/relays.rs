@@ -49,12 +49,18 @@ impl Site {
     }
 }
 
+/// Reads a request to the end of its headers: to close a connection with anything unread in it would reset it.
+fn request_line(stream: &TcpStream) -> Option<String> {
+    let head: Vec<String> =
+        BufReader::new(stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+    head.into_iter().next()
+}
+
 fn serve(mut stream: TcpStream, seen: &AtomicUsize, stall_at: &AtomicUsize) {
-    let mut line = String::new();
     // A client that was killed takes its request along.
-    if BufReader::new(&stream).read_line(&mut line).is_err() {
+    let Some(line) = request_line(&stream) else {
         return;
-    }
+    };
     let number = seen.fetch_add(1, Ordering::SeqCst);
     until(LONG, || number < stall_at.load(Ordering::SeqCst));
     let status = if line.starts_with("GET /ok ") { "200 OK" } else { "500 Broken" };
@@ -119,8 +125,10 @@ fn checks_are_made(flock: &Flock, relay_at: usize) {
     let site = Site::open(usize::MAX);
     let passes = check(flock, 2, &format!("{}/ok", site.url), &[]);
     let fails = check(flock, 1, &format!("{}/broken", site.url), &[]);
-    flock.at(1, &["wait", "--timeout", "60s", &passes]).exits(0);
-    flock.at(2, &["wait", "--timeout", "60s", &fails]).exits(1);
+    for (number, job, code) in [(1, &passes, 0), (2, &fails, 1)] {
+        let done = flock.at(number, &["wait", "--timeout", "60s", job]);
+        assert_eq!(done.code, Some(code), "{:?}", flock.json(number, &["job", "events", job]));
+    }
     for number in 1..=2 {
         within(LONG, "the reports to arrive", || {
             has_event(flock, number, &passes, "CheckPassed") && has_event(flock, number, &fails, "CheckFailed")
@@ -294,8 +302,7 @@ fn a_callback_that_hangs_does_not_hold_up_another_relay() {
         };
         stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let mut line = String::new();
-        BufReader::new(&stream).read_line(&mut line).unwrap();
+        let line = request_line(&stream).unwrap();
         let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
         line.starts_with("POST /poke ")
     };
