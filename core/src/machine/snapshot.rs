@@ -423,7 +423,12 @@ impl Machine {
     fn look_at_all(&mut self, now: Now) {
         // Another node may have kept jobs of a log whose owner, which is this node, knew of none and acts for nothing there.
         let known: Vec<LogId> = self.facts.logs().copied().collect();
-        known.iter().for_each(|log| self.note_duty(now, *log));
+        for log in &known {
+            self.note_duty(now, *log);
+            if self.facts.jobs_in(log).any(|(id, _)| self.has_misread(&id)) {
+                self.doubt_own_log(now, *log);
+            }
+        }
         let logs: Vec<LogId> = known.into_iter().filter(|log| self.acts_for(log)).collect();
         let mut decisions = Vec::new();
         for log in logs {

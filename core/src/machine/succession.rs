@@ -71,6 +71,8 @@ impl Duties {
 pub enum Outlook {
     /// It lives: its jobs are its own business.
     Lives,
+    /// Neither this node nor an earlier life of it ever heard it: its silence says nothing, an operator's word does.
+    NeverHeard,
     /// It is silent; after so many more milliseconds another node may take over.
     Soon(u64),
     /// This node sees too few members, so it takes over nothing.
@@ -113,6 +115,12 @@ impl Machine {
         }
     }
 
+    /// Whether the books of a job are those of another submission than the one that counts. An author that forked may have submitted two under one id: once the
+    /// other one counts, books of the first grant what the job does not have.
+    pub(super) fn has_misread(&self, id: &JobId) -> bool {
+        self.acts_for(&id.log) && self.facts.job(id).is_some_and(|job| !self.owner.fits(id, job))
+    }
+
     /// This node heard words of its own that its disk has lost. They may grant or seal tasks of any job that it owns: it opens its books anew once it knows them.
     pub(super) fn doubt_own_books(&mut self, now: Now) {
         let own = self.own_log();
@@ -149,8 +157,11 @@ impl Machine {
     /// What is to be expected of the jobs of `owner`.
     #[must_use]
     pub fn outlook(&self, now: Now, owner: &NodeId) -> Outlook {
-        if *owner == self.me || !self.may_be_gone(owner) || self.fleet.health(now.mono, owner) != Health::Dead {
+        if *owner == self.me || self.fleet.health(now.mono, owner) != Health::Dead {
             return Outlook::Lives;
+        }
+        if !self.may_be_gone(owner) {
+            return Outlook::NeverHeard;
         }
         let (live, roster) = self.seen(now);
         if live * 100 < roster * self.config.view_percent {

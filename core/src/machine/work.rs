@@ -28,6 +28,9 @@ pub(super) enum Answer {
 impl Machine {
     /// A fold changed a job: owner, executor and waiting clients look again.
     pub(super) fn on_job_touched(&mut self, now: Now, dot: Dot, id: JobId, event: &Event) {
+        if is_submission(event) && self.has_misread(&id) {
+            self.doubt_own_log(now, id.log);
+        }
         let Some(job) = self.facts.job(&id) else {
             return;
         };

@@ -16,6 +16,12 @@ impl Owner {
         self.requests.add(&submit.request, id);
     }
 
+    /// Whether the books of a job, if they are open, were opened for the submission that counts.
+    #[must_use]
+    pub fn fits(&self, id: &JobId, job: &Job) -> bool {
+        self.jobs.get(id).zip(job.submit.as_ref()).is_none_or(|(owned, submit)| owned.is_of(submit))
+    }
+
     /// Whatever executors said before the books were opened, they are asked again: one may have been started anew meanwhile and know nothing of it.
     pub(super) fn ask_again(&mut self, now: Mono, id: JobId) {
         for (no, open) in self.jobs.get_mut(&id).into_iter().flat_map(|owned| owned.open.iter_mut()) {

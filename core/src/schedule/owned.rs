@@ -69,7 +69,7 @@ pub(super) struct Owned {
     pub(super) open: BTreeMap<GrantNo, Open>,
     pub(super) sealed: IntervalSet,
     retries: u16,
-    all: IntervalSet,
+    pub(super) all: IntervalSet,
     /// Tasks to grant, by the attempt they are on, ascending. Mostly one entry, and queued jobs are many: a vector costs a tenth of a tree.
     ready: Vec<(Attempt, IntervalSet)>,
     delayed: Vec<(Mono, Attempt, IntervalSet)>,
@@ -79,6 +79,15 @@ pub(super) struct Owned {
     pub(super) task_ms: Option<u64>,
 }
 
+/// The namespace whose relays run it.
+fn relay_of(submit: &Submit) -> Option<&smol_str::SmolStr> {
+    (submit.handler() == Handler::Relay).then_some(&submit.ns)
+}
+
+fn wishes_of(submit: &Submit) -> Option<Box<Wishes>> {
+    Some(submit.wishes()).filter(|wishes| *wishes != Wishes::anywhere()).map(Box::new)
+}
+
 impl Owned {
     pub(super) fn new(submit: &Submit, job: &Job, term: Term) -> Self {
         let sealed = job.sealed_tasks();
@@ -86,8 +95,8 @@ impl Owned {
             term,
             need: submit.need,
             priority: submit.priority,
-            wishes: Some(submit.wishes()).filter(|wishes| *wishes != Wishes::anywhere()).map(Box::new),
-            relay: (submit.handler() == Handler::Relay).then(|| submit.ns.clone()),
+            wishes: wishes_of(submit),
+            relay: relay_of(submit).cloned(),
             cancelled: false,
             next_grant: 1,
             open: BTreeMap::new(),
@@ -110,6 +119,13 @@ impl Owned {
         }
         owned.make_ready(Attempt(1), &waiting);
         owned
+    }
+
+    /// Whether this submission is the one that these books were opened for.
+    pub(super) fn is_of(&self, submit: &Submit) -> bool {
+        let how = (self.need, self.priority, self.retries) == (submit.need, submit.priority, submit.retries);
+        let what = self.all == submit.tasks && self.relay.as_ref() == relay_of(submit);
+        how && what && self.wishes == wishes_of(submit)
     }
 
     /// Whether the candidate is of the kind that the job may run on, whatever its room.

@@ -128,7 +128,8 @@ impl Owner {
             return;
         };
         owned.next_grant = owned.next_grant.max(id.no.no.saturating_add(1));
-        let mut left = placed.tasks.difference(&owned.sealed);
+        // An author that forked may have granted tasks of another job of this id.
+        let mut left = owned.all.intersection(&placed.tasks).difference(&owned.sealed);
         left.subtract(later);
         if grant.void {
             left = IntervalSet::new();

@@ -62,6 +62,10 @@ pub(super) fn succession(machine: &Machine, now: Now, job: JobId) -> String {
     let name = view::node_name(machine.facts(), &owner);
     match machine.outlook(now, &owner) {
         Outlook::Lives => format!("its owner {name} is not heard at the moment, and only the owner places its tasks"),
+        Outlook::NeverHeard => format!(
+            "its owner {name} was never heard here, so nobody can tell whether it is gone; start it, or say that it is gone for good: \
+             starling cluster forget NODE"
+        ),
         Outlook::Soon(0) => format!("its owner {name} is silent; another node is about to take over"),
         Outlook::Soon(ms) => format!("its owner {name} is silent; another node takes over in {} s", ms.div_ceil(1_000)),
         Outlook::TooFew { live, roster } => format!(

@@ -18,23 +18,23 @@ const PASSES_MAX: usize = 5;
 const DEATH_WAIT: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// Kills (SIGKILL) every process group with a member whose environment contains the entry `marker_env`, spelled
-/// `NAME=value`, and returns the marked processes that were found. Waits until they are dead, for a second each at most.
+/// `NAME=value`, and returns the marked processes that were found, those included that died before their turn came. Waits until they are dead, for a second each
+/// at most.
 ///
 /// Processes of other users are invisible to this, unless it runs as root.
 pub fn kill_orphans(marker_env: &str) -> Vec<u32> {
-    let mut killed = BTreeSet::new();
+    let mut found = BTreeSet::new();
     for _ in 0..PASSES_MAX {
         let marked = marked(marker_env);
         if marked.is_empty() {
             break;
         }
         for pid in marked {
-            if kill(pid) {
-                killed.extend(u32::try_from(pid.as_raw_pid()));
-            }
+            found.insert(pid.as_raw_pid().unsigned_abs());
+            kill(pid);
         }
     }
-    killed.into_iter().collect()
+    found.into_iter().collect()
 }
 
 /// The processes whose environment contains an entry that begins with `prefix`, each with the rest of that entry; this one excepted.
@@ -53,15 +53,15 @@ fn marked(marker_env: &str) -> Vec<Pid> {
     exact.filter_map(|(pid, _)| Pid::from_raw(i32::try_from(pid).ok()?)).collect()
 }
 
-fn kill(pid: Pid) -> bool {
+fn kill(pid: Pid) {
     // The descriptor pins the process: if it is gone by now, so is the reason to kill its group.
     let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
-        return false;
+        return;
     };
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
     let group = fields_after_name(&stat).and_then(|mut fields| fields.nth(2)?.parse().ok()).and_then(Pid::from_raw);
     if pidfd_send_signal(&process, Signal::KILL).is_err() {
-        return false;
+        return;
     }
     if let Some(group) = group.filter(|group| *group != getpgrp() && *group != Pid::INIT) {
         // The group may be empty by now.
@@ -70,5 +70,4 @@ fn kill(pid: Pid) -> bool {
     let mut fds = [PollFd::new(&process, PollFlags::IN)];
     // Not dying within the time is for the next pass to see.
     let _ = poll(&mut fds, Some(&DEATH_WAIT));
-    true
 }

@@ -28,8 +28,9 @@ pub(crate) fn look<'a>(
                     .submit
                     .as_ref()
                     .map_or_else(Default::default, |submit| submit.tasks.difference(&job.sealed_tasks()));
+                let all = job.submit.as_ref().map(|submit| submit.tasks.to_string()).unwrap_or_default();
                 let detail = format!(
-                    "job {id:?} of owner {} is not sealed as {seat:?} sees it: tasks {tasks} are open; {}",
+                    "job {id:?} of owner {} is not sealed as {seat:?} sees it: of its tasks {all} these are open: {tasks}; {}",
                     machine.facts().owner_of(id),
                     granted(job)
                 );
@@ -40,10 +41,14 @@ pub(crate) fn look<'a>(
     None
 }
 
-/// To whom a job was granted, and what is known to have ended, for people.
+/// Grants that a violation names: the last ones.
+const GRANTS_SHOWN: usize = 20;
+
+/// To whom a job was granted of late, and what is known to have ended, for people.
 fn granted(job: &Job) -> String {
     let mut text = if job.cancel.0.is_some() { "cancelled".to_owned() } else { String::new() };
-    for (no, grant) in job.grants.iter() {
+    let grants: Vec<_> = job.grants.iter().collect();
+    for (no, grant) in &grants[grants.len().saturating_sub(GRANTS_SHOWN)..] {
         let Some(placed) = grant.placed.as_ref() else { continue };
         let ended = grant.run().map(|run| run.all_ended()).unwrap_or_default();
         let void = if grant.void { ", void" } else { "" };

@@ -36,9 +36,9 @@ fn place_of(record: &Record) -> Option<(LogId, Seq)> {
 #[derive(Clone, Debug, Default)]
 struct Books {
     notes: BTreeSet<GrantId>,
-    /// Grants and jobs in the owner's own log.
+    /// Grants and jobs in the owner's own log, and the declaration that a job needs to be understood.
     grants: BTreeSet<GrantId>,
-    jobs: BTreeSet<JobId>,
+    jobs: BTreeMap<JobId, Option<Hash>>,
     declarations: BTreeSet<Hash>,
     /// How far each log reaches.
     lens: BTreeMap<LogId, Seq>,
@@ -65,7 +65,7 @@ impl Books {
                     };
                     match (event.kind.as_str(), event.ctx.grant) {
                         ("Grant", Some(no)) => drop(self.grants.insert(GrantId { job, no })),
-                        _ if is_submission(event) => drop(self.jobs.insert(job)),
+                        _ if is_submission(event) => drop(self.jobs.insert(job, event.ctx.schema)),
                         _ => {}
                     }
                 }
@@ -83,12 +83,21 @@ impl Books {
     fn add_snapshot(&mut self, shared: &Shared) {
         shared.logs.iter().for_each(|end| self.reach(end.log, end.reach()));
         let facts = &shared.facts;
-        self.jobs.extend(facts.jobs().map(|(id, _)| id));
         for (job, known) in facts.jobs() {
-            let placed = known.grants.iter().filter(|(_, grant)| grant.placed.as_ref().is_some());
-            self.grants.extend(placed.map(|(no, _)| GrantId { job, no: *no }));
+            self.jobs.entry(job).or_insert_with(|| known.submit.as_ref().and_then(|submit| submit.schema()));
+            for (no, grant) in known.grants.iter() {
+                let id = GrantId { job, no: *no };
+                let speaks = |node: &NodeId| !no.term.is_of(&job.log.node, node) && grant.run_by(node).is_some();
+                self.grants.extend(grant.placed.as_ref().map(|_| id));
+                self.notes.extend(facts.nodes().any(|(node, _)| speaks(node)).then_some(id));
+            }
         }
         self.declarations.extend(facts.declarations().iter().map(|(id, _)| id));
+    }
+
+    /// A job that is held, but whose declaration is not, is not understood.
+    fn understands(&self, job: &JobId) -> bool {
+        self.jobs.get(job).is_some_and(|schema| schema.is_none_or(|id| self.declarations.contains(&id)))
     }
 }
 
@@ -155,14 +164,19 @@ impl Disk {
         (records, whole)
     }
 
-    /// Loses some durable records for ever. Returns the jobs whose submission was among them, or lies behind one of them in its log, and whether a declaration does.
+    /// Loses some durable records for ever. Returns the jobs whose submission or declaration was among them, or lies behind one of them in its log, and whether
+    /// any declaration does.
     pub(crate) fn lose(&mut self, lost: Range<usize>) -> (Vec<JobId>, bool) {
         let holes: Vec<(LogId, Seq)> = self.records[lost.clone()].iter().filter_map(place_of).collect();
         let behind = |record: &&Record| {
             place_of(record).is_some_and(|(log, seq)| holes.iter().any(|(of, hole)| *of == log && *hole <= seq))
         };
-        let mut gone = Books::default();
-        self.records.iter().filter(behind).for_each(|record| gone.add(record));
+        let (mut gone, mut whole) = (Books::default(), self.kept.clone());
+        for record in &self.records {
+            if behind(&record) { gone.add(record) } else { whole.add(record) }
+        }
+        let understood = self.books.jobs.keys().filter(|job| self.books.understands(job));
+        let jobs = understood.filter(|job| gone.jobs.contains_key(job) || !whole.understands(job)).copied().collect();
         self.books = self.kept.clone();
         self.batches.clear();
         for (index, record) in std::mem::take(&mut self.records).into_iter().enumerate() {
@@ -177,13 +191,13 @@ impl Disk {
         self.heard = moved(self.heard);
         self.pending.clear();
         self.lossy = Some(self.snapshots);
-        (gone.jobs.into_iter().collect(), !gone.declarations.is_empty())
+        (jobs, !gone.declarations.is_empty())
     }
 
     /// All of it is gone. Returns the jobs whose submission was on it, and whether a declaration was.
     pub(crate) fn burn(&mut self) -> (Vec<JobId>, bool) {
         let Books { jobs, declarations, .. } = std::mem::take(self).books;
-        (jobs.into_iter().collect(), !declarations.is_empty())
+        (jobs.into_keys().collect(), !declarations.is_empty())
     }
 
     /// Every batch held: its log, its first position, its head.
@@ -213,7 +227,7 @@ impl Disk {
     }
 
     pub(crate) fn holds_job(&self, job: &JobId) -> bool {
-        self.books.jobs.contains(job)
+        self.books.jobs.contains_key(job)
     }
 
     pub(crate) fn holds_declaration(&self, id: &Hash) -> bool {

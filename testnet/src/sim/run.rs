@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use starling_core::ids::{JobId, LogId, NodeId};
 use starling_core::log::Frontier;
-use starling_core::machine::AckLevel;
+use starling_core::machine::{AckLevel, Command, Input, Outlook};
 use starling_core::time::Mono;
 
 use super::keeping::{self, Held};
@@ -188,12 +188,27 @@ impl World {
         let end = self.now.after_ms(SEAL_MS_MAX);
         while !self.is_done() && self.now < end && self.violation.is_none() {
             self.run_until(self.now.after_ms(500));
+            self.tell_of_the_gone();
         }
         let found = sealed::look(self.current(), &self.promised());
         self.broken(found);
         self.rest();
         self.look_at_size();
         self.crash_loop();
+    }
+
+    /// Of a node that is gone for ever, all who ever heard it may have lost their notes of that: then the operator says so.
+    fn tell_of_the_gone(&mut self) {
+        let gone: Vec<NodeId> = self.nodes.iter().filter(|node| node.gone).map(|node| node.id).collect();
+        for id in gone {
+            let unheard = |(seat, machine): (Seat, &starling_core::machine::Machine)| {
+                machine.outlook(self.node(seat).clock(self.now), &id) == Outlook::NeverHeard
+            };
+            if self.current().all(unheard) {
+                let request = self.clients.request(Seat(0));
+                self.step(Seat(0), Input::Command { request, command: Command::Forget(id) });
+            }
+        }
     }
 
     pub(crate) fn machines(&self) -> impl Iterator<Item = (Seat, &starling_core::machine::Machine)> {
@@ -285,7 +300,8 @@ impl World {
                 still_since = self.now;
             }
             last = digests.first().copied();
-            if self.now.since_ms(still_since) >= REST_MS {
+            // A node that has just begun to listen takes no empty seat yet.
+            if self.now.since_ms(still_since) >= REST_MS && self.gateway_settled().is_none() {
                 break;
             }
             self.run_until(self.now.after_ms(100));
@@ -297,16 +313,18 @@ impl World {
             self.look_inside(seat);
         }
         self.look_across();
-        let found = one_gateway::settled(
-            self.current(),
-            self.options.faults.disturb() || self.options.sabotage == Sabotage::NoFence,
-        );
+        let found = self.gateway_settled();
         self.broken(found);
         let found = equal_facts::all_equal(self.machines(), if self.was_mixed { 20 } else { 4 });
         self.broken(found);
         for seat in self.seats().collect::<Vec<_>>() {
             self.replay(seat);
         }
+    }
+
+    fn gateway_settled(&self) -> Option<Violation> {
+        let disturbed = self.options.faults.disturb() || self.options.sabotage == Sabotage::NoFence;
+        one_gateway::settled(self.current(), disturbed)
     }
 
     /// Everything is sealed, and was long ago.

@@ -125,7 +125,7 @@ fn the_jobs_of_a_node_that_was_never_met_are_left_to_it_until_it_is_forgotten() 
         (from..from + 15_000).step_by(250).map(|at| show(&node.step(now(at), Input::Tick))).collect()
     };
     assert!(!silent(&mut node, 250).contains("Adopt"));
-    assert_eq!(node.outlook(now(15_000), &author.log().node), Outlook::Lives);
+    assert_eq!(node.outlook(now(15_000), &author.log().node), Outlook::NeverHeard);
     let forget = Input::Command { request: RequestId(2), command: Command::Forget(author.log().node) };
     check(
         &mut node,

@@ -87,7 +87,7 @@ fn a_snapshot_and_the_log_beyond_it_bring_back_the_same_node() {
 
 /// Whether the silence of node 2 means anything to a node that was just started.
 fn counts_on(machine: &Machine) -> bool {
-    machine.outlook(now(20_000), &node(2)) != Outlook::Lives
+    machine.outlook(now(20_000), &node(2)) != Outlook::NeverHeard
 }
 
 #[test]

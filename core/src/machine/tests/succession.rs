@@ -5,7 +5,7 @@ use super::*;
 use crate::ids::Term;
 use crate::machine::Outlook;
 use crate::schedule::Presence;
-use crate::testing::node;
+use crate::testing::{Author, hlc, node};
 
 /// Steps until nothing is left to write; what was said, presence aside.
 fn run(machine: &mut Machine, at: u64, input: Input) -> Vec<Effect> {
@@ -60,6 +60,30 @@ fn the_survivor_of_two_adopts_the_queue_and_runs_it() {
     let (_, job) = job(&heir);
     assert!(job.is_sealed());
     assert!(job.seals.iter().all(|(term, _)| term.number() == 2 && term.is_of(&node(1), &node(2))));
+}
+
+#[test]
+fn an_heir_reads_a_job_anew_once_another_submission_of_its_id_counts() {
+    let (mut owner, mut heir) = pair();
+    owner.step(now(1), command(submission(9, AckLevel::Remote1)));
+    let batch = gossiped(&run(&mut owner, 2, durable(1))).remove(0);
+    let from = node(1);
+    run(&mut heir, 3, Input::Batch { from, batch });
+    idle(&mut heir, 250, 12_500);
+    let (id, _) = job(&heir);
+    assert!(heir.acts_for(&id.log) && heir.owner().backlog() > 0);
+    // The other branch was written first, so its submission is the one that counts.
+    let mut clone = Author::new(1);
+    let earlier = crate::namespace::batch::submit_job(hlc(0), id, IntervalSet::one(1), 0, crate::testing::command());
+    let batch = clone.append(vec![clone.admit("wren"), earlier]);
+    let text = show(&run(&mut heir, 12_600, Input::Batch { from, batch }));
+    assert!(text.contains("notice Forked") && !heir.acts_for(&id.log), "{text}");
+    idle(&mut heir, 12_750, 15_000);
+    assert!(heir.acts_for(&id.log));
+    let ended = Input::TaskEnded { run: RunId(1), outcome: Outcome::Exit(0), usage: Usage::default() };
+    run(&mut heir, 15_100, ended);
+    idle(&mut heir, 15_250, 16_000);
+    assert!(job(&heir).1.is_sealed() && heir.owner().unsealed() == 0);
 }
 
 #[test]
@@ -151,14 +175,10 @@ fn the_losing_one_of_two_adopters_is_heard_by_nobody() {
     terms.sort_unstable();
     idle(&mut heir, 250, 12_500);
     let winner = if terms[1] == Term::FIRST.adopted_by(&node(2)) { 2 } else { 3 };
-    let mut rival = crate::testing::Author::new(3);
+    let mut rival = Author::new(3);
     let batches = [
         rival.open("rival"),
-        rival.append(vec![crate::namespace::sys::adopt(
-            crate::testing::hlc(9),
-            id.log,
-            Term::FIRST.adopted_by(&node(3)),
-        )]),
+        rival.append(vec![crate::namespace::sys::adopt(hlc(9), id.log, Term::FIRST.adopted_by(&node(3)))]),
     ];
     for batch in batches {
         run(&mut heir, 13_000, Input::Batch { from: node(3), batch });

@@ -85,6 +85,21 @@ fn a_restarted_owner_leaves_a_task_in_its_latest_grant_only() {
     assert_eq!(owner.executors().collect::<Vec<_>>(), [&OTHER]);
 }
 
+/// Simulator seed 12563: the other branch of a forked log granted tasks of another job of the same id, and every node refused them, for ever.
+#[test]
+fn a_restarted_owner_takes_up_no_tasks_that_the_job_does_not_have() {
+    let mut owner = Owner::default();
+    let parts = [
+        Job::submitted(submit(2, 0)),
+        granted(1, BIRD, 1, IntervalSet::from_range(1, 2)),
+        granted(2, OTHER, 1, IntervalSet::from_range(3, 9)),
+    ];
+    assert_eq!(decide(&mut owner, &facts(parts), None), []);
+    assert_eq!(owner.executors().collect::<Vec<_>>(), [&BIRD]);
+    owner.on_dead(NOW, &OTHER, &mut Vec::new());
+    assert_eq!(owner.backlog(), 0);
+}
+
 #[test]
 fn a_restarted_owner_still_counts_earlier_failures() {
     let mut owner = Owner::default();
