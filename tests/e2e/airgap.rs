@@ -104,6 +104,20 @@ fn two_nodes_that_never_meet_are_merged_by_file() {
 }
 
 #[test]
+fn a_job_of_a_site_that_was_never_heard_waits_for_the_operators_word() {
+    let shelf = scratch();
+    let ours = secret(shelf.path(), "ours.secret");
+    let [wren, lark] = ["wren", "lark"].map(|name| alone(name, &ours));
+    let job = wren.submit(1, &["--node", "lark", "--", "true"]);
+    let file = shelf.path().join("wren.starlog");
+    export(&wren, &file);
+    lark.at(1, &["log", "import", file.to_str().unwrap()]).exits(0);
+    within(LONG, "what to do", || lark.at(1, &["job", "explain", &job]).out.contains("was never heard here"));
+    lark.at(1, &["cluster", "forget", "wren"]).exits(0);
+    within(LONG, "the job to be taken over and done", || lark.state(1, &job) == "done");
+}
+
+#[test]
 fn what_is_not_a_whole_export_of_this_cluster_is_refused_and_the_node_goes_on() {
     let shelf = scratch();
     let (ours, theirs) = (secret(shelf.path(), "ours.secret"), secret(shelf.path(), "theirs.secret"));
