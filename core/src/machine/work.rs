@@ -7,7 +7,7 @@ use super::Machine;
 use super::io::{Assignment, Effect, Errand, Spawn, Work};
 use super::note::Note;
 use crate::event::Event;
-use crate::facts::{Handler, Outcome, Usage};
+use crate::facts::{Handler, Outcome, Submit, Usage};
 use crate::ids::{Dot, GrantId, JobId, NodeId, RunId, Seat};
 use crate::limits;
 use crate::namespace::{Voice, batch, is_submission, simulation, sys};
@@ -236,7 +236,8 @@ impl Machine {
             }
             return self.park(now, from, offer);
         };
-        let Some(submit) = job.submit.as_ref() else {
+        // A snapshot of a newer version may tell of jobs of which this one could report nothing.
+        let Some(submit) = job.submit.as_ref().filter(|submit| self.speaks_of(submit)) else {
             return self.park(now, from, offer);
         };
         match self.executor.knows(&offer.grant) {
@@ -276,6 +277,12 @@ impl Machine {
             Verdict::Held(false) => {}
             Verdict::Refuse => self.answer_offer(now, from, offer.grant, Answer::Refused),
         }
+    }
+
+    /// Whether this node understands its own reports of such a job.
+    fn speaks_of(&self, submit: &Submit) -> bool {
+        let declared = |hash| self.facts.declarations().by_hash(&hash).is_some();
+        self.registry.namespace(&submit.ns).is_some() || submit.schema().is_some_and(declared)
     }
 
     fn park(&mut self, now: Now, from: NodeId, offer: Offer) {

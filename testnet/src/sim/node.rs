@@ -132,6 +132,8 @@ impl World {
         let node = self.node_mut(seat);
         node.origin = origin;
         node.life += 1;
+        // What would have woken its last life wakes nobody.
+        node.armed = Mono(0);
         let started = node.clock(now);
         let machine = recovery.finish(started);
         let frontier = machine.frontier().clone();

@@ -3,7 +3,7 @@
 use super::super::snapshot::{self, Local, Shared, SnapshotError};
 use super::*;
 use crate::event::{SignedBatch, cluster_id};
-use crate::ids::Hash;
+use crate::ids::{Attempt, Hash};
 use crate::machine::{Instead, Outlook};
 use crate::testing::{Author, node};
 
@@ -102,6 +102,38 @@ fn who_was_heard_is_known_in_the_next_life_and_who_was_only_heard_of_is_not() {
     let (_, snapshot) = run(&mut machine, 1_500, Input::Tick);
     assert!(counts_on(&start(1, None, &[theirs, more].concat())));
     assert!(counts_on(&start(1, snapshot.as_ref(), &[])));
+}
+
+/// Simulator seed 16607: it ran the job, did not understand its own report of the end, and ran it again in its next life.
+#[test]
+fn a_job_that_a_newer_versions_snapshot_tells_of_is_not_run_by_an_old_one() {
+    let mut newer = start(1, None, &[]);
+    let list = || Value::List(vec![Value::text("true")]);
+    let spec = WorkSpec::new().with("env_cmd", list()).with("policy_cmd", list()).with("node", Value::text("lark"));
+    let (ns, kind, tasks) = ("simulation".into(), "".into(), IntervalSet::one(1));
+    let simulation = Submission { ns, kind, tasks: tasks.clone(), priority: 0, spec, ack: AckLevel::Local };
+    run(&mut newer, 1, command(Command::Submit(Box::new(simulation))));
+    let (_, snapshot) = run(&mut newer, 1_500, Input::Tick);
+    let shared = Shared::from_bytes(&snapshot.unwrap().shared, &cluster_id(&SECRET)).unwrap();
+    let join = |registry: Registry| {
+        let identity = Identity { signer: Signer::from_seed(&[2; 32]), secret: SECRET, boot: 2 };
+        let mut recovery = Recovery::new(config(), registry, identity);
+        recovery.snapshot(shared.clone(), None);
+        recovery.finish(now(0))
+    };
+    let grant = GrantId { job: crate::testing::job_id(1, 1), no: crate::testing::grant_no(1) };
+    let offer = || {
+        let offer = Offer { grant, attempt: Attempt(1), tasks: tasks.clone(), pool: None };
+        Input::Message { from: node(1), message: Message::Offer(offer) }
+    };
+    let mut same = join(Registry::built_in());
+    assert!(show(&same.step(now(1), offer())).contains("write"), "it accepts");
+    let mut registry = Registry::empty();
+    registry.add(Box::new(crate::namespace::sys::Sys::default()));
+    let mut old = join(registry);
+    let text: String = show(&old.step(now(1), offer()))
+        + &(2..8_000).step_by(250).map(|at| show(&old.step(now(at), Input::Tick))).collect::<String>();
+    assert!(!text.contains("write") && text.contains("accepted=false"), "{text}");
 }
 
 #[test]
@@ -362,7 +394,7 @@ fn an_acceptance_outlives_the_note_that_the_snapshot_covers() {
     machine.step(now(0), Input::LinkUp(node(2)));
     run(&mut machine, 1, Input::Batch { from: node(2), batch });
     let grant = crate::testing::grant_id(job, 1);
-    let offer = Offer { grant, attempt: crate::ids::Attempt(1), tasks: IntervalSet::one(1), pool: None };
+    let offer = Offer { grant, attempt: Attempt(1), tasks: IntervalSet::one(1), pool: None };
     run(&mut machine, 2, Input::Message { from: node(2), message: Message::Offer(offer) });
     let (_, snapshot) = run(&mut machine, 1_500, Input::Tick);
     let mut again = start(1, Some(&snapshot.unwrap()), &[]);
