@@ -94,9 +94,14 @@ impl Owner {
     pub fn doubt(&mut self, now: Mono, node: &NodeId) {
         let grants: Vec<GrantId> = self.seats_of(node).flat_map(|(_, grants)| grants).copied().collect();
         for grant in grants {
+            let Some(open) = self.open_mut(&grant) else {
+                continue;
+            };
+            let was_answered = open.accepted;
+            // Also if no answer came yet: a report of before, which may come only now, is none.
+            open.doubt();
             // What is not in the log yet must not be offered, and what was not answered is asked for anyway.
-            if let Some(open) = self.open_mut(&grant).filter(|open| open.accepted) {
-                open.doubt();
+            if was_answered {
                 self.unanswered.insert((now, grant));
             }
         }

@@ -1,5 +1,6 @@
 //! Words that come late, twice or from the wrong node. Each test is a bug that the simulator found or would have.
 
+use super::desk::Desk;
 use crate::config::Config;
 use crate::event::WorkSpec;
 use crate::facts::{Job, Outcome, Placed, Run, Submit, Usage};
@@ -158,6 +159,20 @@ fn a_report_of_an_earlier_life_is_no_answer_to_whether_the_grant_is_known_still(
     assert_eq!(asked, [(grant, IntervalSet::one(2))]);
     owner.on_accepted(&BIRD, &grant);
     assert_eq!(owner.offers_due(NOW.after_ms(1_000), 1_000), []);
+}
+
+/// Simulator seed 16193: the same, of a grant whose acceptance had not been heard when its executor was started anew.
+#[test]
+fn a_report_of_an_earlier_life_answers_no_offer_that_is_still_open_either() {
+    let mut desk = Desk::new(&[2]);
+    desk.submit(1, IntervalSet::from_range(1, 2), &crate::testing::command());
+    desk.place();
+    assert_eq!(desk.owner.offers_due(NOW, 1_000).len(), 1);
+    desk.owner.doubt(NOW, &crate::testing::node(2));
+    desk.end(1, 2, 1, 1, Outcome::Exit(0));
+    let again: Vec<_> =
+        desk.owner.offers_due(NOW.after_ms(1_000), 1_000).into_iter().map(|offer| offer.tasks).collect();
+    assert_eq!(again, [IntervalSet::one(2)]);
 }
 
 /// Simulator seed 1022: what an earlier owner had granted, and the executor had begun, was taken to run there still. It had forgotten.
