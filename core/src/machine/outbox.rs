@@ -99,6 +99,15 @@ impl Outbox {
         self.events.iter().chain(written).any(of_log) || self.seals.keys().any(|(job, _, _)| job.log == *log)
     }
 
+    /// Whether a report of an end under a grant may wait for the disk, or be on its way to it.
+    pub(super) fn reports_on(&self, grant: &GrantId) -> bool {
+        let written = self.in_flight.iter().flat_map(|flight| &flight.own);
+        let on_grant = |event: &Event| {
+            event.ns != sys::NAME && event.ctx.job == Some(grant.job) && event.ctx.grant == Some(grant.no)
+        };
+        self.events.iter().chain(written).any(on_grant) || self.finished.keys().any(|(told, _)| told == grant)
+    }
+
     pub(super) fn push_started(&mut self, grant: GrantId, voice: Voice, task: u32, worker: Option<&WorkerName>) {
         let empty = || (voice, IntervalSet::new());
         let (_, tasks) = match worker {

@@ -7,7 +7,7 @@ use super::Machine;
 use super::io::{Assignment, Effect, Errand, Spawn, Work};
 use super::note::Note;
 use crate::event::Event;
-use crate::facts::{Handler, Outcome, Submit, Usage};
+use crate::facts::{Handler, Outcome, Run, Submit, Usage};
 use crate::ids::{Dot, GrantId, JobId, NodeId, RunId, Seat};
 use crate::limits;
 use crate::namespace::{Voice, batch, is_submission, simulation, sys};
@@ -240,18 +240,25 @@ impl Machine {
         let Some(submit) = job.submit.as_ref().filter(|submit| self.speaks_of(submit)) else {
             return self.park(now, from, offer);
         };
+        let is_over = self.executor.is_over(&offer.grant);
         match self.executor.knows(&offer.grant) {
-            Some(true) => return self.answer_offer(now, from, offer.grant, Answer::Accepted),
+            Some(true) if !is_over => return self.answer_offer(now, from, offer.grant, Answer::Accepted),
             Some(false) => return,
-            None => {}
+            Some(true) | None => {}
+        }
+        // Only what this node has told is known by now. The owner asks again.
+        if self.outbox.reports_on(&offer.grant) {
+            return;
         }
         let known = job.grants.lookup(&offer.grant.no);
-        let withdrawn = known.is_some_and(|grant| grant.void) || job.cancel.0.is_some();
-        if let Some(run) = known.and_then(|grant| grant.run_by(&self.me)) {
-            // It was accepted in another life of this node. What has not ended by now never will.
-            let mut lost = offer.tasks.difference(&run.all_ended());
+        let is_void = known.is_some_and(|grant| grant.void);
+        let withdrawn = is_void || job.cancel.0.is_some();
+        let run = known.and_then(|grant| grant.run_by(&self.me));
+        if is_over || run.is_some() {
+            // It was accepted before, perhaps in another life of this node, which may remember some of its tasks only. What has not ended by now never will.
+            let mut lost = offer.tasks.difference(&run.map(Run::all_ended).unwrap_or_default());
             lost.subtract(&job.sealed_tasks());
-            if !lost.is_empty() {
+            if !lost.is_empty() && !is_void {
                 let (grant, voice, usage) = (offer.grant, Voice::of(submit), Usage::default());
                 self.report(Ended { grant, voice, tasks: lost, outcome: Outcome::Lost, usage });
             }

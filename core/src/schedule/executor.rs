@@ -154,8 +154,14 @@ impl Executor {
     /// Whether the grant was accepted here, and if so, whether that is on disk. An offer of it that comes late must neither start it again nor be refused.
     #[must_use]
     pub fn knows(&self, grant: &GrantId) -> Option<bool> {
-        let over = self.over.contains(grant).then_some(true);
+        let over = self.is_over(grant).then_some(true);
         self.held.get(grant).map(|held| held.durable).or(over)
+    }
+
+    /// Whether the grant was accepted here, and nothing of it is left.
+    #[must_use]
+    pub fn is_over(&self, grant: &GrantId) -> bool {
+        self.over.contains(grant) && !self.held.contains_key(grant)
     }
 
     /// Decides on an offer for a job with this submission.

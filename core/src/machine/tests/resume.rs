@@ -124,8 +124,8 @@ fn a_cancel_that_arrives_after_the_restart_kills_what_was_resumed() {
     assert!(text.contains("kill 1") && text.contains("kill 2"), "{text}");
 }
 
-#[test]
-fn another_owners_grant_goes_on_under_its_attempt() {
+/// A node that has heard another's job of three tasks, and the offer of all of them.
+fn heard() -> (Host, Offer) {
     let mut owner = Author::new(2);
     let job = job_id(2, 1);
     let spec = crate::testing::command();
@@ -136,15 +136,42 @@ fn another_owners_grant_goes_on_under_its_attempt() {
     host.step(1, Input::LinkUp(node(2)));
     host.step(1, Input::Batch { from: node(2), batch: opening });
     let (grant, tasks) = (grant_id(job, 1), IntervalSet::from_range(1, 3));
-    let offer = Offer { grant, attempt: crate::ids::Attempt(4), tasks, pool: None };
-    let offered = || Input::Message { from: node(2), message: Message::Offer(offer.clone()) };
-    assert!(host.step(2, offered()).contains("task 1 attempt 4"));
-    let fates = vec![Survivor { grant, task: 1, fate: ended(Outcome::Exit(0), 3) }];
+    (host, Offer { grant, attempt: crate::ids::Attempt(4), tasks, pool: None })
+}
+
+fn offered(offer: &Offer) -> Input {
+    Input::Message { from: node(2), message: Message::Offer(offer.clone()) }
+}
+
+#[test]
+fn another_owners_grant_goes_on_under_its_attempt() {
+    let (mut host, offer) = heard();
+    assert!(host.step(2, offered(&offer)).contains("task 1 attempt 4"));
+    let fates = vec![Survivor { grant: offer.grant, task: 1, fate: ended(Outcome::Exit(0), 3) }];
     host = host.restart_with(1, fates);
     host.step(1, Input::LinkUp(node(2)));
-    let text = host.step(2, offered());
+    let text = host.step(2, offered(&offer));
     assert!(text.contains("accepted=true"), "it is held: {text}");
     assert_eq!(host.machine.executor().running(), 2, "the note says which attempt the others are on");
+}
+
+/// Simulator seed 18202: the disk had lost the grant, and a task that had ended was all that was left of it. The node took that for the whole grant, and called it
+/// accepted and over when the owner asked for the rest.
+#[test]
+fn of_a_grant_that_only_its_ends_tell_of_the_rest_is_lost() {
+    let (mut host, offer) = heard();
+    host = host.restart_with(1, vec![Survivor { grant: offer.grant, task: 1, fate: ended(Outcome::Exit(0), 3) }]);
+    // The end is not in the log yet: as long as it is not, this node cannot say what is lost.
+    let effects = host.machine.step(now(1), offered(&offer));
+    assert!(!show(&effects).contains("accepted"), "{}", show(&effects));
+    host.step(2, Input::Durable(last_write(&effects).unwrap()));
+    host.step(2, Input::LinkUp(node(2)));
+    let text = host.step(3, offered(&offer));
+    assert!(text.contains("accepted=true") && !text.contains("spawn"), "{text}");
+    let job = host.machine.facts().job(&offer.grant.job).unwrap();
+    let run = job.grants.lookup(&offer.grant.no).and_then(|grant| grant.run_by(&node(1))).unwrap();
+    assert_eq!(run.ended.lookup(&Outcome::Exit(0)), Some(&IntervalSet::one(1)));
+    assert_eq!(run.ended.lookup(&Outcome::Lost), Some(&IntervalSet::from_range(2, 3)));
 }
 
 #[test]
