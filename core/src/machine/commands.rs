@@ -148,10 +148,10 @@ impl Machine {
         spec: WorkSpec,
     ) -> Result<(), CommandError> {
         let (grant, task, voice) = self.executor.run(&run).ok_or(CommandError::NotHeld)?;
-        let job = self.facts.job(&grant.job).and_then(|job| job.submit.as_ref()).ok_or(CommandError::NotHeld)?;
-        let outcome = match job.schema().and_then(|hash| self.facts.declarations().by_hash(&hash)) {
+        // As the job was when it was accepted: if its author forked, another submission of its id may count by now.
+        let outcome = match voice.schema().and_then(|hash| self.facts.declarations().by_hash(&hash)) {
             Some(declaration) => declaration.check_event(kind, &spec)?,
-            None => self.registry.check_event(&job.ns, kind, &spec)?,
+            None => self.registry.check_event(voice.ns(), kind, &spec)?,
         };
         self.takes_writes()?;
         let event = voice.report(self.clock.tick(now.wall), kind, grant, task, spec);

@@ -35,6 +35,18 @@ impl Voice {
         Self { ns: submit.ns.clone(), schema: submit.schema() }
     }
 
+    /// The namespace whose words these are.
+    #[must_use]
+    pub fn ns(&self) -> &str {
+        &self.ns
+    }
+
+    /// The declaration of the namespace, if it was declared.
+    #[must_use]
+    pub fn schema(&self) -> Option<Hash> {
+        self.schema
+    }
+
     /// Tasks of a grant started.
     #[must_use]
     pub fn started(&self, hlc: Hlc, grant: GrantId, tasks: IntervalSet) -> Event {

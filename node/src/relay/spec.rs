@@ -30,17 +30,16 @@ pub(super) fn judge(
     kind: &str,
     spec: WorkSpec,
 ) -> Result<(WorkSpec, Effect), CommandError> {
-    let (grant, _, _) = machine.executor().run(&run).ok_or(CommandError::NotHeld)?;
-    let facts = machine.facts();
-    let submit = facts.job(&grant.job).and_then(|job| job.submit.as_ref()).ok_or(CommandError::NotHeld)?;
-    let (spec, outcome) = match submit.schema().and_then(|hash| facts.declarations().by_hash(&hash)) {
+    let (_, _, voice) = machine.executor().run(&run).ok_or(CommandError::NotHeld)?;
+    let declarations = machine.facts().declarations();
+    let (spec, outcome) = match voice.schema().and_then(|hash| declarations.by_hash(&hash)) {
         Some(declaration) => {
             let spec = converted(declaration, kind, spec);
             let outcome = declaration.check_event(kind, &spec)?;
             (spec, outcome)
         }
         None => {
-            let outcome = machine.registry().check_event(&submit.ns, kind, &spec)?;
+            let outcome = machine.registry().check_event(voice.ns(), kind, &spec)?;
             (spec, outcome)
         }
     };

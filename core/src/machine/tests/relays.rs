@@ -4,6 +4,7 @@ use super::*;
 use crate::namespace::Speaker;
 use crate::namespace::declared::tests::health_check;
 use crate::schedule::RelaySlots;
+use crate::testing::{Author, hlc, node};
 
 /// One node, every write on disk at once.
 struct Host {
@@ -167,4 +168,22 @@ fn a_changed_declaration_needs_a_new_version() {
     };
     assert!(host.step(3, declare(changed.clone())).contains("VersionTaken"));
     assert!(host.step(3, declare(crate::namespace::Declaration { version: 2, ..changed })).contains("fresh: true"));
+}
+
+/// Simulator seed 20485: the author had forked, and another submission of the job's id came to count, of another namespace: what the relay said of its task was
+/// refused, and the task held its place for ever.
+#[test]
+fn a_relay_speaks_in_the_words_of_the_job_that_it_was_given() {
+    let mut host = Host::with_relay();
+    host.step(3, checks(1));
+    let (id, _) = host.machine.facts().jobs().next().unwrap();
+    let mut clone = Author::new(1);
+    let earlier = crate::namespace::batch::submit_job(hlc(0), id, IntervalSet::one(1), 0, crate::testing::command());
+    let batch = clone.append(vec![clone.admit("wren"), earlier]);
+    host.step(4, Input::Batch { from: node(2), batch });
+    let submit = host.machine.facts().job(&id).unwrap().submit.as_ref().unwrap();
+    assert_eq!(submit.ns, "batch", "the other branch was written first, so its submission counts");
+    let text = host.step(5, report(1, "CheckPassed"));
+    assert!(text.contains("CheckPassed 1") && text.contains("reply 1: Noted"), "{text}");
+    assert_eq!(host.machine.executor().running(), 0);
 }
