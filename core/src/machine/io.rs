@@ -355,6 +355,8 @@ pub enum Effect {
         known: Seq,
         /// Where a snapshot is offered in place of log.
         instead: Instead,
+        /// A snapshot of this node's that the peer has joined: it is not offered again, whatever is gone.
+        joined: Option<Hash>,
     },
     /// Keep what is known of jobs that are gone from Facts. Whoever carries this out must have it on disk before it carries out a later `Snapshot`.
     Retire(Vec<Past>),

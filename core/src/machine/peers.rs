@@ -129,7 +129,9 @@ impl Machine {
             let in_turn = from.0 == self.logs.reach(&log).0 + 1 && !self.logs.is_forked(&log);
             let would_do = (in_turn && !self.config.archive) || self.logs.is_searched(&log);
             let or_snapshot = would_do && !self.shuns(now, &peer);
-            self.effects.push(Effect::Send { to: peer, message: Message::Pull { log, from, or_snapshot } });
+            // What the peer heard of since lies in its log alone, perhaps beside what gave way to that snapshot.
+            let joined = self.joined_of(&peer);
+            self.effects.push(Effect::Send { to: peer, message: Message::Pull { log, from, or_snapshot, joined } });
         }
     }
 
@@ -182,14 +184,14 @@ impl Machine {
                 self.on_their_tips(&theirs);
                 self.pull_all(now, from, &theirs);
             }
-            Message::Pull { log, from: seq, or_snapshot } => {
+            Message::Pull { log, from: seq, or_snapshot, joined } => {
                 let known = self.logs.frontier().tip(&log).map_or(Seq(0), |tip| tip.len);
                 let instead = match (or_snapshot, self.logs.is_forked(&log)) {
                     (false, _) => Instead::OfGone,
                     (true, false) => Instead::OfMuch,
                     (true, true) => Instead::OfAny,
                 };
-                self.effects.push(Effect::Serve { to: from, log, from: seq, known, instead });
+                self.effects.push(Effect::Serve { to: from, log, from: seq, known, instead, joined });
             }
             Message::SnapshotAhead { log, id, bytes } => self.on_snapshot_ahead(now, from, log, id, bytes),
             Message::Have { log, len } => {

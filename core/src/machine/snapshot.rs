@@ -334,7 +334,7 @@ impl Machine {
         let busy = self.keeping.fetching.is_some() || self.keeping.in_flight.is_some();
         let is_known = self.keeping.joined_last.get(&from) == Some(&id);
         if is_known && !shunned {
-            // What is missing still lies in the log alone, perhaps behind a hole that the peer had when it wrote that.
+            // Only an older version offers again what it was told is joined. What is missing still lies in its log alone.
             self.keeping.shunned.insert(from, (id, now.mono));
         }
         if busy || is_known || shunned {
@@ -350,6 +350,11 @@ impl Machine {
     /// Whether a snapshot of this peer's is not asked for at present.
     pub(super) fn shuns(&self, now: Now, peer: &NodeId) -> bool {
         self.keeping.shunned.get(peer).is_some_and(|(_, at)| now.mono.since_ms(*at) < SHUN_MS)
+    }
+
+    /// Which of this peer's snapshots was joined last.
+    pub(super) fn joined_of(&self, peer: &NodeId) -> Option<Hash> {
+        self.keeping.joined_last.get(peer).copied()
     }
 
     /// A peer that comes back is asked again: mostly it was its absence that made it fail.

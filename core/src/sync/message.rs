@@ -34,6 +34,9 @@ pub enum Message {
         /// Whether a snapshot would do: where there is much to send, or branches that may lie in it alone. Absent in what older versions say.
         #[cbor(n(2), default)]
         or_snapshot: bool,
+        /// The receiver's snapshot that was joined last: what lies beside it is wanted. Absent in what older versions say.
+        #[n(3)]
+        joined: Option<Hash>,
     },
     /// "Your log is on my disk up to here."
     #[n(4)]

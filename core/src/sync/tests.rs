@@ -104,7 +104,8 @@ fn messages() -> Vec<Message> {
         Message::Digest(u64::MAX),
         Message::Tips(frontier.clone()),
         Message::TipsBack(frontier),
-        Message::Pull { log: log(1), from: Seq(4), or_snapshot: true },
+        Message::Pull { log: log(1), from: Seq(4), or_snapshot: true, joined: None },
+        Message::Pull { log: log(1), from: Seq(4), or_snapshot: false, joined: Some(crate::ids::Hash([3; 32])) },
         Message::Have { log: log(1), len: Seq(4) },
         Message::Offer(Offer { grant, attempt: Attempt(1), tasks: tasks(1, 9), pool: None }),
         Message::OfferReply { grant, accepted: true, free: room },
@@ -128,7 +129,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_bytes_are_a_message_or_an_error(which in 0_usize..9, at in any::<prop::sample::Index>(), byte in any::<u8>(), noise in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn any_bytes_are_a_message_or_an_error(which in 0_usize..10, at in any::<prop::sample::Index>(), byte in any::<u8>(), noise in prop::collection::vec(any::<u8>(), 0..80)) {
         let _ = Message::from_bytes(&noise);
         let mut bytes = messages()[which].to_bytes();
         let at = at.index(bytes.len());

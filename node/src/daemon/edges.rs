@@ -82,9 +82,9 @@ impl Edges for RealEdges {
                     debug!(node = %to, %error, "message dropped");
                 }
             }
-            Effect::Serve { to, log, from, known, instead } => {
+            Effect::Serve { to, log, from, known, instead, joined } => {
                 // Full: the peer asks again.
-                let _full = self.serve.try_send(Serve::Log(Wanted { to, log, from, known, instead }));
+                let _full = self.serve.try_send(Serve::Log(Wanted { to, log, from, known, instead, joined }));
             }
             Effect::Retire(past) => {
                 let jobs: Vec<JobId> = past.iter().map(|past| past.id).collect();

@@ -35,6 +35,8 @@ pub(super) struct Wanted {
     pub(super) known: Seq,
     /// Where a snapshot is offered.
     pub(super) instead: Instead,
+    /// The snapshot that is not.
+    pub(super) joined: Option<Hash>,
 }
 
 /// The disk and the network.
@@ -57,13 +59,15 @@ impl Server {
     }
 
     fn log(&self, wanted: Wanted) {
-        let Wanted { to, log, from, known, instead } = wanted;
+        let Wanted { to, log, from, known, instead, joined } = wanted;
+        // Whoever has all of it wants what is in the log, whatever is not.
+        let newest = self.snapshots.newest().filter(|(name, _)| joined != Some(Hash(*name)));
         let rather = match instead {
-            Instead::OfGone => None,
-            Instead::OfMuch => self.shortcut(&log, from),
-            Instead::OfAny => self.snapshots.newest(),
+            Instead::OfGone => false,
+            Instead::OfMuch => newest.is_some_and(|(_, bytes)| self.saves(&log, from, bytes)),
+            Instead::OfAny => true,
         };
-        if let Some((name, bytes)) = rather {
+        if let Some((name, bytes)) = newest.filter(|_| rather) {
             return self.offer(to, log, name, bytes);
         }
         let found = match self.reader.read(log_key(&log), from.0, limits::SYNC_RESPONSE_BYTES_MAX) {
@@ -75,7 +79,7 @@ impl Server {
             Some((first_seq, _)) => *first_seq > from.0,
             None => from <= known,
         };
-        if is_gone && let Some((name, bytes)) = self.snapshots.newest() {
+        if is_gone && let Some((name, bytes)) = newest {
             return self.offer(to, log, name, bytes);
         }
         let size: usize = found.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -85,12 +89,11 @@ impl Server {
         self.send(to, Lane::Bulk, wire::encode(&Bulk::Batches { log, more, batches }));
     }
 
-    /// The newest snapshot, if it saves sending much more log than it is long.
-    fn shortcut(&self, log: &LogId, from: Seq) -> Option<(Name, u64)> {
-        let (name, bytes) = self.snapshots.newest()?;
+    /// Whether the newest snapshot saves sending much more log than it is long.
+    fn saves(&self, log: &LogId, from: Seq, bytes: u64) -> bool {
         let enough = bytes.max(limits::SNAPSHOT_SAVES_BYTES);
         let covered = self.snapshots.covered_below();
-        self.reader.holds_more_than(log_key(log), from.0, covered, enough).then_some((name, bytes))
+        self.reader.holds_more_than(log_key(log), from.0, covered, enough)
     }
 
     fn offer(&self, to: NodeId, log: LogId, name: Name, bytes: u64) {

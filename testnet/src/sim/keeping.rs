@@ -78,12 +78,13 @@ pub(crate) struct Wanted {
     pub(crate) from: Seq,
     pub(crate) known: Seq,
     pub(crate) instead: Instead,
+    pub(crate) joined: Option<Hash>,
 }
 
 impl World {
     /// Sends what is on the disk, or offers a snapshot where it is gone, or much.
     pub(crate) fn serve(&mut self, seat: Seat, to: NodeId, wanted: Wanted) {
-        let Wanted { log, from, known, instead } = wanted;
+        let Wanted { log, from, known, instead, joined } = wanted;
         let Some(to) = self.by_id.get(&to).copied() else {
             return;
         };
@@ -94,10 +95,11 @@ impl World {
             Instead::OfMuch => disk.spares(&log, from, SPARED_BATCHES),
             Instead::OfAny => true,
         };
-        let newest = disk.newest_own().filter(|_| is_gone || rather).map(|held| Arc::clone(&held.bytes));
-        if let Some(bytes) = newest {
+        let newest = disk.newest_own().filter(|_| is_gone || rather);
+        let newest = newest.map(|held| (snapshot::name(&held.bytes.shared), held.bytes.shared.len() as u64));
+        // Whoever has all of it wants what is in the log, whatever is not.
+        if let Some((id, bytes)) = newest.filter(|(id, _)| joined != Some(*id)) {
             self.mark(if is_gone { Mark::SnapshotOffered } else { Mark::SnapshotSooner });
-            let (id, bytes) = (snapshot::name(&bytes.shared), bytes.shared.len() as u64);
             return self.send(seat, to, Packet::Message(Box::new(Message::SnapshotAhead { log, id, bytes })));
         }
         let first_only = self.options.sabotage == Sabotage::NoBranches;

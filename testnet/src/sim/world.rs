@@ -324,8 +324,8 @@ impl World {
             Effect::Retire(past) => self.on_retire(seat, &past),
             Effect::Snapshot(bytes) => self.write_snapshot(seat, *bytes),
             Effect::Fetch { from, id, .. } => self.fetch(seat, from, id),
-            Effect::Serve { to, log, from, known, instead } => {
-                self.serve(seat, to, Wanted { log, from, known, instead });
+            Effect::Serve { to, log, from, known, instead, joined } => {
+                self.serve(seat, to, Wanted { log, from, known, instead, joined });
             }
             Effect::Spawn(spawn) => self.spawn(seat, *spawn),
             Effect::Kill(run) => {

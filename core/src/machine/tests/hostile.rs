@@ -180,7 +180,12 @@ fn any_message() -> impl Strategy<Value = Message> {
             0 => Message::Digest(number),
             1 => Message::Tips(frontier),
             2 => Message::TipsBack(frontier),
-            3 => Message::Pull { log: log(seed), from: Seq(number), or_snapshot: flag },
+            3 => Message::Pull {
+                log: log(seed),
+                from: Seq(number),
+                or_snapshot: flag,
+                joined: flag.then_some(Hash([seed; 32])),
+            },
             4 => Message::Have { log: log(seed), len: Seq(number) },
             5 => Message::Offer(Offer { grant, attempt: Attempt(u16::MAX), tasks, pool: None }),
             _ if flag => Message::Ask { total: room, free: room },

@@ -305,11 +305,31 @@ fn a_branch_that_a_peer_has_in_its_snapshot_alone_is_asked_for_once_its_log_had_
 }
 
 #[test]
+fn a_branch_that_came_after_a_snapshot_is_asked_for_beside_it() {
+    let (mut without, mut with, chain) = with_and_without_a_branch();
+    let (log, id) = (chain[0].header().log, Hash([9; 32]));
+    let (_, _, early) = busy();
+    assert!(pulls(&mut without, 2, 5).contains("pull from 1"));
+    let message = Message::SnapshotAhead { log: Author::new(5).log(), id, bytes: 4_000 };
+    assert!(show(&without.step(now(3), Input::Message { from: node(2), message })).contains("fetch"));
+    let shared = Shared::from_bytes(&early.shared, &cluster_id(&SECRET)).unwrap();
+    run(&mut without, 4, Input::Fetched { from: node(2), result: Ok(Box::new(shared)) });
+    let tips = Input::Message { from: node(2), message: Message::Tips(with.frontier().clone()) };
+    let asked = pair::sent(&without.step(now(5), tips));
+    let is_pull = |message: &Message| matches!(message, Message::Pull { log: of, .. } if *of == log);
+    let pull = asked.into_iter().find(is_pull).unwrap();
+    let served = with.step(now(6), Input::Message { from: node(1), message: pull });
+    let joined =
+        served.iter().find_map(|effect| if let Effect::Serve { joined, .. } = effect { *joined } else { None });
+    assert_eq!(joined, Some(id), "that one would bring nothing, though the log before the branch is gone");
+}
+
+#[test]
 fn a_node_whose_log_has_branches_offers_any_snapshot_to_who_says_it_would_do() {
     let (_, mut with, chain) = with_and_without_a_branch();
     let log = chain[0].header().log;
     let mut instead = |or_snapshot, log| {
-        let message = Message::Pull { log, from: Seq(1), or_snapshot };
+        let message = Message::Pull { log, from: Seq(1), or_snapshot, joined: None };
         let effects = with.step(now(2), Input::Message { from: node(1), message });
         effects
             .into_iter()
