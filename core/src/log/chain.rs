@@ -36,8 +36,8 @@ pub(super) struct Chain {
     marks: Vec<Mark>,
     /// A snapshot holds what lies before this position: there are no marks of it.
     base: Seq,
-    /// Batches beyond a gap, by first position.
-    pub(super) waiting: BTreeMap<Seq, SignedBatch>,
+    /// Batches beyond a gap, by first position, then by head: an author that forked wrote several.
+    pub(super) waiting: BTreeMap<(Seq, Hash), SignedBatch>,
     /// Batches on other branches, folded beside ours, by the first 8 bytes of their heads.
     branches: BTreeMap<u64, Branch>,
     /// Sum of the heads of all durable batches, on whatever branch.
@@ -216,8 +216,8 @@ impl Chain {
         }
     }
 
-    /// Goes on from a snapshot's end, which lies beyond the tail. Returns the bytes of what waited and is not needed any more.
-    pub(super) fn jump(&mut self, end: &LogEnd) -> usize {
+    /// Goes on from a snapshot's end, which lies beyond the tail.
+    pub(super) fn jump(&mut self, end: &LogEnd) {
         let durable = self.durable_len();
         // What only this node holds lies beside the snapshot's chain from now on.
         let branches = core::mem::take(&mut self.branches);
@@ -234,9 +234,6 @@ impl Chain {
         self.branches = end.branches.iter().map(|end| (end.head, Branch::new(end, true))).collect();
         self.add_ends(own.into_iter());
         self.search_anew();
-        let beyond = self.waiting.split_off(&Seq(end.len.0 + 1));
-        let below = core::mem::replace(&mut self.waiting, beyond);
-        below.values().map(|batch| batch.bytes().len()).sum()
     }
 
     /// Starts, or goes on behind a hole, where a batch begins: what it names as its predecessor is believed.

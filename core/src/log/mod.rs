@@ -109,10 +109,10 @@ impl LogSet {
     fn keep_waiting(&mut self, batch: SignedBatch) -> Ingest {
         let size = batch.bytes().len();
         let log = batch.header().log;
-        let first_seq = batch.header().first_seq;
+        let place = (batch.header().first_seq, batch.head());
         let known = self.chains.get(&log);
         let missing_from = Seq(known.map_or(Seq(0), Chain::reach).0 + 1);
-        if known.is_some_and(|chain| chain.waiting.contains_key(&first_seq)) {
+        if known.is_some_and(|chain| chain.waiting.contains_key(&place)) {
             return Ingest::Gap { missing_from };
         }
         if known.is_some_and(|chain| chain.waiting.len() >= limits::OUT_OF_ORDER_BATCHES_MAX)
@@ -122,7 +122,7 @@ impl LogSet {
         }
         // Only here may a log without an admission enter the books, so that what waits bounds their number.
         let chain = self.chains.entry(log).or_default();
-        chain.waiting.insert(first_seq, batch);
+        chain.waiting.insert(place, batch);
         self.waiting_bytes += size;
         Ingest::Gap { missing_from }
     }
@@ -131,7 +131,7 @@ impl LogSet {
         let Some(chain) = self.chains.get_mut(&log) else {
             return;
         };
-        while chain.waiting.first_key_value().is_some_and(|(first_seq, _)| first_seq.0 <= chain.reach().0 + 1) {
+        while chain.waiting.first_key_value().is_some_and(|((first_seq, _), _)| first_seq.0 <= chain.reach().0 + 1) {
             let Some((_, batch)) = chain.waiting.pop_first() else {
                 break;
             };
@@ -185,12 +185,13 @@ impl LogSet {
         self.chains.iter().filter_map(end).collect()
     }
 
-    /// Takes over where a log ends from a snapshot, if that is further than what is held. Returns what had waited behind the gap; `None` if nothing changed.
+    /// Takes over where a log ends from a snapshot, if that is further than what is held. Returns what had waited and is not in it; `None` if the end stays and
+    /// nothing had.
     pub fn jump(&mut self, end: &LogEnd) -> Option<Vec<SignedBatch>> {
         let chain = self.chains.entry(end.log).or_default();
         let is_ahead = end.len > chain.tail();
         if is_ahead {
-            self.waiting_bytes -= chain.jump(end);
+            chain.jump(end);
             self.durable_heads.insert(end.log, end.head);
         } else if chain.join(end) {
             self.durable_heads.insert(end.log, end.head);
@@ -198,12 +199,9 @@ impl LogSet {
         if let Some(tip) = chain.tip() {
             self.frontier.set(end.log, tip);
         }
-        if !is_ahead {
-            return None;
-        }
         let mut ready = Vec::new();
         self.release_waiting(end.log, &mut ready);
-        Some(ready)
+        (is_ahead || !ready.is_empty()).then_some(ready)
     }
 
     /// A snapshot holds the logs up to these ends: what lies below need not be recognised any more.

@@ -176,3 +176,34 @@ fn what_waits_for_the_other_branch_is_taken_in_with_it() {
     ours.iter().for_each(|batch| holder.take(batch.clone()));
     assert!(holder.disk.values().any(|batch| *batch == theirs[1]), "nobody sends it again if no other disk has it");
 }
+
+#[test]
+fn batches_of_all_branches_wait_behind_one_hole() {
+    let (stem, ours, theirs) = histories(1, 2, 1);
+    // A bad disk lost what lies before them, and no other disk has the branches.
+    let mut holder = holding(&[&stem[..1], &ours, &theirs]);
+    assert_eq!(holder.logs.waiting().0, 3);
+    holder.take(stem[1].clone());
+    let whole = holding(&[&stem, &ours, &theirs]);
+    assert!(holder.disk.keys().eq(whole.disk.keys()), "nobody sends again what no other disk has");
+    assert_eq!(holder.logs.frontier(), whole.logs.frontier());
+    assert_eq!(holder.logs.waiting(), (0, 0));
+}
+
+#[test]
+fn what_waited_and_is_not_in_a_snapshot_is_taken_in_beside_it() {
+    let (stem, ours, theirs) = histories(1, 5, 1);
+    let mut holder = holding(&[&stem[..1], &ours[..1], &theirs]);
+    let ahead = holding(&[&stem, &ours]).logs.ends();
+    assert_eq!(holder.logs.jump(&ahead[0]), Some(vec![theirs[0].clone()]));
+    assert_eq!(holder.logs.waiting(), (0, 0));
+}
+
+#[test]
+fn what_waited_for_a_branch_is_taken_in_once_a_snapshot_has_it() {
+    let (stem, ours, theirs) = histories(1, 3, 3);
+    let mut holder = holding(&[&stem, &ours, &theirs[2..]]);
+    let beside = holding(&[&stem, &ours, &theirs[..2]]).logs.ends();
+    assert_eq!(holder.logs.jump(&beside[0]), Some(vec![theirs[2].clone()]));
+    assert_eq!(holder.logs.waiting(), (0, 0));
+}
