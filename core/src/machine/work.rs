@@ -268,8 +268,10 @@ impl Machine {
             self.executor.refuse(offer.grant);
             return self.answer_offer(now, from, offer.grant, Answer::Refused);
         }
+        // Unless this node's log has lost it, and another owner has it still.
+        let is_in_log = known.is_some_and(|grant| grant.placed.as_ref().is_some());
         match self.executor.consider(&offer, submit) {
-            Verdict::Accept if offer.grant.no.term.is_of(&offer.grant.job.log.node, &self.me) => {
+            Verdict::Accept if is_in_log && offer.grant.no.term.is_of(&offer.grant.job.log.node, &self.me) => {
                 if let Some(lost) = self.executor.on_durable(&offer.grant) {
                     self.report(lost);
                 }

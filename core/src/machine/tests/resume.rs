@@ -174,6 +174,28 @@ fn of_a_grant_that_only_its_ends_tell_of_the_rest_is_lost() {
     assert_eq!(run.ended.lookup(&Outcome::Lost), Some(&IntervalSet::from_range(2, 3)));
 }
 
+/// Simulator seed 30453: a node's disk had lost its grant to itself, the owner that had adopted the job offered it the same, and it was accepted without a note, as if
+/// the node's own log had the grant.
+#[test]
+fn a_grant_to_oneself_that_the_log_has_lost_is_accepted_by_a_note() {
+    let (mut before, mut heir) = (Author::new(1), Author::new(2));
+    let job = job_id(1, 1);
+    let submit = crate::namespace::batch::submit_job(hlc(1), job, IntervalSet::one(1), 0, crate::testing::command());
+    let adopt = crate::namespace::sys::adopt(hlc(2), job.log, crate::ids::Term::FIRST.adopted_by(&node(2)));
+    let mut host = Host::new(1);
+    host.step(1, Input::Tick);
+    host.step(1, Input::LinkUp(node(2)));
+    host.step(1, Input::Batch { from: node(2), batch: before.append(vec![before.admit("wren"), submit]) });
+    host.step(1, Input::Batch { from: node(2), batch: heir.append(vec![heir.admit("finch"), adopt]) });
+    let (attempt, tasks) = (crate::ids::Attempt(3), IntervalSet::one(1));
+    let offer = Offer { grant: grant_id(job, 1), attempt, tasks, pool: None };
+    let effects = host.machine.step(now(2), offered(&offer));
+    let text = show(&effects);
+    assert!(text.contains("write") && !text.contains("accepted=") && !text.contains("spawn"), "{text}");
+    let text = host.step(2, Input::Durable(last_write(&effects).unwrap()));
+    assert!(text.contains("accepted=true") && text.contains("task 1 attempt 3"), "{text}");
+}
+
 #[test]
 fn giving_up_hands_everything_back() {
     let mut host = down();
