@@ -91,6 +91,9 @@ impl Machine {
         }
         let mut found: BTreeMap<GrantId, Fates> = BTreeMap::new();
         for Survivor { grant, task, fate } in survivors {
+            if grant.no.term.is_of(&grant.job.log.node, &self.me) {
+                self.owner.on_survivor(&grant);
+            }
             // Even if the note of its acceptance went with a torn log: it was started.
             let _ = accepted.entry(grant).or_default().tasks.insert(task);
             found.entry(grant).or_default().insert(task, fate);

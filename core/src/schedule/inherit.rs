@@ -16,6 +16,11 @@ impl Owner {
         self.requests.add(&submit.request, id);
     }
 
+    /// Tasks of a grant of this owner's were found, which its log may have lost with all of its epoch: no other grant gets that number.
+    pub fn on_survivor(&mut self, grant: &GrantId) {
+        self.first_grant = self.first_grant.max(grant.no.no.saturating_add(1));
+    }
+
     /// Whether the books of a job, if they are open, were opened for the submission that counts.
     #[must_use]
     pub fn fits(&self, id: &JobId, job: &Job) -> bool {

@@ -57,7 +57,7 @@ pub struct Owner {
     /// Grants on disk whose offer has not been answered, by when to ask (again).
     pub(super) unanswered: BTreeSet<(Mono, GrantId)>,
     /// No grant gets a lower number.
-    first_grant: u32,
+    pub(super) first_grant: u32,
 }
 
 /// Grants of one job in one epoch of its owner, before their numbers run into the next epoch's.
@@ -70,7 +70,8 @@ impl Owner {
     /// numbers of their own: no two grants are taken for one.
     pub fn on_epoch(&mut self, epoch: Epoch) {
         let before = epoch.0.saturating_sub(1).min(NUMBERED_EPOCHS - 1);
-        self.first_grant = u32::try_from(before).unwrap_or(0) * GRANTS_PER_EPOCH + 1;
+        let first = u32::try_from(before).unwrap_or(0) * GRANTS_PER_EPOCH + 1;
+        self.first_grant = self.first_grant.max(first);
     }
 
     /// A fold changed a job that this node owns in `term`; `grant` names the grant it concerned, if one.

@@ -50,6 +50,22 @@ fn tasks_that_run_on_are_neither_lost_nor_started_again() {
     assert_eq!((outcome(&host, 2), outcome(&host, 1)), (Some(Outcome::Exit(3)), None));
 }
 
+/// Simulator seed 31022: a disk had lost an epoch whole. The next one was the same again, and a grant of it got the number of one whose tasks still ran.
+#[test]
+fn no_grant_gets_the_number_of_one_that_only_a_survivor_tells_of() {
+    let mut host = Host::new(1);
+    host.step(1, Input::Tick);
+    host.step(1, command(submission(1, AckLevel::Local)));
+    let lost = grant_id(job_id(1, 1), (1 << 16) + 3);
+    let found = Survivor { grant: lost, task: 1, fate: ended(Outcome::Exit(0), 5) };
+    host = host.restart_with(1, vec![survivor(1, ended(Outcome::Exit(0), 5)), found]);
+    host.step(1, Input::Tick);
+    let text = host.step(2, command(submission(1, AckLevel::Local)));
+    let (_, job) = host.machine.facts().jobs().find(|(id, _)| id.log.epoch.0 == 2).expect(&text);
+    let numbers: Vec<u32> = job.grants.iter().map(|(no, _)| no.no).collect();
+    assert_eq!(numbers, [lost.no.no + 1]);
+}
+
 #[test]
 fn an_end_that_nobody_heard_is_told_and_what_never_started_starts() {
     let mut host = down();
