@@ -96,11 +96,11 @@ impl World {
             Fault::Gone => return self.lose_for_ever(seat),
             Fault::Twin => self.beget(seat),
             Fault::Rollback => {
-                self.crash_for_a_while(seat);
+                self.disturb_disk(seat);
                 self.roll_back(seat);
             }
             Fault::Rot => {
-                self.crash_for_a_while(seat);
+                self.disturb_disk(seat);
                 self.rot(seat);
             }
             Fault::DaemonCrash => {
@@ -169,6 +169,16 @@ impl World {
         let (jobs, declaration) = self.node_mut(seat).disk.burn();
         self.rules.survives.on_loss(&jobs, declaration);
         self.node_mut(seat).gone = true;
+    }
+
+    /// A disk is about to lose something: its machine goes down. One that is down already may come to have lost what it had told, and then do that work again.
+    fn disturb_disk(&mut self, seat: Seat) {
+        let node = self.node(seat);
+        if node.machine.is_none() {
+            let id = node.id;
+            self.rules.extra_starts.on_crash(&id);
+        }
+        self.crash_for_a_while(seat);
     }
 
     /// The end of the disk is gone: the last few records, or as much as lies behind an old backup.
