@@ -184,3 +184,17 @@ fn a_run_that_is_interrupted_cancels_its_job() {
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert_eq!(flock.json(1, &["jobs"])[0]["state"], "cancelled");
 }
+
+#[test]
+fn a_wait_that_comes_before_its_job_is_patient_for_a_moment() {
+    let flock = Flock::of(1, SMALL);
+    let job = format!("{}-1", flock.name(1));
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| flock.at(1, &["wait", "--timeout", "30s", &job]));
+        // Meanwhile the wait has begun.
+        flock.at(1, &["nodes"]).exits(0);
+        assert_eq!(flock.submit(1, &["--", "true"]), job);
+        waits.join().unwrap().exits(0);
+    });
+    flock.at(1, &["wait", "nobody-7"]).exits(1).says("no job is called `nobody-7`");
+}

@@ -10,12 +10,12 @@ use starling_core::event::Event;
 use starling_core::facts::view;
 use starling_core::ids::JobId;
 use starling_core::machine::Machine;
-use starling_core::namespace::sys;
+use starling_core::namespace::{is_submission, sys};
 use starling_core::time::Now;
 use starling_proto::v1::{TaskCounts, WaitReply, WaitRequest};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::context::Api;
 use super::convert::{seen, summary};
@@ -26,6 +26,8 @@ use super::stream::{News, Produced, send};
 
 /// Longest time between two looks.
 pub(super) const RECHECK: Duration = Duration::from_secs(2);
+/// A job that was submitted elsewhere a moment ago may be on its way: so long it is not called unknown.
+const ARRIVAL: Duration = Duration::from_secs(1);
 /// Shortest time between two looks at jobs with many seals.
 const MANY_SEALS_PAUSE: Duration = Duration::from_millis(5);
 /// On top of that for each further job: a look costs the driver about a tenth of it.
@@ -50,9 +52,17 @@ enum Report {
 ///
 /// Cancel safety: cancel safe.
 pub(super) async fn wait(api: &Api, request: WaitRequest) -> Result<Produced<WaitReply>, Status> {
-    let news = News::of(&api.ctx.handle);
+    let mut news = News::of(&api.ctx.handle);
     let report = if request.progress { Report::Progress } else { Report::EndOnly };
-    let watched = api.call(resolve(api, request.jobs, report)).await?;
+    let patience = Instant::now() + ARRIVAL;
+    let watched = loop {
+        match api.call(resolve(api, request.jobs.clone(), report)).await {
+            Err(status) if status.code() == Code::NotFound && Instant::now() < patience => {
+                news.wait(patience - Instant::now(), is_submission).await?;
+            }
+            found => break found?,
+        }
+    };
     let own = api.clone();
     api.stream(|tx| async move { run(&own, watched, news, &tx).await })
 }

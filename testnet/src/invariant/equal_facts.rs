@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use starling_core::event::Event;
 use starling_core::facts::Facts;
-use starling_core::ids::JobId;
+use starling_core::ids::{JobId, LogId};
+use starling_core::log::Frontier;
 use starling_core::machine::Machine;
 
 use super::Violation;
@@ -67,18 +68,26 @@ pub(crate) fn difference(one: &Facts, other: &Facts) -> String {
 
 /// At rest: all machines are equal. `number` is 20 where some of them ran an older version before.
 pub(crate) fn all_equal<'a>(machines: impl Iterator<Item = (Seat, &'a Machine)>, number: u8) -> Option<Violation> {
-    let mut first: Option<(Seat, &Facts, Vec<u8>)> = None;
+    let mut first: Option<(Seat, &Machine, Vec<u8>)> = None;
     for (seat, machine) in machines {
-        let (facts, bytes) = (machine.facts(), machine.facts().to_bytes());
+        let bytes = machine.facts().to_bytes();
         match &first {
-            None => first = Some((seat, facts, bytes)),
+            None => first = Some((seat, machine, bytes)),
             Some((other, theirs, known)) if *known != bytes => {
-                let what = difference(facts, theirs);
-                let detail = format!("{seat:?} and {other:?} rest with different facts: {what}");
+                let what = difference(machine.facts(), theirs.facts());
+                let apart: Vec<LogId> = apart(machine.frontier(), theirs.frontier()).collect();
+                let detail =
+                    format!("{seat:?} and {other:?} rest with different facts, and apart in {apart:?}: {what}");
                 return Some(Violation::new(number, detail));
             }
             Some(_) => {}
         }
     }
     None
+}
+
+/// The logs of which one has something that the other lacks.
+fn apart(ours: &Frontier, theirs: &Frontier) -> impl Iterator<Item = LogId> {
+    let logs: BTreeSet<LogId> = ours.tips().chain(theirs.tips()).map(|(log, _)| *log).collect();
+    logs.into_iter().filter(|log| ours.tip(log) != theirs.tip(log))
 }
