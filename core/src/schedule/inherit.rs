@@ -95,7 +95,7 @@ impl Owner {
         }
     }
 
-    /// A node was started anew: whether it still knows of what it had accepted, it must say again.
+    /// A node was started anew: of whatever it was offered or had accepted, it must say again whether it knows of it.
     pub fn doubt(&mut self, now: Mono, node: &NodeId) {
         let grants: Vec<GrantId> = self.seats_of(node).flat_map(|(_, grants)| grants).copied().collect();
         for grant in grants {

@@ -8,7 +8,7 @@ use starling_core::machine::{AckLevel, Machine};
 use super::Violation;
 use crate::sim::Seat;
 
-/// How often a disk lost the submission of each job.
+/// How often a disk lost the submission of each job, or what it needs to be understood.
 #[derive(Debug, Default)]
 pub(crate) struct Survives {
     lost: BTreeMap<JobId, u32>,
