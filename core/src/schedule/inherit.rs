@@ -35,12 +35,16 @@ impl Owner {
         }
     }
 
-    /// News of a grant that an earlier owner made, on the other side of a partition: what waits here and runs there need not start here too, and what was withdrawn
-    /// there, and is counted on here, is not to be expected any more.
-    pub(super) fn on_earlier_grant(&mut self, now: Mono, id: GrantId, job: &Job, decisions: &mut Vec<Decision>) {
+    /// What was withdrawn by somebody else, and is counted on here, is not to be expected any more. It may be this owner's own grant: one that was superseded, and has
+    /// heard of the grant before it heard of that, takes it for dead with its executor.
+    pub(super) fn on_withdrawn(&mut self, now: Mono, id: GrantId, job: &Job, decisions: &mut Vec<Decision>) {
         if self.is_open(&id) && job.grants.lookup(&id.no).is_some_and(|grant| grant.void) {
-            return self.lose(now, id, decisions);
+            self.lose(now, id, decisions);
         }
+    }
+
+    /// News of a grant that another owner made, on the other side of a partition: what waits here and runs there need not start here too.
+    pub(super) fn on_foreign_grant(&mut self, now: Mono, id: GrantId, job: &Job) {
         let (Some(owned), Some(grant)) = (self.jobs.get_mut(&id.job), job.grants.lookup(&id.no)) else {
             return;
         };

@@ -108,8 +108,9 @@ impl Owner {
             self.ask_again(now, id);
         } else if let Some(no) = grant {
             let grant = GrantId { job: id, no };
+            self.on_withdrawn(now, grant, job, decisions);
             if no.term != term {
-                self.on_earlier_grant(now, grant, job, decisions);
+                self.on_foreign_grant(now, grant, job);
             }
             self.on_report(now, grant, job, decisions);
         }

@@ -215,6 +215,21 @@ fn what_an_earlier_owner_withdrew_is_granted_again_once_that_is_heard() {
     assert_eq!(owner.backlog(), 1);
 }
 
+/// Simulator seed 64130: the owner before, which had heard of a grant and not yet of the adoption, withdrew the grant with its executor, that seemed dead. Who had made it
+/// counted on it for ever.
+#[test]
+fn what_the_owner_before_withdrew_of_ones_own_grants_is_granted_again() {
+    let mut owner = Owner::default();
+    let one = IntervalSet::one(1);
+    let mut seen = facts([Job::submitted(submit(1, 0)), granted(1, BIRD, 1, one)]);
+    assert_eq!(decide(&mut owner, &seen, None), []);
+    owner.on_accepted(&BIRD, &GrantId { job: job(), no: no(1) });
+    let _ = seen.join(Job::voided(no(1)));
+    assert_eq!(decide(&mut owner, &seen, Some(1)), []);
+    owner.on_time(NOW.after_ms(60_000));
+    assert_eq!(owner.backlog(), 1);
+}
+
 /// A copy of an offer, late enough to find the task ended and its report still on the way to the disk.
 #[test]
 fn a_late_copy_of_an_offer_starts_nothing_again() {
