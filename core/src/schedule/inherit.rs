@@ -35,16 +35,16 @@ impl Owner {
         }
     }
 
-    /// What was withdrawn by somebody else, and is counted on here, is not to be expected any more. It may be this owner's own grant: one that was superseded, and has
-    /// heard of the grant before it heard of that, takes it for dead with its executor.
-    pub(super) fn on_withdrawn(&mut self, now: Mono, id: GrantId, job: &Job, decisions: &mut Vec<Decision>) {
+    /// News of a grant. One that somebody else withdrew, and that is counted on here, is not to be expected any more. It may be this owner's own: one that was
+    /// superseded, and has heard of the grant before it heard of that, takes it for dead with its executor. What another owner granted, on the other side of a
+    /// partition, and what waits here and runs there need not start here too.
+    pub(super) fn on_news_of(&mut self, now: Mono, id: GrantId, job: &Job, decisions: &mut Vec<Decision>) {
         if self.is_open(&id) && job.grants.lookup(&id.no).is_some_and(|grant| grant.void) {
-            self.lose(now, id, decisions);
+            return self.lose(now, id, decisions);
         }
-    }
-
-    /// News of a grant that another owner made, on the other side of a partition: what waits here and runs there need not start here too.
-    pub(super) fn on_foreign_grant(&mut self, now: Mono, id: GrantId, job: &Job) {
+        if self.jobs.get(&id.job).is_none_or(|owned| owned.term == id.no.term) {
+            return;
+        }
         let (Some(owned), Some(grant)) = (self.jobs.get_mut(&id.job), job.grants.lookup(&id.no)) else {
             return;
         };
@@ -79,16 +79,27 @@ impl Owner {
         }
         owned.withhold(&fresh);
         let _ = owned.sealed.union_with(&fresh);
-        let mut done = Vec::new();
-        for (no, open) in &mut owned.open {
-            open.left.subtract(&fresh);
-            if open.left.is_empty() {
-                done.push(*no);
+        self.forgo_sealed(id);
+    }
+
+    /// What is sealed is not expected of any grant any more: an executor that knows of the seal says nothing.
+    pub(super) fn forgo_sealed(&mut self, id: JobId) {
+        let Some(owned) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let mut seats = Vec::new();
+        for open in owned.open.values_mut() {
+            let before = open.left.len();
+            open.left.subtract(&owned.sealed);
+            if open.left.len() < before {
+                seats.push(open.seat.clone());
             }
         }
-        for no in done {
+        let over = owned.open.iter().filter(|(_, open)| open.left.is_empty());
+        for no in over.map(|(no, _)| *no).collect::<Vec<_>>() {
             self.close(GrantId { job: id, no });
         }
+        seats.iter().for_each(|seat| self.recount(seat));
     }
 
     /// Another node owns the jobs of `log` now.

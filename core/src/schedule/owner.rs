@@ -108,10 +108,7 @@ impl Owner {
             self.ask_again(now, id);
         } else if let Some(no) = grant {
             let grant = GrantId { job: id, no };
-            self.on_withdrawn(now, grant, job, decisions);
-            if no.term != term {
-                self.on_foreign_grant(now, grant, job);
-            }
+            self.on_news_of(now, grant, job, decisions);
             self.on_report(now, grant, job, decisions);
         }
         self.learn_seals(id, job);
@@ -159,6 +156,7 @@ impl Owner {
         let Some(owned) = self.jobs.get_mut(&id.job) else {
             return;
         };
+        let was_open = owned.open.contains_key(&id.no);
         let mut ended_any = false;
         for (outcome, tasks) in run.ended.iter() {
             let fresh = match owned.open.get(&id.no) {
@@ -187,8 +185,10 @@ impl Owner {
         if owned.open.get(&id.no).is_some_and(|open| open.left.is_empty()) {
             owned.learn(now, id.no);
             self.close(id);
-        } else if ended_any {
+        } else if ended_any && was_open {
             self.recount(&placed.seat());
+        } else if ended_any {
+            self.forgo_sealed(id.job);
         }
     }
 

@@ -230,6 +230,23 @@ fn what_the_owner_before_withdrew_of_ones_own_grants_is_granted_again() {
     assert_eq!(owner.backlog(), 1);
 }
 
+/// Simulator seed 69647: a withdrawn grant had succeeded after all, and its task had been granted again. Who had it now knew that it was sealed, and said nothing; the room
+/// that it took was counted as taken for ever.
+#[test]
+fn nothing_is_expected_of_a_second_grant_once_the_first_has_succeeded_after_all() {
+    let mut owner = Owner::default();
+    let one = IntervalSet::one(1);
+    let again = granted(2, OTHER, 2, one.clone());
+    let mut seen = facts([Job::submitted(submit(2, 0)), granted(1, BIRD, 1, one.clone()), Job::voided(no(1)), again]);
+    assert_eq!(decide(&mut owner, &seen, None), []);
+    owner.on_accepted(&OTHER, &GrantId { job: job(), no: no(2) });
+    assert_eq!(owner.executors().collect::<Vec<_>>(), [&OTHER]);
+    let _ = seen.join(ended(1, BIRD, Outcome::Exit(0), one.clone()));
+    let sealed = Decision::Seal { job: job(), tasks: one, outcome: Outcome::Exit(0) };
+    assert_eq!(decide(&mut owner, &seen, Some(1)), [sealed]);
+    assert_eq!(owner.executors().collect::<Vec<_>>(), Vec::<&NodeId>::new());
+}
+
 /// A copy of an offer, late enough to find the task ended and its report still on the way to the disk.
 #[test]
 fn a_late_copy_of_an_offer_starts_nothing_again() {
