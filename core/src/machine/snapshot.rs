@@ -196,6 +196,17 @@ impl Local {
     }
 }
 
+/// A snapshot on its way to the disk.
+#[derive(Debug)]
+struct Writing {
+    /// Where the logs end in it.
+    ends: Vec<LogEnd>,
+    /// The bytes of log that it covers.
+    bytes: u64,
+    /// Whether it is to take the place of another node's.
+    joined: bool,
+}
+
 /// The books of snapshots.
 #[derive(Debug, Default)]
 pub(super) struct Keeping {
@@ -207,8 +218,8 @@ pub(super) struct Keeping {
     last: u64,
     /// Another node's was joined: one of one's own takes its place.
     joined: bool,
-    /// Where the logs end in the one that is being written, and the bytes it covers.
-    in_flight: Option<(Vec<LogEnd>, u64)>,
+    /// The one that is being written.
+    in_flight: Option<Writing>,
     /// Acceptances on this node's disk that may be open.
     accepted: BTreeMap<GrantId, Accepted>,
     /// How many of them there may be before they are looked through.
@@ -230,7 +241,7 @@ impl Keeping {
         joined: bool,
         accepted: BTreeMap<GrantId, Accepted>,
     ) -> Self {
-        let due = now.after_ms(SOON_MS.min(config.snapshot_ms));
+        let due = if joined { now } else { now.after_ms(SOON_MS.min(config.snapshot_ms)) };
         Self { bytes, due, joined, accepted, ..Self::default() }
     }
 
@@ -240,7 +251,7 @@ impl Keeping {
     }
 
     fn is_due(&self, now: Mono, config: &Config) -> bool {
-        let due = self.joined || (self.bytes >= config.snapshot_bytes.max(self.last) && now >= self.due);
+        let due = (self.joined || self.bytes >= config.snapshot_bytes.max(self.last)) && now >= self.due;
         // Never one while another's is on its way: which of the two files contains the other would be for chance to say.
         due && self.in_flight.is_none() && self.fetching.is_none()
     }
@@ -299,24 +310,26 @@ impl Machine {
         let shared = Shared::to_bytes(&self.cluster, &logs, &mut self.facts);
         let local = minicbor::to_vec(&local).expect("writing to memory cannot fail");
         self.keeping.last = (shared.len() + local.len()) as u64;
-        self.keeping.in_flight = Some((logs, self.keeping.bytes));
-        self.keeping.joined = false;
+        let joined = core::mem::take(&mut self.keeping.joined);
+        self.keeping.in_flight = Some(Writing { ends: logs, bytes: self.keeping.bytes, joined });
         self.effects.push(Effect::Snapshot(Box::new(Bytes { shared, local })));
     }
 
     /// The snapshot is on disk, and what lies below it may be gone; or it could not be written.
     pub(super) fn on_snapshotted(&mut self, now: Now, result: Result<(), String>) {
-        let Some((logs, bytes)) = self.keeping.in_flight.take() else {
+        let Some(Writing { ends, bytes, joined }) = self.keeping.in_flight.take() else {
             return;
         };
         match result {
             Ok(()) => {
-                self.logs.compact(&logs);
+                self.logs.compact(&ends);
                 self.keeping.bytes = self.keeping.bytes.saturating_sub(bytes);
                 self.keeping.due = now.mono.after_ms(self.config.snapshot_ms);
                 self.effects.push(Effect::Notice(Notice::Snapshot(SnapshotNews::Written)));
             }
             Err(reason) => {
+                // What it was to replace cannot be given to anybody, and its batches are nowhere in this node's log.
+                self.keeping.joined |= joined;
                 self.keeping.due = now.mono.after_ms(SOON_MS.min(self.config.snapshot_ms));
                 self.effects.push(Effect::Notice(Notice::Snapshot(SnapshotNews::Failed(reason))));
             }
@@ -390,6 +403,7 @@ impl Machine {
         }
         self.next_job = self.next_job.max(self.next_job_number());
         self.keeping.joined = true;
+        self.keeping.due = now.mono;
         self.effects.push(Effect::Notice(Notice::Snapshot(SnapshotNews::Joined(from))));
         if let Some((from, id)) = fetched.filter(|_| self.logs.frontier().digest() == held) {
             // Two nodes that cannot agree would fetch each other's, and write one each time, without a pause.

@@ -242,6 +242,21 @@ fn a_node_that_is_far_behind_joins_a_snapshot_and_goes_on_from_there() {
     assert!(pulls(&mut behind, 8, 5).contains("pull from 1 of the log alone"), "the peer's has no more to give");
 }
 
+/// Simulator seed 93967: what it had joined lay neither in its log nor in a snapshot that it could offer, and it never wrote one again.
+#[test]
+fn a_snapshot_that_was_to_take_anothers_place_is_tried_again_if_the_disk_was_full() {
+    let (_, _, theirs) = busy();
+    let shared = Shared::from_bytes(&theirs.shared, &cluster_id(&SECRET)).unwrap();
+    let mut behind = start(2, None, &[]);
+    offered(&mut behind);
+    let (_, own) = run(&mut behind, 5, Input::Fetched { from: node(2), result: Ok(Box::new(shared)) });
+    assert!(own.is_some());
+    let (_, at_once) = run(&mut behind, 6, Input::Snapshotted(Err("no space left".into())));
+    assert!(at_once.is_none(), "a full disk is not asked again without a pause");
+    let (_, again) = run(&mut behind, 1_100, Input::Tick);
+    assert!(again.is_some());
+}
+
 #[test]
 fn a_node_that_keeps_all_log_asks_for_the_log_alone() {
     let identity = Identity { signer: Signer::from_seed(&[1; 32]), secret: SECRET, boot: 1 };
