@@ -250,13 +250,18 @@ impl World {
         sealed && self.all_inherited() && (self.options.keep.retain_ms.is_none() || self.current().all(is_small))
     }
 
-    /// Whether the jobs of nodes that are lost for ever belong to others everywhere: until then somebody has yet to take them over.
+    /// Whether the jobs of nodes that are lost for ever belong to others everywhere, and those act for them and have said what follows: until then somebody has yet
+    /// to take them over, and may seal what nobody waits for.
     fn all_inherited(&self) -> bool {
         let gone: Vec<NodeId> = self.nodes.iter().filter(|node| node.gone).map(|node| node.id).collect();
-        self.current().all(|(_, machine)| {
-            let facts = machine.facts();
+        self.current().all(|(seat, machine)| {
+            let (facts, me) = (machine.facts(), self.node(seat).id);
             let mut jobs = facts.jobs().filter(|(_, job)| job.submit.as_ref().is_some());
-            !jobs.any(|(id, _)| gone.contains(&facts.owners().owner_of(&id.log)))
+            let is_settled = |log: &LogId| match facts.owners().owner_of(log) {
+                owner if owner == me => machine.acts_for(log),
+                owner => !gone.contains(&owner),
+            };
+            machine.has_told_all() && jobs.all(|(id, _)| is_settled(&id.log))
         })
     }
 
