@@ -10,6 +10,7 @@ use super::Machine;
 use super::io::{CommandError, Effect, Notice, Reply};
 use super::note::Note;
 use crate::election::{Duty, Silence, duty};
+use crate::event::Event;
 use crate::facts::NodeInfo;
 use crate::ids::{JobId, LogId, NodeId, RequestId, Term};
 use crate::limits;
@@ -119,6 +120,17 @@ impl Machine {
     /// other one counts, books of the first grant what the job does not have.
     pub(super) fn has_misread(&self, id: &JobId) -> bool {
         self.acts_for(&id.log) && self.facts.job(id).is_some_and(|job| !self.owner.fits(id, job))
+    }
+
+    /// Whoever speaks of a job in a later term than is known has adopted it: the adoption lies in another log of its own, and is on the way. This node gives way at
+    /// once, or it would grant again what the heir has withdrawn and granted elsewhere. It goes on if nothing comes.
+    pub(super) fn heed_heir(&mut self, now: Now, author: &NodeId, id: &JobId, event: &Event) {
+        let known = self.facts.owners().term_of(&id.log);
+        let is_heir = |term: Term| term > known && term.is_of(&id.log.node, author);
+        if self.acts_for(&id.log) && sys::owner_term(event).is_some_and(is_heir) {
+            let _frozen = self.freeze_own_log(id.log);
+            self.doubt_own_log(now, id.log);
+        }
     }
 
     /// This node heard words of its own that its disk has lost. They may grant or seal tasks of any job that it owns: it opens its books anew once it knows them.

@@ -31,6 +31,7 @@ impl Machine {
         if is_submission(event) && self.has_misread(&id) {
             self.doubt_own_log(now, id.log);
         }
+        self.heed_heir(now, &dot.log.node, &id, event);
         let Some(job) = self.facts.job(&id) else {
             return;
         };

@@ -151,6 +151,16 @@ fn term_of(event: &Event) -> Option<Term> {
     event.spec.uint("term").map(Term)
 }
 
+/// The term in which the owner of a job speaks, if it grants, withdraws or seals something.
+#[must_use]
+pub fn owner_term(event: &Event) -> Option<Term> {
+    match event.kind.as_str() {
+        GRANT if event.ns == NAME => event.ctx.grant.map(|no| no.term),
+        VOID | SEAL if event.ns == NAME => term_of(event),
+        _ => None,
+    }
+}
+
 /// An adoption says in its term who adopts; one that names another says nothing.
 fn adopted(author: NodeId, event: &Event) -> Option<(LogId, Adoption)> {
     let log = LogId { node: event.ctx.node?, epoch: Epoch(event.spec.uint("epoch")?) };

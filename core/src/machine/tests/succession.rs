@@ -116,6 +116,29 @@ fn an_owner_that_was_adopted_from_gives_way_and_goes_on_in_a_new_epoch() {
     assert!(owner.acts_for(&fresh.log));
 }
 
+/// Simulator seed 78854: the heir went on in a second log of its own, which came before the one with the adoption. The owner granted again what the heir had withdrawn and
+/// granted elsewhere.
+#[test]
+fn an_owner_that_hears_its_heir_before_the_adoption_gives_way_at_once() {
+    let mut owner = machine(1);
+    let mut said = run(&mut owner, 1, command(submission(1, AckLevel::Local)));
+    said.extend(idle(&mut owner, 2, 4));
+    assert!(show(&said).contains("spawn 1.1 task 1 attempt 1"), "{}", show(&said));
+    let (id, _) = job(&owner);
+    let mut heir = Author::new(2);
+    heir.epoch = Epoch(2);
+    let grant = GrantId { job: id, no: crate::testing::grant_no(1) };
+    let withdrawn = crate::namespace::sys::void(hlc(9), grant, Term::FIRST.adopted_by(&node(2)));
+    let batch = heir.append(vec![heir.admit("heir"), withdrawn]);
+    let mut text = show(&run(&mut owner, 10, Input::Batch { from: node(2), batch }));
+    text += &show(&idle(&mut owner, 250, 750));
+    assert!(!text.contains("Grant") && !text.contains("spawn"), "{text}");
+    assert!(!owner.acts_for(&id.log) && owner.own_log() != id.log);
+    // Nobody has adopted it that could be heard of.
+    let text = show(&idle(&mut owner, 1_000, 4_000));
+    assert!(text.contains("spawn 1.65537 task 1 attempt 2"), "{text}");
+}
+
 #[test]
 fn whoever_comes_back_first_asks_what_happened() {
     let (_owner, mut heir, said) = owner_and_heir();
