@@ -37,7 +37,7 @@ impl Owner {
 
     /// News of a grant. One that somebody else withdrew, and that is counted on here, is not to be expected any more. It may be this owner's own: one that was
     /// superseded, and has heard of the grant before it heard of that, takes it for dead with its executor. What another owner granted, on the other side of a
-    /// partition, and what waits here and runs there need not start here too.
+    /// partition, and what waits here need not start here too: books that are opened anew count on it as well.
     pub(super) fn on_news_of(&mut self, now: Mono, id: GrantId, job: &Job, decisions: &mut Vec<Decision>) {
         if self.is_open(&id) && job.grants.lookup(&id.no).is_some_and(|grant| grant.void) {
             return self.lose(now, id, decisions);
@@ -52,7 +52,7 @@ impl Owner {
             return;
         };
         let waiting = owned.waiting().intersection(&placed.tasks);
-        if grant.run().is_none() || waiting.is_empty() {
+        if waiting.is_empty() {
             return;
         }
         owned.withhold(&waiting);

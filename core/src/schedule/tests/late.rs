@@ -196,6 +196,29 @@ fn the_executor_of_an_earlier_owners_grant_is_asked_whether_it_runs_still() {
     assert_eq!(asked, [(BIRD, no(1))]);
 }
 
+/// Simulator seed 88817: an owner counted on what an earlier one had granted and nobody had begun only once it was started anew, and then withdrew it, though nothing had
+/// happened meanwhile.
+#[test]
+fn an_earlier_owners_grant_is_counted_on_before_it_is_begun() {
+    let mut owner = Owner::default();
+    let adopted = Term::FIRST.adopted_by(&OTHER);
+    let decide = |owner: &mut Owner, seen: &Job, grant: Option<u32>| {
+        owner.on_job(NOW, (job(), adopted), seen, grant.map(no), &mut Vec::new());
+    };
+    let mut seen = facts([Job::submitted(submit(2, 0))]);
+    decide(&mut owner, &seen, None);
+    let _ = seen.join(granted(1, BIRD, 1, IntervalSet::one(1)));
+    decide(&mut owner, &seen, Some(1));
+    let mut anew = Owner::default();
+    decide(&mut anew, &seen, None);
+    for mut owner in [owner, anew] {
+        assert_eq!(owner.backlog(), 1);
+        let asked: Vec<_> =
+            owner.offers_due(NOW, 1_000).into_iter().map(|offer| (offer.grant.no, offer.tasks)).collect();
+        assert_eq!(asked, [(no(1), IntervalSet::one(1))]);
+    }
+}
+
 /// Simulator seed 462: an owner withdrew a grant and was parted; the one that took over counted on the grant for ever.
 #[test]
 fn what_an_earlier_owner_withdrew_is_granted_again_once_that_is_heard() {
