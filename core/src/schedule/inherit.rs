@@ -36,8 +36,8 @@ impl Owner {
     }
 
     /// News of a grant. One that somebody else withdrew, and that is counted on here, is not to be expected any more. It may be this owner's own: one that was
-    /// superseded, and has heard of the grant before it heard of that, takes it for dead with its executor. What another owner granted, on the other side of a
-    /// partition, and what waits here need not start here too: books that are opened anew count on it as well.
+    /// superseded, and has heard of the grant before it heard of that, takes it for dead with its executor. What waits here, and another owner granted on the other
+    /// side of a partition, is not granted here too, begun or not: books that are opened anew count on it as well.
     pub(super) fn on_news_of(&mut self, now: Mono, id: GrantId, job: &Job, decisions: &mut Vec<Decision>) {
         if self.is_open(&id) && job.grants.lookup(&id.no).is_some_and(|grant| grant.void) {
             return self.lose(now, id, decisions);
